@@ -1,0 +1,84 @@
+"""Which shards a dataset has: a folder, a brace pattern or one tar; a local path or a URI."""
+
+import posixpath
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatch
+
+from braceexpand import braceexpand
+from pyarrow import fs
+
+from rhocache_schemas import storage
+from rhocache_schemas.errors import DatasetError, StorageError
+
+SUFFIX = ".tar"
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    name: str  # path under the dataset's root: what joins a dataset and a cache
+    uri: str
+    size: int  # bytes
+    mtime_ns: int  # 0 where the storage tells none
+
+
+def list_shards(dataset: str, pattern: str | None = None) -> list[Shard]:
+    """List a dataset's shards in order of their names.
+
+    A folder gives every ``.tar`` below it; ``pattern`` is a glob that their names must match.
+    The root of a brace pattern is the folder before its first brace, that of one tar its folder.
+
+    Raises DatasetError when there is nothing there, or nothing matches.
+    """
+    filesystem, path = storage.resolve(dataset)
+    try:
+        if "{" in path:
+            root = posixpath.dirname(path.partition("{")[0])
+            infos = _expand(filesystem, path, dataset)
+        else:
+            root, infos = _walk(filesystem, path, dataset)
+    except OSError as error:
+        raise StorageError(f"cannot list {dataset}: {storage.reason(error)}") from error
+    prefix = dataset.partition("://")[0] + "://" if "://" in dataset else ""
+    shards = [
+        Shard(posixpath.relpath(info.path, root), prefix + info.path, info.size, info.mtime_ns or 0)
+        for info in infos
+    ]
+    chosen = [shard for shard in shards if pattern is None or fnmatch(shard.name, pattern)]
+    if not chosen:
+        raise DatasetError(
+            f"no shard of {dataset} matches {pattern!r}; it has {_some(s.name for s in shards)}"
+            if shards
+            else f"{dataset} holds no {SUFFIX} file"
+        )
+    return sorted(chosen, key=lambda shard: shard.name)
+
+
+def _walk(filesystem: fs.FileSystem, path: str, dataset: str) -> tuple[str, list[fs.FileInfo]]:
+    info = filesystem.get_file_info(path)
+    if info.type == fs.FileType.NotFound:
+        raise DatasetError(f"no dataset at {dataset}: give a folder, a brace pattern or a tar file")
+    if info.type == fs.FileType.File:
+        return posixpath.dirname(path), [info]
+    below = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
+    return path, [i for i in below if i.type == fs.FileType.File and i.path.endswith(SUFFIX)]
+
+
+def _expand(filesystem: fs.FileSystem, path: str, dataset: str) -> list[fs.FileInfo]:
+    try:
+        paths = list(dict.fromkeys(braceexpand(path)))
+    except ValueError as error:
+        raise DatasetError(f"{dataset}: {error}") from error
+    infos = filesystem.get_file_info(paths)
+    absent = [info.path for info in infos if info.type != fs.FileType.File]
+    if absent:
+        raise DatasetError(
+            f"{len(absent)} of {len(paths)} shards of {dataset} are not there: {_some(absent)}"
+        )
+    return infos
+
+
+def _some(names: Iterable[str], most: int = 5) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + more

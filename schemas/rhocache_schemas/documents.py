@@ -1,0 +1,69 @@
+"""JSON documents: strict, versioned, and read with errors that a person understands."""
+
+import json
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rhocache_schemas import storage
+from rhocache_schemas.errors import InvalidDocument, UnsupportedVersion
+
+FORMAT_VERSION = "1.0"
+
+
+class Strict(BaseModel):
+    """Immutable, and any field it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Document(Strict):
+    """A versioned JSON file. Readers refuse a newer major version rather than misread it."""
+
+    format_version: str = FORMAT_VERSION
+
+    @classmethod
+    def parse(cls, data: bytes, source: str) -> Self:
+        """Read a document; ``source`` is what the error messages call it.
+
+        Raises InvalidDocument, or UnsupportedVersion for a newer major version.
+        """
+        try:
+            content: Any = json.loads(data)
+        except ValueError as error:
+            raise InvalidDocument(f"{source} is not JSON: {error}") from error
+        if not isinstance(content, dict):
+            raise InvalidDocument(f"{source} holds no JSON object")
+        check_version(content.get("format_version", FORMAT_VERSION), source)  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise InvalidDocument(f"{source}: {describe(error)}") from error
+
+    @classmethod
+    def read(cls, uri: str) -> Self:
+        return cls.parse(storage.read_bytes(uri), uri)
+
+    def to_json(self) -> bytes:
+        return self.model_dump_json(indent=1).encode() + b"\n"
+
+
+def check_version(version: object, source: str) -> None:
+    """Refuse a ``major.minor`` version whose major part is newer than this software's."""
+    major, _, minor = str(version).partition(".")
+    if not (major.isdecimal() and minor.isdecimal()):
+        raise InvalidDocument(f"{source}: format_version {version!r} is not of the form '1.0'")
+    if int(major) > int(FORMAT_VERSION.partition(".")[0]):
+        raise UnsupportedVersion(
+            f"{source} has format version {version}; this rhocache reads up to {FORMAT_VERSION}: "
+            "use a newer rhocache"
+        )
+
+
+def describe(error: ValidationError) -> str:
+    """All faults of a validation on one line, each with the field that has it."""
+    return "; ".join(
+        f"{'.'.join(map(str, fault['loc'])) or 'document'}: "
+        + ("unknown field" if fault["type"] == "extra_forbidden" else fault["msg"])
+        for fault in error.errors()
+    )

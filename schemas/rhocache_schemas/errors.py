@@ -1,0 +1,153 @@
+"""Every error that rhocache raises on purpose.
+
+    RhocacheError
+    ├── InvalidInput                a value that the caller gave
+    │   ├── InvalidDocument         a job spec, plan, manifest, ... that does not fit its schema
+    │   ├── UnsupportedVersion      a document written by a newer major version
+    │   └── UriNotAllowed           a location outside the allowed roots
+    ├── MissingExtra                a room whose packages are not installed
+    ├── StorageError                a file or object that could not be read or written
+    ├── DatasetError                no dataset, or no shard, at the given place
+    ├── ShardError                  a shard that could not be read; carries a ShardErrorCode
+    ├── RowError                    a pair that could not be used; carries a RowErrorCode
+    ├── ReferenceUnavailable        the reference model could not be found or loaded
+    ├── CacheError
+    │   ├── CacheNotFound           nothing at the given place
+    │   ├── CacheIncomplete         no manifest yet, or a shard is missing
+    │   ├── CacheCorrupt            bytes that differ from their recorded hash
+    │   ├── FingerprintMismatch     made by another reference, preprocessing or dtype
+    │   ├── MissingPair             a pair without a usable reference row
+    │   └── PairMismatch            a pair whose image or caption is not the one that was scored
+    ├── TrainingError               a training run that cannot start, resume or go on
+    ├── JobError                    a job that cannot go on
+    │   ├── ErrorBudgetExceeded     more pairs failed than the job allows
+    │   └── JobStateConflict        a transition that the job's state does not permit
+    └── ServiceError                an answer of the service that is a problem, or no answer
+
+Each class has a ``code``, the slug used in logs, problems and progress files, and an
+``exit_code``, the status with which the command line ends.
+"""
+
+from enum import StrEnum
+
+
+class RhocacheError(Exception):
+    code = "error"
+    exit_code = 1
+
+
+class InvalidInput(RhocacheError):
+    code = "invalid-input"
+    exit_code = 2
+
+
+class InvalidDocument(InvalidInput):
+    code = "invalid-document"
+
+
+class UnsupportedVersion(InvalidInput):
+    code = "unsupported-version"
+
+
+class UriNotAllowed(InvalidInput):
+    code = "uri-not-allowed"
+
+
+class MissingExtra(RhocacheError):
+    code = "missing-extra"
+
+
+class StorageError(RhocacheError):
+    code = "storage"
+
+
+class DatasetError(RhocacheError):
+    code = "dataset"
+
+
+class ShardErrorCode(StrEnum):
+    TAR_TRUNCATED = "tar_truncated"  # ends, or turns to garbage, before its end-of-archive marker
+    TAR_UNORDERED = "tar_unordered"  # members are not grouped by key, so no pair can be streamed
+    IO_ERROR = "io_error"  # the storage failed while the shard was read
+    OUT_OF_MEMORY = "out_of_memory"
+
+
+class ShardError(RhocacheError):
+    def __init__(self, code: ShardErrorCode, shard: str, detail: str) -> None:
+        super().__init__(f"shard {shard}: {detail}")
+        self.code = code
+        self.shard = shard
+        self.detail = detail
+
+    def __reduce__(self):  # crosses process borders, and Exception pickles only its message
+        return ShardError, (self.code, self.shard, self.detail)
+
+
+class RowErrorCode(StrEnum):
+    IMAGE_MISSING = "image_missing"
+    IMAGE_UNDECODABLE = "image_undecodable"
+    IMAGE_TOO_LARGE = "image_too_large"  # more bytes or pixels than the limits
+    IMAGE_TOO_SMALL = "image_too_small"  # a side too short to be resized sensibly
+    TEXT_MISSING = "text_missing"  # no caption, or nothing but white space
+    TEXT_NOT_UTF8 = "text_not_utf8"
+    DUPLICATE_KEY = "duplicate_key"  # the key was used before in the same shard
+    NON_FINITE_EMBEDDING = "non_finite_embedding"
+
+
+class RowError(RhocacheError):
+    def __init__(self, code: RowErrorCode, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+class ReferenceUnavailable(RhocacheError):
+    code = "reference-unavailable"
+
+
+class CacheError(RhocacheError):
+    code = "cache"
+
+
+class CacheNotFound(CacheError):
+    code = "cache-not-found"
+
+
+class CacheIncomplete(CacheError):
+    code = "cache-incomplete"
+
+
+class CacheCorrupt(CacheError):
+    code = "cache-corrupt"
+
+
+class FingerprintMismatch(CacheError):
+    code = "fingerprint-mismatch"
+
+
+class MissingPair(CacheError):
+    code = "missing-pair"
+
+
+class PairMismatch(CacheError):
+    code = "pair-mismatch"
+
+
+class TrainingError(RhocacheError):
+    code = "training"
+
+
+class JobError(RhocacheError):
+    code = "job"
+
+
+class ErrorBudgetExceeded(JobError):
+    code = "error-budget-exceeded"
+    exit_code = 3
+
+
+class JobStateConflict(JobError):
+    code = "job-state-conflict"
+
+
+class ServiceError(RhocacheError):
+    code = "service"

@@ -1,0 +1,81 @@
+"""What a job is asked to do, and the states that it goes through."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from rhocache_schemas.documents import Document
+from rhocache_schemas.errors import JobStateConflict
+from rhocache_schemas.reference import ReferenceSpec
+
+Dtype = Literal["float16", "float32"]
+
+
+class JobSpec(Document):
+    """Score a dataset with a reference into a cache. Data only: nothing here can name code."""
+
+    dataset: Annotated[
+        str, Field(min_length=1, description="folder, brace pattern or one tar; a path or a URI")
+    ]
+    output: Annotated[str, Field(min_length=1, description="the cache's folder; a path or a URI")]
+    reference: ReferenceSpec
+    shards: Annotated[
+        str | None, Field(description="glob that shard names must match; null takes all")
+    ] = None
+    caption_field: Annotated[
+        str | None, Field(description="field of KEY.json to take captions from, instead of KEY.txt")
+    ] = None
+    dtype: Annotated[Dtype, Field(description="type of the stored embeddings")] = "float16"
+    batch_size: Annotated[int, Field(ge=1, le=65536)] | Literal["auto"] = "auto"
+    workers: Annotated[
+        int | None, Field(ge=1, le=4096, description="encoders; null: one a GPU, or one a machine")
+    ] = None
+    error_budget: Annotated[
+        float,
+        Field(ge=0, le=1, description="largest share of pairs, and of shards, that may fail"),
+    ] = 1.0
+    metadata: Annotated[
+        dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
+        Field(max_length=16, default_factory=dict),
+    ]
+
+
+class JobState(StrEnum):
+    VALIDATING = "validating"  # accepted; dataset and locations are being looked at
+    QUEUED = "queued"  # waits for its turn
+    IN_PROGRESS = "in_progress"  # its driver runs in Ray
+    FINALIZING = "finalizing"  # every shard is settled; the index and manifest are being written
+    COMPLETED = "completed"  # the manifest is committed
+    FAILED = "failed"
+    CANCELLING = "cancelling"  # asked to stop; committed shards stay
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        return not TRANSITIONS[self]
+
+
+_STOPS = {JobState.FAILED, JobState.CANCELLING}
+
+TRANSITIONS: dict[JobState, set[JobState]] = {
+    JobState.VALIDATING: {JobState.QUEUED, *_STOPS},
+    JobState.QUEUED: {JobState.IN_PROGRESS, *_STOPS},
+    JobState.IN_PROGRESS: {JobState.FINALIZING, *_STOPS},
+    JobState.FINALIZING: {JobState.COMPLETED, JobState.FAILED},
+    # A driver that was asked to stop may have finished, or died, in that moment.
+    JobState.CANCELLING: {JobState.CANCELLED, JobState.FAILED},
+    JobState.COMPLETED: set(),
+    JobState.FAILED: set(),
+    JobState.CANCELLED: set(),
+}
+
+
+def transition(job: str, current: JobState, new: JobState) -> JobState:
+    """Give ``new`` if a job in state ``current`` may enter it.
+
+    Raises JobStateConflict otherwise.
+    """
+    if new not in TRANSITIONS[current]:
+        raise JobStateConflict(f"job {job} is {current} and can't become {new}")
+    return new

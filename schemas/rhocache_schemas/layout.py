@@ -1,0 +1,33 @@
+"""Where things lie in a cache."""
+
+from rhocache_schemas.storage import join
+
+PLAN = "plan.json"
+PROGRESS = "progress.json"
+INDEX = "index.parquet"
+MANIFEST = "manifest.json"
+
+
+def shard_file(cache: str, shard: str) -> str:
+    """The Parquet file of the dataset shard called ``shard`` (its path under the dataset)."""
+    return join(cache, "shards", f"{shard}.parquet")
+
+
+def failure_file(cache: str, shard: str) -> str:
+    return join(cache, "failures", f"{shard}.json")
+
+
+def plan_file(cache: str) -> str:
+    return join(cache, PLAN)
+
+
+def progress_file(cache: str) -> str:
+    return join(cache, PROGRESS)
+
+
+def index_file(cache: str) -> str:
+    return join(cache, INDEX)
+
+
+def manifest_file(cache: str) -> str:
+    return join(cache, MANIFEST)

@@ -1,0 +1,76 @@
+"""The JSON documents that lie in a cache beside its Parquet files."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from rhocache_schemas.documents import Document, Strict
+from rhocache_schemas.fingerprint import Fingerprint
+from rhocache_schemas.job import JobSpec
+from rhocache_schemas.reference import ReferenceSpec
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class Plan(Document):
+    """``plan.json``: what the cache was begun for. Written once, never changed."""
+
+    spec: JobSpec
+    fingerprint: Fingerprint
+    shards_sha256: str  # over the sorted shard names
+    created_at: float  # Unix seconds
+
+
+class ShardFailure(Document):
+    """``failures/<shard>.json``: a shard that could not be read."""
+
+    shard: str
+    code: str
+    detail: str
+    attempts: Count
+    failed_at: float  # Unix seconds
+
+
+class Fault(Strict):
+    """Why a run ended without a manifest."""
+
+    code: str
+    detail: str
+
+
+class Progress(Document):
+    """``progress.json``: how far the newest run is. Advisory; the shard files are the truth."""
+
+    job: str | None = None  # the service's id, when a service started the run
+    phase: Literal["planning", "encoding", "finalizing", "completed", "failed", "cancelled"]
+    shards_total: Count = 0
+    shards_done: Count = 0  # files that are there, those of earlier runs included
+    shards_failed: Count = 0
+    pairs_done: Count = 0  # rows of the shards that are done, ok or not
+    pairs_failed: Count = 0
+    pairs_per_second: float = 0.0  # of this run
+    seconds_left: float | None = None  # None while no rate is known
+    updated_at: float  # Unix seconds
+    fault: Fault | None = None
+
+
+class Manifest(Document):
+    """``manifest.json``: the commit point. A cache without it is not complete."""
+
+    fingerprint: Fingerprint
+    fingerprint_sha256: str
+    reference: ReferenceSpec
+    dataset: str
+    rows: Count
+    ok: Count
+    failed: Count
+    failed_by_code: dict[str, Count]
+    shards: Count
+    failed_shards: dict[str, str]  # shard name -> code
+    dimension: Annotated[int, Field(ge=1)]  # of the embeddings
+    logit_scale: float  # of the reference: the inverse of its temperature
+    logit_bias: float | None = None
+    index_sha256: str
+    batch_size: Annotated[int, Field(ge=1)]
+    software: dict[str, str]  # package -> version, of the run that committed
+    created_at: float  # Unix seconds

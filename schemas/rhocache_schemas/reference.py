@@ -1,0 +1,43 @@
+"""How a reference model is named: open_clip's own naming."""
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from rhocache_schemas.documents import Strict
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+LOCAL_DIR = "local-dir:"
+HF_HUB = "hf-hub:"
+
+
+class ReferenceSpec(Strict):
+    """A frozen CLIP.
+
+    ``model`` is an open_clip architecture (``ViT-B-32``), ``local-dir:PATH`` or
+    ``hf-hub:ORG/REPO``. The latter two bring their weights; an architecture needs
+    ``pretrained``: one of open_clip's tags, or a checkpoint's path.
+    """
+
+    model: str
+    pretrained: str | None = None
+    precision: Precision = "fp32"
+
+    @property
+    def local_dir(self) -> str | None:
+        return self.model.removeprefix(LOCAL_DIR) if self.model.startswith(LOCAL_DIR) else None
+
+    @model_validator(mode="after")
+    def _weights_are_named_once(self):
+        brings_weights = self.model.startswith((LOCAL_DIR, HF_HUB))
+        if self.model in ("", LOCAL_DIR, HF_HUB):
+            raise ValueError(f"model {self.model!r} names nothing")
+        if brings_weights and self.pretrained is not None:
+            raise ValueError(f"{self.model} brings its own weights; leave pretrained out")
+        if not brings_weights and not self.pretrained:
+            raise ValueError(
+                f"architecture {self.model} needs pretrained: a tag of open_clip's or a "
+                "checkpoint's path (random weights are no reference)"
+            )
+        return self
