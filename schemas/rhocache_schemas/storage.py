@@ -28,7 +28,7 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
         raise InvalidInput(f"{uri!r}: scheme {scheme!r} is not one of {', '.join(SCHEMES)}")
     if scheme == "file":
         return fs.LocalFileSystem(), str(Path("/" + rest.lstrip("/")))
-    if not rest.strip("/"):
+    if not rest.partition("/")[0]:
         raise InvalidInput(f"{uri!r} names no bucket")
     endpoint = os.environ.get("AWS_ENDPOINT_URL")
     if scheme == "s3" and endpoint:

@@ -106,7 +106,7 @@ class ShardReader:
             )  # fmt: skip
             count = 0
             while (info := archive.next()) is not None:
-                archive.members.clear()  # tarfile keeps every header otherwise
+                archive.members.clear()  # pyright: ignore (tarfile keeps every header otherwise)
                 count += 1
                 if count > self._limits.members:
                     raise tarfile.ReadError(f"more than {self._limits.members} members")

@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import pytest
+
+from rhocache_schemas.dataset import list_shards
+from rhocache_schemas.errors import DatasetError
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    for name in ("b/0.tar", "00.tar", "01.tar", "02.tar", "notes.txt", "01.tar.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(3))
+    return tmp_path
+
+
+def names(dataset: str, pattern: str | None = None) -> list[str]:
+    return [shard.name for shard in list_shards(dataset, pattern)]
+
+
+def test_a_folder_gives_every_tar_below_it_by_name(dataset: Path) -> None:
+    assert names(str(dataset)) == ["00.tar", "01.tar", "02.tar", "b/0.tar"]
+    assert names(f"file://{dataset}/") == names(str(dataset))
+
+
+def test_names_do_not_depend_on_how_the_dataset_is_given(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert names(f"{dataset}/{{00..01}}.tar") == ["00.tar", "01.tar"]
+    assert names(f"{dataset}/{{00,b/0}}.tar") == ["00.tar", "b/0.tar"]
+    assert names(f"{dataset}/01.tar") == ["01.tar"]
+    monkeypatch.chdir(dataset.parent)
+    assert names(dataset.name) == names(str(dataset))
+
+
+def test_glob(dataset: Path) -> None:
+    assert names(str(dataset), "0[01].tar") == ["00.tar", "01.tar"]
+
+
+def test_a_shard_knows_its_place_and_size(dataset: Path) -> None:
+    shard = list_shards(str(dataset / "00.tar"))[0]
+    assert (shard.uri, shard.size) == (str(dataset / "00.tar"), 3)
+    assert shard.mtime_ns == (dataset / "00.tar").stat().st_mtime_ns
+
+
+@pytest.mark.parametrize(
+    ("given", "pattern", "message"),
+    [
+        ("nowhere", None, "no dataset at .*/nowhere: give a folder"),
+        ("b", "x*", r"no shard of .* matches 'x\*'; it has 0.tar"),
+        ("{00..04}.tar", None, "2 of 5 shards of .* are not there: .*/03.tar, .*/04.tar"),
+        ("{00", None, "[Uu]nbalanced"),
+        ("empty", None, "holds no .tar file"),
+    ],
+)
+def test_nothing_there(dataset: Path, given: str, pattern: str | None, message: str) -> None:
+    (dataset / "empty").mkdir()
+    with pytest.raises(DatasetError, match=message):
+        list_shards(f"{dataset}/{given}", pattern)

@@ -1,0 +1,61 @@
+import subprocess
+from pathlib import Path
+
+import pytest
+from pyarrow import fs
+
+from rhocache_schemas import storage
+from rhocache_schemas.errors import InvalidInput, StorageError
+
+
+def test_local_names_of_one_file_are_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for uri in ("x/y", f"{tmp_path}/x/y", f"file://{tmp_path}/x/y"):
+        filesystem, path = storage.resolve(uri)
+        assert isinstance(filesystem, fs.LocalFileSystem)
+        assert path == f"{tmp_path}/x/y"
+
+
+@pytest.mark.parametrize("uri", ["http://host/x", "pipe:cat x", "ftp://x", "s3://", "s3:///key"])
+def test_other_places_are_refused(uri: str) -> None:
+    with pytest.raises(InvalidInput):
+        storage.resolve(uri)
+
+
+def test_write_read_delete(tmp_path: Path) -> None:
+    uri = str(tmp_path / "new" / "folder" / "file")
+    storage.write_atomic(uri, b"one")
+    storage.write_atomic(uri, b"two")
+    assert storage.read_bytes(uri) == b"two"
+    assert [path.name for path in Path(uri).parent.iterdir()] == ["file"]
+    storage.delete(uri)
+    storage.delete(uri)
+    assert not storage.exists(uri)
+
+
+def test_errors_name_the_place_and_the_cause(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"cannot read .*/nothing: "):
+        storage.read_bytes(str(tmp_path / "nothing"))
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match=r"cannot write .*/file/below: "):
+        storage.write_atomic(str(tmp_path / "file" / "below"), b"x")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a tmpfs needs root")
+    yield tmp_path
+    subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_a_full_disk_leaves_what_was_there(small_disk: Path) -> None:
+    uri = str(small_disk / "file")
+    storage.write_atomic(uri, b"before")
+    with pytest.raises(StorageError, match="No space left on device"):
+        storage.write_atomic(uri, bytes(200_000))
+    assert storage.read_bytes(uri) == b"before"
+    assert [path.name for path in small_disk.iterdir()] == ["file"]
