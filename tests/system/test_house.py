@@ -1,0 +1,67 @@
+"""What the files at the top of the repository promise is true of the code."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+import typer.main
+import yaml
+from packaging.requirements import Requirement
+
+from rhocache.cli import app
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def check_command(line: str) -> None:
+    """A line that begins with ``rhocache`` names a real sub-command, and only flags that it has."""
+    words = line.split()[1:]
+    command: click.Command = typer.main.get_command(app)
+    while isinstance(command, click.Group):
+        assert words, f"{line!r} stops at a group"
+        assert words[0] in command.commands, f"no command {words[0]!r} in {line!r}"
+        command = command.commands[words.pop(0)]
+    known = {flag for parameter in command.params for flag in parameter.opts}
+    used = {word.partition("=")[0] for word in words if re.match(r"--\w", word)}
+    assert used <= known, f"{line!r}: {used - known} not among {sorted(known)}"
+
+
+def commands_of(text: str) -> list[str]:
+    return re.findall(r"^ *(rhocache \w[^\n|#]*)$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", commands_of((ROOT / "README.md").read_text()))
+def test_the_commands_of_the_readme_exist(line: str) -> None:
+    check_command(line)
+
+
+def test_the_compose_file_names_this_codes_commands() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    assert set(services) == {"api", "ray-head", "ray-worker", "postgres", "s3"}
+    check_command(" ".join(services["api"]["command"]))
+    for service in services.values():
+        assert "build" in service or "image" in service
+        assert set(service.get("depends_on", [])) <= set(services)
+
+
+def test_every_dependency_is_pinned_within_its_range() -> None:
+    pins = dict(
+        line.split("==")
+        for line in (ROOT / "constraints.txt").read_text().lower().replace("_", "-").split()
+    )
+    extras = [r for group in PROJECT["optional-dependencies"].values() for r in group]
+    for text in PROJECT["dependencies"] + extras:
+        requirement = Requirement(text)
+        name = requirement.name.lower().replace("_", "-")
+        if name != "rhocache":
+            assert requirement.specifier.contains(pins[name]), text
+
+
+def test_nothing_large_is_in_git() -> None:
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
+    sizes = {name: (ROOT / name).stat().st_size for name in files.stdout.decode().split("\0")[:-1]}
+    assert {name: size for name, size in sizes.items() if size > 10_000_000} == {}
