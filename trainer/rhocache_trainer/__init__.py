@@ -1,0 +1,41 @@
+"""Training steered by a reference cache. The names below load their modules on first use."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rhocache_trainer.cache import ReferenceCache
+    from rhocache_trainer.config import TrainConfig, load_config
+    from rhocache_trainer.evaluation import EvaluationResult, evaluate
+    from rhocache_trainer.loss import DRRhoClipLoss, GlobalContrastiveLoss
+    from rhocache_trainer.training import TrainResult, train
+
+__all__ = [
+    "DRRhoClipLoss",
+    "EvaluationResult",
+    "GlobalContrastiveLoss",
+    "ReferenceCache",
+    "TrainConfig",
+    "TrainResult",
+    "evaluate",
+    "load_config",
+    "train",
+]
+
+_MODULES = {
+    "DRRhoClipLoss": "loss",
+    "EvaluationResult": "evaluation",
+    "GlobalContrastiveLoss": "loss",
+    "ReferenceCache": "cache",
+    "TrainConfig": "config",
+    "TrainResult": "training",
+    "evaluate": "evaluation",
+    "load_config": "config",
+    "train": "training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,0 +1,197 @@
+"""The configuration of a training run: a YAML file, and ``key=value`` changes to it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from rhocache_schemas.documents import Strict, describe
+from rhocache_schemas.errors import InvalidDocument, InvalidInput
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+PositiveRange = Annotated[
+    tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]],
+    Field(description="from, to"),
+]
+
+
+class Data(Strict):
+    """Where the pairs are."""
+
+    dataset: Annotated[str, Field(min_length=1, description="folder, brace pattern or one tar")]
+    shards: Annotated[str | None, Field(description="glob that shard names must match")] = None
+    caption_field: Annotated[
+        str | None, Field(description="field of KEY.json to take captions from, not KEY.txt")
+    ] = None
+    on_missing: Annotated[
+        Literal["error", "skip"],
+        Field(description="what to do with a pair that is unusable, or lacks its reference row"),
+    ] = "error"
+    shuffle_buffer: Annotated[Positive, Field(description="pairs held for shuffling")] = 4096
+    threads: Annotated[Positive, Field(description="that decode images")] = 2
+
+
+class Augmentation(Strict):
+    """What happens to a training image."""
+
+    scale: Annotated[PositiveRange, Field(description="share of the image that a crop keeps")] = (
+        0.9,
+        1.0,
+    )
+    ratio: Annotated[PositiveRange, Field(description="width over height of a crop")] = (
+        3 / 4,
+        4 / 3,
+    )
+    flip: Annotated[Share, Field(description="probability of mirroring left and right")] = 0.0
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
+            if low > high:
+                raise ValueError(f"{name} runs from {low} down to {high}; put the smaller first")
+        if self.scale[1] > 1:
+            raise ValueError(f"scale {self.scale[1]} is more than the whole image")
+        return self
+
+
+class ClipObjective(Strict):
+    """open_clip's own loss with the model's learnable logit scale."""
+
+    name: Literal["clip"] = "clip"
+
+
+class _RiskObjective(Strict):
+    temperature: Literal["constant", "learnable"] = "learnable"
+    tau: Annotated[float, Field(ge=0.01, description="temperature to begin with")] = 0.07
+    tau_lr: Annotated[float, Field(gt=0, description="largest learning rate of τ")] = 1e-4
+    rho: Annotated[
+        float | None, Field(ge=0, description="constraint on the divergence; null: log(n−1)/2")
+    ] = None
+    gamma: Annotated[
+        float, Field(gt=0, le=1, description="weight of a new estimate, once the schedule is over")
+    ] = 0.2
+    gamma_schedule: Annotated[
+        Literal["cosine", "constant"],
+        Field(description="cosine: from 1 in the first epoch down to gamma at half of them"),
+    ] = "cosine"
+    epsilon: Annotated[float, Field(ge=0)] = 1e-14
+
+
+class GlobalObjective(_RiskObjective):
+    """The global contrastive loss."""
+
+    name: Literal["global"] = "global"
+
+
+class DRRhoObjective(_RiskObjective):
+    """The DRRHO contrastive risk, steered by a reference cache."""
+
+    name: Literal["drrho"] = "drrho"
+
+
+class Optimizer(Strict):
+    """AdamW with linear warmup and a cosine down to zero."""
+
+    lr: Annotated[float, Field(gt=0, description="largest learning rate")] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    betas: tuple[Share, Share] = (0.9, 0.98)
+    eps: Annotated[float, Field(gt=0)] = 1e-6
+    warmup: Annotated[Share, Field(description="share of all steps")] = 0.05
+    clip_grad_norm: Annotated[float | None, Field(gt=0)] = 1.0
+
+
+def _named(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class TrainConfig(Strict):
+    """A training run. ``objective: clip`` is short for ``objective: {name: clip}``."""
+
+    output: Annotated[str, Field(min_length=1, description="folder of the run; a local path")]
+    data: Data
+    model: Annotated[
+        str | dict[str, Any],
+        Field(
+            description="open_clip architecture, local-dir:PATH to go on from, or an inline "
+            "open_clip model config (embed_dim, vision_cfg, text_cfg)"
+        ),
+    ]
+    pretrained: Annotated[
+        str | None, Field(description="tag or checkpoint for an architecture given by its name")
+    ] = None
+    preprocess: Annotated[
+        dict[str, Any],
+        Field(description="changes to open_clip's preprocess config: mean, std, resize_mode, ..."),
+    ] = Field(default_factory=dict)
+    augmentation: Augmentation = Augmentation()
+    objective: Annotated[
+        Annotated[ClipObjective | GlobalObjective | DRRhoObjective, Field(discriminator="name")],
+        BeforeValidator(_named),
+    ]
+    cache: Annotated[str | None, Field(description="reference cache, for objective drrho")] = None
+    batch_size: Annotated[int, Field(ge=2)] = 256
+    epochs: Positive = 30
+    max_steps: Annotated[
+        Positive | None, Field(description="stop after so many; the schedules don't change")
+    ] = None
+    optimizer: Optimizer = Optimizer()
+    seed: Annotated[int, Field(ge=0)] = 0
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Annotated[
+        Literal["fp32", "bf16"], Field(description="bf16: automatic mixed precision")
+    ] = "fp32"
+    log_every: Annotated[Positive, Field(description="steps")] = 10
+    checkpoint_every: Annotated[Positive, Field(description="steps")] = 1000
+
+    @model_validator(mode="after")
+    def _cache_where_it_is_used(self) -> Self:
+        if self.objective.name == "drrho" and self.cache is None:
+            raise ValueError("objective drrho needs a reference cache: set cache to its location")
+        if self.objective.name != "drrho" and self.cache is not None:
+            raise ValueError(f"objective {self.objective.name} uses no cache; leave cache out")
+        return self
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a YAML file and apply ``key=value`` changes, as in ``optimizer.lr=1e-3``.
+
+    Values are YAML themselves, so ``max_steps=null`` and ``augmentation.scale=[0.5,1]`` work.
+
+    Raises InvalidDocument, naming each wrong or unknown field, and InvalidInput for a change that
+    is not of the form key=value.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InvalidInput(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidDocument(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InvalidDocument(f"{path} holds no mapping of settings")
+    for override in overrides:
+        _apply(content, override)
+    try:
+        return TrainConfig.model_validate(content)
+    except ValidationError as error:
+        raise InvalidDocument(f"{path}: {describe(error)}") from error
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise InvalidInput(f"{override!r} is not of the form key=value, as in optimizer.lr=1e-3")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InvalidInput(f"{override!r}: {text!r} is not a YAML value") from error
+    *parents, last = key.split(".")
+    target = content
+    for parent in parents:
+        target = target.setdefault(parent, {})
+        if not isinstance(target, dict):
+            raise InvalidInput(f"{override!r}: {parent} is a single value here, not a mapping")
+    target[last] = value

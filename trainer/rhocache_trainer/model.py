@@ -1,0 +1,118 @@
+"""Making open_clip models, from a name, a folder or an inline configuration."""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import open_clip
+import torch
+from torch import Tensor, nn
+
+from rhocache_schemas.errors import InvalidInput
+from rhocache_schemas.reference import LOCAL_DIR
+
+CONFIG = "open_clip_config.json"
+WEIGHTS = "open_clip_model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class ClipModel:
+    """An open_clip model with what belongs to it."""
+
+    module: Any  # open_clip.CLIP or CustomTextCLIP; its forward gives a dict
+    tokenizer: Any
+    model_cfg: dict[str, Any]
+
+    @property
+    def preprocess_cfg(self) -> dict[str, Any]:
+        return self.module.visual.preprocess_cfg
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width."""
+        size = self.preprocess_cfg["size"]
+        return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def build_model(
+    model: str | dict[str, Any],
+    pretrained: str | None = None,
+    preprocess: dict[str, Any] | None = None,
+) -> ClipModel:
+    """Make an open_clip model on the CPU, in float32.
+
+    ``model`` is an architecture (initialised at random unless ``pretrained`` names weights),
+    ``local-dir:PATH`` or ``hf-hub:ORG/REPO`` with their weights, or a model config (initialised at
+    random). ``preprocess`` changes entries of its preprocess config.
+
+    Raises InvalidInput with open_clip's own words when there is no such model.
+    """
+    if isinstance(model, str):
+        return _create(model, pretrained, preprocess or {}, needs_weights=":" in model)
+    if pretrained is not None:
+        raise InvalidInput("pretrained goes with an architecture's name, not an inline model")
+    with TemporaryDirectory() as folder:
+        # A folder is how open_clip takes a config that is not one of its own.
+        (Path(folder) / CONFIG).write_text(json.dumps({"model_cfg": model, "preprocess_cfg": {}}))
+        return _create(LOCAL_DIR + folder, None, preprocess or {}, needs_weights=False)
+
+
+def _create(
+    name: str, pretrained: str | None, preprocess: dict[str, Any], *, needs_weights: bool
+) -> ClipModel:
+    unknown = preprocess.keys() - {"mean", "std", "interpolation", "resize_mode"}
+    if unknown:
+        raise InvalidInput(
+            f"preprocess: unknown {', '.join(sorted(unknown))}; "
+            "it takes mean, std, interpolation and resize_mode"
+        )
+    try:
+        with _quiet():
+            model_cfg = open_clip.get_model_config(name)
+            module = open_clip.create_model(
+                name,
+                pretrained=pretrained,
+                force_preprocess_cfg=preprocess,
+                require_pretrained=needs_weights,
+                output_dict=True,
+            )
+            tokenizer = open_clip.get_tokenizer(name)
+    except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+        what = "inline model" if name.startswith(LOCAL_DIR) and not needs_weights else name
+        detail = str(error).partition(" Available: ")[0]
+        raise InvalidInput(f"open_clip cannot make {what}: {detail}") from error
+    return ClipModel(module, tokenizer, model_cfg or {})
+
+
+def normalizer(preprocess_cfg: dict[str, Any], device: torch.device) -> nn.Module:
+    """Turns uint8 [B, 3, height, width] on ``device`` into the float32 that the model takes."""
+    return _Normalize(preprocess_cfg["mean"], preprocess_cfg["std"]).to(device)
+
+
+class _Normalize(nn.Module):
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return (image.float() - self.mean) / self.std
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """open_clip warns on the root logger of a random initialisation, which is meant here."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)

@@ -1,0 +1,90 @@
+"""What a run tells while it goes on: JSON lines, TensorBoard, and the terminal."""
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch.utils.tensorboard import SummaryWriter
+
+Record = dict[str, Any]
+
+LOG = "log.jsonl"
+
+
+class RunLog:
+    """Writes each record to ``log.jsonl`` and to TensorBoard, and shows it.
+
+    A run that goes on after ``step`` first drops what was logged later than that.
+    """
+
+    def __init__(self, folder: Path, *, name: str, step: int, steps: int) -> None:
+        path = folder / LOG
+        kept = _up_to(path, step)
+        self._file = path.open("w", buffering=1)
+        self._file.writelines(kept)
+        self._board = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
+        self._console = Console(stderr=True)
+        self._steps = steps
+        self._progress = Progress(
+            TextColumn(name),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]:.0f} pairs/s"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[state]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._progress.add_task(
+            name, completed=step, total=steps, rate=0.0, state="", start=True
+        )
+        self._name = name
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+        self._board.close()
+        self._file.close()
+
+    def advance(self, step: int) -> None:
+        self._progress.update(self._task, completed=step)
+
+    def write(self, record: Record) -> None:
+        """``record`` holds ``step``, and numbers by name."""
+        self._file.write(json.dumps(record) + "\n")
+        for name, value in record.items():
+            if name != "step":
+                self._board.add_scalar(f"train/{name}", value, record["step"])
+        rate = record["pairs_per_second"]
+        state = f"objective {record['objective']:.4f}  τ {record['tau']:.4f}"
+        self._progress.update(self._task, rate=rate, state=state)
+        if not self._console.is_terminal:
+            where = f"{self._name}: step {record['step']}/{self._steps}"
+            self._console.print(f"{where}  {state}  {rate:.0f} pairs/s", highlight=False)
+
+
+def _up_to(path: Path, step: int) -> list[str]:
+    if not path.exists() or step == 0:
+        return []
+    # A crash may have cut the last line short.
+    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return [line for line in lines if json.loads(line)["step"] <= step]

@@ -1,0 +1,263 @@
+"""The training loop."""
+
+import math
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.utils.data import DataLoader
+
+from rhocache_schemas.dataset import list_shards
+from rhocache_schemas.errors import TrainingError
+from rhocache_trainer import checkpoint
+from rhocache_trainer.cache import ReferenceCache
+from rhocache_trainer.config import TrainConfig
+from rhocache_trainer.dataset import Batch, PairDataset, collate
+from rhocache_trainer.export import export
+from rhocache_trainer.loss import LossOutput
+from rhocache_trainer.model import build_model, normalizer
+from rhocache_trainer.objective import Clip, build_objective
+from rhocache_trainer.optimizer import build_optimizer, build_scheduler
+from rhocache_trainer.pairs import CachedPairs, PairSource, PlainPairs
+from rhocache_trainer.run_log import RunLog
+
+Resume = Literal["never", "auto"]
+
+CHECKPOINT = "checkpoint.pt"
+CONFIG = "config.yaml"
+MODEL = "model"
+
+_PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed"}
+_LARGEST_LOGIT_SCALE = math.log(100)  # as in the CLIP paper, and in open_clip's training
+
+# What may differ between a run and its continuation.
+_FREE = {"output", "max_steps", "device", "log_every", "checkpoint_every"}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    output: str  # the run's folder
+    model: str  # the exported model's folder: open_clip's ``local-dir:`` takes it
+    steps: int  # in all, those before a continuation included
+    epochs: int  # completed
+    pairs: int  # seen by this call
+    seconds: float  # of this call
+    objective: float  # at the last step
+    tau: float
+    skipped: dict[str, int]  # error code -> pairs left out in the last epoch
+
+
+def train(config: TrainConfig, *, resume: Resume = "never") -> TrainResult:
+    """Train a model and export it.
+
+    ``config.output`` then holds ``model/`` (the export), ``log.jsonl``, ``tensorboard/``,
+    ``config.yaml`` and ``checkpoint.pt``. With ``resume="auto"`` a run that has a checkpoint goes
+    on from it, to the same end, bit for bit on one machine, as if it had never stopped.
+
+    Raises TrainingError when the folder holds a run that is not to be resumed, or one with other
+    settings; InvalidInput, DatasetError, CacheError and their kin for what the config names.
+    """
+    run = _Run(config)
+    if run.checkpoint.exists():
+        if resume == "never":
+            raise TrainingError(
+                f"{config.output} already holds a run; resume it, or choose another output"
+            )
+        run.restore()
+    return run.train()
+
+
+class _Run:
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.folder = Path(config.output)
+        self.checkpoint = self.folder / CHECKPOINT
+        self.fabric = Fabric(
+            accelerator=config.device, devices=1, precision=_PRECISION[config.precision]
+        )
+        torch.manual_seed(config.seed)
+        self.model = build_model(config.model, config.pretrained, config.preprocess)
+        self.pairs = open_pairs(config)
+        self.dataset = PairDataset(
+            self.pairs,
+            self.model.tokenizer,
+            self.model.image_size,
+            config.augmentation,
+            seed=config.seed,
+            shuffle_buffer=config.data.shuffle_buffer,
+            threads=config.data.threads,
+        )
+        steps_an_epoch = self.pairs.usable // config.batch_size
+        if not steps_an_epoch:
+            raise TrainingError(
+                f"{self.pairs.usable} usable pairs are fewer than batch_size={config.batch_size}"
+            )
+        self.total_steps = config.epochs * steps_an_epoch
+        self.objective = build_objective(config.objective, self.pairs.n).to(self.fabric.device)
+        module = self.model.module.to(self.fabric.device)
+        if not isinstance(self.objective, Clip):
+            module.logit_scale.requires_grad_(False)  # the risk has a temperature of its own
+            if module.logit_bias is not None:
+                module.logit_bias.requires_grad_(False)
+        self.normalize = normalizer(self.model.preprocess_cfg, self.fabric.device)
+        tau_lr = getattr(config.objective, "tau_lr", config.optimizer.lr)
+        optimizer = build_optimizer(config.optimizer, module, self.objective.parameters(), tau_lr)
+        self.scheduler = build_scheduler(config.optimizer, optimizer, self.total_steps)
+        self.wrapped, self.optimizer = self.fabric.setup(module, optimizer)
+        self.step = 0
+        self.objective_value = self.tau = math.nan  # as last logged
+
+    def train(self) -> TrainResult:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        settings = self.config.model_dump(mode="json")
+        (self.folder / CONFIG).write_text(yaml.safe_dump(settings, sort_keys=False))
+        started, first = time.monotonic(), self.step
+        limit = self.config.max_steps or sys.maxsize
+        with RunLog(
+            self.folder, name=self.folder.name, step=first, steps=min(self.total_steps, limit)
+        ) as log:
+            while self.dataset.epoch < self.config.epochs and self.step < limit:
+                self._train_epoch(log, limit)
+        if self.step > first:
+            self.save()
+        self._give_temperature_to_model()
+        export(self.model, self.folder / MODEL)
+        return TrainResult(
+            output=str(self.folder),
+            model=str(self.folder / MODEL),
+            steps=self.step,
+            epochs=self.dataset.epoch,
+            pairs=(self.step - first) * self.config.batch_size,
+            seconds=time.monotonic() - started,
+            objective=self.objective_value,
+            tau=self.tau,
+            skipped=dict(self.pairs.skipped),
+        )
+
+    def _train_epoch(self, log: RunLog, limit: int) -> None:
+        """Train on one epoch, or what is left of it, until ``limit`` steps are done."""
+        self.wrapped.train()
+        epoch = self.dataset.epoch
+        self.objective.start_epoch(epoch, self.config.epochs)
+        loader = DataLoader(
+            self.dataset,
+            self.config.batch_size,
+            collate_fn=collate,
+            drop_last=True,
+            generator=torch.Generator(),  # else it draws from the state that a resumed run restores
+        )
+        since, since_step = time.monotonic(), self.step
+        for batch in loader:
+            lr = self.optimizer.param_groups[0]["lr"]
+            out, norm = self._train_step(batch.to(self.fabric.device))
+            self.step += 1
+            log.advance(self.step)
+            if self.step % self.config.log_every == 0 or self.step == min(limit, self.total_steps):
+                self.objective_value, self.tau = float(out.objective), float(out.tau)
+                if not math.isfinite(self.objective_value):
+                    raise TrainingError(
+                        f"step {self.step}: the objective is {self.objective_value}; "
+                        "a lower optimizer.lr or a longer optimizer.warmup may help"
+                    )
+                now = time.monotonic()
+                log.write(
+                    {
+                        "step": self.step,
+                        "epoch": epoch,
+                        "objective": self.objective_value,
+                        "tau": self.tau,
+                        "lr": lr,
+                        "gradient_norm": float(norm),
+                        "skipped": self.pairs.skipped.total(),
+                        "pairs_per_second": (self.step - since_step)
+                        * self.config.batch_size
+                        / (now - since),
+                    }
+                )
+                since, since_step = now, self.step
+            if self.step % self.config.checkpoint_every == 0:
+                self.save()
+            if self.step >= limit:
+                return
+
+    def _train_step(self, batch: Batch) -> tuple[LossOutput, Tensor]:
+        """One update; the loss, and the gradients' norm before clipping."""
+        features = self.wrapped(self.normalize(batch.image), batch.tokens)
+        out = self.objective(features, batch)
+        self.optimizer.zero_grad()
+        self.fabric.backward(out.loss)
+        largest = self.config.optimizer.clip_grad_norm or math.inf
+        norm = clip_grad_norm_(self.wrapped.parameters(), largest)
+        self.optimizer.step()
+        self.scheduler.step()
+        if isinstance(self.objective, Clip):
+            with torch.no_grad():
+                self.model.module.logit_scale.clamp_(0, _LARGEST_LOGIT_SCALE)
+        return out, norm
+
+    def save(self) -> None:
+        checkpoint.save(
+            self.checkpoint,
+            {
+                "settings": self._fixed_settings(),
+                "pairs": self.pairs.identity,
+                "step": self.step,
+                "objective_value": self.objective_value,
+                "tau": self.tau,
+                "data": self.dataset.state_dict(),
+                "model": self.model.module.state_dict(),
+                "objective": self.objective.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scheduler": self.scheduler.state_dict(),
+                "random": checkpoint.random_state(),
+            },
+        )
+
+    def restore(self) -> None:
+        state = checkpoint.load(self.checkpoint)
+        ours, theirs = self._fixed_settings(), state["settings"]
+        differing = [name for name in ours if ours[name] != theirs.get(name)]
+        if differing:
+            raise TrainingError(
+                f"{self.folder} holds a run with other settings for {', '.join(differing)}; "
+                "resume it with its own, or choose another output"
+            )
+        if state["pairs"] != self.pairs.identity:
+            raise TrainingError(
+                f"{self.folder} holds a run on other pairs: the dataset or the cache has changed"
+            )
+        self.step = state["step"]
+        self.objective_value, self.tau = state["objective_value"], state["tau"]
+        self.dataset.load_state_dict(state["data"])
+        self.model.module.load_state_dict(state["model"])
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        checkpoint.restore_random_state(state["random"])
+
+    def _fixed_settings(self) -> dict[str, Any]:
+        settings = self.config.model_dump(mode="json")
+        return {name: value for name, value in settings.items() if name not in _FREE}
+
+    def _give_temperature_to_model(self) -> None:
+        """An exported model carries the temperature that it was trained at."""
+        if not isinstance(self.objective, Clip):
+            with torch.no_grad():
+                self.model.module.logit_scale.fill_(math.log(1 / self.tau))
+
+
+def open_pairs(config: TrainConfig) -> PairSource:
+    """The pairs that a config names, joined with its cache if it has one."""
+    data = config.data
+    shards = list_shards(data.dataset, data.shards)
+    if config.cache is None:
+        return PlainPairs(shards, caption_field=data.caption_field, on_missing=data.on_missing)
+    cache = ReferenceCache.open(config.cache)
+    return CachedPairs(shards, cache, caption_field=data.caption_field, on_missing=data.on_missing)
