@@ -218,7 +218,6 @@ def test_learned_temperature_settles_where_the_divergence_is_rho():
         ({"tau": -1.0}, "tau=-1.0"),
         ({"tau": math.nan}, "tau=nan"),
         ({"rho": -0.1}, "rho=-0.1"),
-        ({"rho": 8.0}, "rho=8 is not below log"),
         ({"gamma": 0.0}, "gamma=0.0"),
         ({"gamma": 1.1}, "gamma=1.1"),
         ({"epsilon": -1e-9}, "epsilon=-1e-09"),
@@ -228,6 +227,11 @@ def test_learned_temperature_settles_where_the_divergence_is_rho():
 def test_values_out_of_range(arguments, named):
     with pytest.raises(InvalidInput, match=named):
         GlobalContrastiveLoss(**{"n": 1000, **arguments})
+
+
+def test_a_rho_that_no_temperature_can_meet_is_warned_of():
+    with pytest.warns(UserWarning, match="rho=8 is not below log"):
+        DRRhoClipLoss(1000, temperature="learnable", rho=8.0)
 
 
 def _with_nan(features: Tensor) -> Tensor:

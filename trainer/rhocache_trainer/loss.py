@@ -12,6 +12,7 @@ et al. 2024 (FastCLIP) and Wei et al. 2025 (DRRHO risk minimisation).
 """
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Literal
 
@@ -133,7 +134,7 @@ class GlobalContrastiveLoss(_ContrastiveRisk):
             the optimizer: without weight decay, and with a smaller learning rate).
         rho: ρ of the constraint KL ≤ ρ that a learned temperature answers to. Where τ settles, the
             weights of the negatives have a KL divergence of ρ from uniform; that divergence is at
-            most log(n−1), so a larger ρ would drive τ to its floor and is refused. The default is
+            most log(n−1), so a larger ρ drives τ to its floor, which is warned of. The default is
             half of log(n−1). With a constant temperature it only adds 2τρ to the objective.
         gamma: weight of the new estimate in the moving averages, in (0, 1]; an attribute that may
             be set at any time, see ``schedule.cosine_gamma``.
@@ -204,8 +205,9 @@ def _check_rho(rho: float, n: int, *, learnable: bool) -> None:
         raise InvalidInput(f"rho={rho} must be at least 0 and finite")
     largest = math.log(n - 1)
     if learnable and rho > 0 and rho >= largest:
-        raise InvalidInput(
-            f"rho={rho:g} is not below log(n−1)={largest:.3g} for n={n} pairs, so a learnable "
-            f"temperature would always fall to its floor of {MINIMUM}; use rho ≤ "
-            f"{0.75 * largest:.2g}, or a constant temperature"
+        warnings.warn(
+            f"rho={rho:g} is not below log(n−1)={largest:.3g} for n={n} pairs, so the learnable "
+            f"temperature will fall to its floor of {MINIMUM}; use rho ≤ {0.75 * largest:.2g}, "
+            "or a constant temperature",
+            stacklevel=4,
         )
