@@ -73,7 +73,6 @@ def _create(
         )
     try:
         with _quiet():
-            model_cfg = open_clip.get_model_config(name)
             module = open_clip.create_model(
                 name,
                 pretrained=pretrained,
@@ -82,6 +81,7 @@ def _create(
                 output_dict=True,
             )
             tokenizer = open_clip.get_tokenizer(name)
+            model_cfg = open_clip.get_model_config(name)
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, OSError) as error:
         what = "inline model" if name.startswith(LOCAL_DIR) and not needs_weights else name
         detail = str(error).partition(" Available: ")[0]
@@ -104,7 +104,8 @@ class _Normalize(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
-        return (image.float() - self.mean) / self.std
+        image = image.to(torch.float32, memory_format=torch.channels_last)
+        return (image - self.mean) / self.std
 
 
 @contextmanager

@@ -27,7 +27,8 @@ def build_optimizer(
     ]
     if learned := list(temperature):
         groups.append({"params": learned, "weight_decay": 0.0, "lr": tau_lr})
-    return AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps)
+    # fused: one pass over memory, which is what counts for a token embedding of millions.
+    return AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
 def build_scheduler(config: Optimizer, optimizer: AdamW, total_steps: int) -> LambdaLR:

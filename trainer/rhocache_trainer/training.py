@@ -101,7 +101,8 @@ class _Run:
             )
         self.total_steps = config.epochs * steps_an_epoch
         self.objective = build_objective(config.objective, self.pairs.n).to(self.fabric.device)
-        module = self.model.module.to(self.fabric.device)
+        # Convolutions are faster with channels last, on CPUs as well; nothing else changes.
+        module = self.model.module.to(self.fabric.device, memory_format=torch.channels_last)
         if not isinstance(self.objective, Clip):
             module.logit_scale.requires_grad_(False)  # the risk has a temperature of its own
             if module.logit_bias is not None:

@@ -1,0 +1,191 @@
+"""A small dataset and a cache for it, made with tarfile, PIL and the schemas' writers alone."""
+
+import hashlib
+import io
+import json
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xxhash
+from PIL import Image
+
+from rhocache_schemas import index, layout, shard_file, storage
+from rhocache_schemas.fingerprint import Fingerprint
+from rhocache_schemas.records import Manifest
+from rhocache_schemas.reference import ReferenceSpec
+
+COLOURS = ["red", "green", "blue", "white"]
+DIMENSION = 6
+SHARDS = 2
+PAIRS = 12  # in each shard
+
+
+@dataclass
+class MadePair:
+    key: str
+    image: bytes
+    caption: str
+
+
+def write_tar(path: Path, pairs: list[MadePair]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for pair in pairs:
+            metadata = json.dumps({"colour": pair.caption.rpartition(" ")[2]}).encode()
+            members = {"jpg": pair.image, "txt": pair.caption.encode(), "json": metadata}
+            for suffix, data in members.items():
+                info = tarfile.TarInfo(f"{pair.key}.{suffix}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+
+
+def make_pairs(shard: int) -> list[MadePair]:
+    random = np.random.default_rng(shard)
+    pairs = []
+    for number in range(PAIRS):
+        colour = COLOURS[number % len(COLOURS)]
+        pixels = np.array(Image.new("RGB", (20 + number, 24), colour))
+        pixels[: number + 1, : shard + 1] = random.integers(0, 255, 3)
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "JPEG")
+        caption = f"picture {shard * PAIRS + number} is {colour}"
+        pairs.append(MadePair(f"{number:04}", buffer.getvalue(), caption))
+    return pairs
+
+
+def unit_rows(shard: int, which: str) -> np.ndarray:
+    """The embeddings that the cache holds for a shard: [PAIRS, DIMENSION] halves."""
+    random = np.random.default_rng([shard, which == "text"])
+    vectors = random.normal(size=(PAIRS, DIMENSION))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+
+
+def write_cache(folder: Path, failed: dict[tuple[int, int], str] | None = None) -> Path:
+    """A committed cache of the dataset; ``failed`` gives (shard, row) -> row error code.
+
+    A row with ``duplicate_key`` has the key of its shard's first row.
+    """
+    fingerprint = Fingerprint(
+        weights_sha256="0" * 64,
+        architecture={},
+        preprocessing={},
+        tokenizer={},
+        precision="fp32",
+        dtype="float16",
+    )
+    entries = []
+    for shard in range(SHARDS):
+        pairs = make_pairs(shard)
+        status = [(failed or {}).get((shard, row), "ok") for row in range(PAIRS)]
+        bad = np.array([code != "ok" for code in status])
+        image, text = unit_rows(shard, "image"), unit_rows(shard, "text")
+        image[bad] = text[bad] = np.nan
+        rows = shard_file.ShardRows(
+            keys=[
+                pairs[0].key if code == "duplicate_key" else pair.key
+                for pair, code in zip(pairs, status, strict=True)
+            ],
+            status=status,
+            image=image[:, None],
+            text=text[:, None],
+            similarity=(image.astype(np.float32) * text.astype(np.float32)).sum(1),
+            image_hash=[_xxh3(pair.image) for pair in pairs],
+            caption_hash=[_xxh3(pair.caption.encode()) for pair in pairs],
+        )
+        name = f"{shard:05}.tar"
+        data = shard_file.encode(rows, fingerprint.digest, "1" * 64)
+        storage.write_atomic(layout.shard_file(str(folder), name), data)
+        count = int(bad.sum())
+        entries.append(
+            index.IndexRow(
+                name=name,
+                rows=PAIRS,
+                ok=PAIRS - count,
+                failed=count,
+                bytes=len(data),
+                source_size=0,
+                source_mtime_ns=0,
+                source_sha256="1" * 64,
+                content_sha256=rows.content_sha256(),
+                file_sha256=hashlib.sha256(data).hexdigest(),
+            )
+        )
+    data = index.encode(entries)
+    storage.write_atomic(layout.index_file(str(folder)), data)
+    manifest = Manifest(
+        fingerprint=fingerprint,
+        fingerprint_sha256=fingerprint.digest,
+        reference=ReferenceSpec(model="local-dir:/gone"),
+        dataset="the dataset",
+        rows=SHARDS * PAIRS,
+        ok=sum(entry.ok for entry in entries),
+        failed=sum(entry.failed for entry in entries),
+        failed_by_code={},
+        shards=SHARDS,
+        failed_shards={"00009.tar": "tar_truncated"},
+        dimension=DIMENSION,
+        logit_scale=10.0,
+        index_sha256=hashlib.sha256(data).hexdigest(),
+        batch_size=PAIRS,
+        software={},
+        created_at=0.0,
+    )
+    storage.write_atomic(layout.manifest_file(str(folder)), manifest.to_json())
+    return folder
+
+
+def _xxh3(data: bytes) -> bytes:
+    return xxhash.xxh3_64(data).digest()
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    for shard in range(SHARDS):
+        write_tar(tmp_path / "dataset" / f"{shard:05}.tar", make_pairs(shard))
+    return tmp_path / "dataset"
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return write_cache(tmp_path / "cache")
+
+
+@pytest.fixture
+def model_cfg() -> dict:
+    """An open_clip model config that trains in milliseconds."""
+    return {
+        "embed_dim": 16,
+        "vision_cfg": {
+            "image_size": 32,
+            "layers": 1,
+            "width": 32,
+            "head_width": 16,
+            "patch_size": 8,
+        },
+        "text_cfg": {
+            "context_length": 12,
+            "vocab_size": 49408,
+            "width": 16,
+            "heads": 2,
+            "layers": 1,
+        },
+    }
+
+
+@pytest.fixture
+def config(tmp_path: Path, dataset: Path, model_cfg: dict) -> dict:
+    """Settings of a run over the small dataset, as a YAML file would give them."""
+    return {
+        "output": str(tmp_path / "run"),
+        "data": {"dataset": str(dataset), "shuffle_buffer": 10},
+        "model": model_cfg,
+        "augmentation": {"scale": [0.5, 1.0], "flip": 0.5},
+        "objective": "clip",
+        "batch_size": 4,
+        "epochs": 2,
+        "log_every": 1,
+        "device": "cpu",
+    }

@@ -1,0 +1,99 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rhocache_schemas.errors import InvalidDocument, InvalidInput
+from rhocache_trainer import load_config
+from rhocache_trainer.config import ClipObjective, DRRhoObjective
+
+MINIMAL = {"output": "run", "data": {"dataset": "pairs"}, "model": "ViT-B-32", "objective": "clip"}
+
+
+def write(path: Path, **changes) -> Path:
+    (path / "config.yaml").write_text(yaml.safe_dump(MINIMAL | changes))
+    return path / "config.yaml"
+
+
+def test_a_minimal_file(tmp_path: Path):
+    config = load_config(write(tmp_path))
+    assert config.objective == ClipObjective()
+    assert config.data.on_missing == "error"
+
+
+def test_overrides_are_yaml_and_reach_inside(tmp_path: Path):
+    changes = [
+        "objective={name: drrho, rho: 2}",
+        "cache=s3://bucket/cache",
+        "optimizer.lr=1e-3",
+        "augmentation.scale=[0.5, 1]",
+        "max_steps=null",
+    ]
+    config = load_config(write(tmp_path, max_steps=3), changes)
+    assert config.objective == DRRhoObjective(rho=2.0)
+    assert config.optimizer.lr == 1e-3
+    assert config.augmentation.scale == (0.5, 1.0)
+    assert config.max_steps is None
+
+
+@pytest.mark.parametrize("example", ["reference", "clip", "drrho"])
+def test_the_examples_are_valid(example: str):
+    root = Path(__file__).parents[2]
+    load_config(root / "examples" / "configs" / f"{example}.yaml")
+
+
+def test_the_demo_compares_like_with_like():
+    """clip.yaml and drrho.yaml differ in where they write, the objective, and the learning rate."""
+    folder = Path(__file__).parents[2] / "examples" / "configs"
+    clip, drrho = (load_config(folder / f"{name}.yaml").model_dump() for name in ("clip", "drrho"))
+    clip["optimizer"]["lr"] = drrho["optimizer"]["lr"]
+    differing = {name for name in clip if clip[name] != drrho[name]}
+    assert differing == {"output", "objective", "cache"}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimiser.lr=1", r"optimiser: unknown field"),
+        ("data.shard=x", r"data\.shard: unknown field"),
+        ("objective={name: clip, rho: 2}", r"objective\.clip\.rho: unknown field"),
+        ("objective=magic", "objective: .*magic"),
+        ("objective=drrho", "needs a reference cache"),
+        ("cache=somewhere", "objective clip uses no cache"),
+        ("batch_size=1", "batch_size: .*greater than or equal to 2"),
+        ("augmentation.scale=[1, 0.5]", "scale runs from 1.0 down to 0.5"),
+        ("augmentation.scale=[0.5, 2]", "scale 2.0 is more than the whole"),
+        ("optimizer.lr=fast", r"optimizer\.lr: .*valid number"),
+        ("optimizer.lr=.inf", r"optimizer\.lr: .*finite"),
+    ],
+)
+def test_wrong_settings_are_named(tmp_path: Path, override: str, message: str):
+    with pytest.raises(InvalidDocument, match=message) as caught:
+        load_config(write(tmp_path), [override])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("epochs", "not of the form key=value"),
+        ("=3", "not of the form key=value"),
+        ("seed.x=3", "seed is a single value"),
+        ("seed=[", "not a YAML value"),
+    ],
+)
+def test_malformed_overrides(tmp_path: Path, override: str, message: str):
+    with pytest.raises(InvalidInput, match=message):
+        load_config(write(tmp_path, seed=1), [override])
+
+
+def test_unreadable_files(tmp_path: Path):
+    with pytest.raises(InvalidInput, match="No such file"):
+        load_config(tmp_path / "none.yaml")
+    (tmp_path / "list.yaml").write_text("[1]")
+    with pytest.raises(InvalidDocument, match="no mapping"):
+        load_config(tmp_path / "list.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [")
+    with pytest.raises(InvalidDocument, match="not YAML") as caught:
+        load_config(tmp_path / "bad.yaml")
+    assert "\n" not in str(caught.value)

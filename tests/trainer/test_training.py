@@ -1,0 +1,190 @@
+"""Runs of a few steps through the whole loop."""
+
+import json
+import math
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rhocache_schemas.errors import CacheNotFound, PairMismatch, TrainingError
+from rhocache_trainer import TrainConfig, train
+
+from .conftest import PAIRS, SHARDS, make_pairs, write_tar
+
+STEPS = SHARDS * PAIRS // 4 * 2  # batches of 4, two epochs
+
+OBJECTIVES = {
+    "clip": {"objective": "clip"},
+    "global": {"objective": {"name": "global", "rho": 1.0}},
+    "drrho": {"objective": {"name": "drrho", "rho": 1.0, "tau_lr": 1e-2}},
+}
+
+
+@pytest.fixture(params=OBJECTIVES)
+def settings(request, config: dict, cache: Path) -> dict:
+    extra = {"cache": str(cache)} if request.param == "drrho" else {}
+    return config | OBJECTIVES[request.param] | extra
+
+
+def run(settings: dict, resume="never", **changes):
+    return train(TrainConfig.model_validate(settings | changes), resume=resume)
+
+
+def weights(result) -> dict[str, torch.Tensor]:
+    return load_file(Path(result.model) / "open_clip_model.safetensors")
+
+
+def records(result) -> list[dict]:
+    return [
+        json.loads(line) for line in (Path(result.output) / "log.jsonl").read_text().splitlines()
+    ]
+
+
+def test_every_objective_trains_logs_and_exports(settings: dict):
+    result = run(settings)
+    assert (result.steps, result.epochs, result.pairs) == (STEPS, 2, 4 * STEPS)
+    log = records(result)
+    assert [record["step"] for record in log] == list(range(1, STEPS + 1))
+    assert all(math.isfinite(value) for record in log for value in record.values())
+    assert log[-1]["objective"] == result.objective
+    assert list((Path(result.output) / "tensorboard").glob("events*"))
+    model = open_clip.create_model(f"local-dir:{result.model}")
+    assert float(1 / model.logit_scale.exp()) == pytest.approx(result.tau, rel=0.02)
+
+
+def test_stopping_and_going_on_is_the_same_to_the_bit(settings: dict, tmp_path: Path):
+    whole = run(settings)
+    part = settings | {"output": str(tmp_path / "part")}
+    for stop in (4, 6):  # within an epoch, and at its end
+        run(part, resume="auto", max_steps=stop)
+    result = run(part, resume="auto")
+    assert result.steps == whole.steps
+    assert all(
+        torch.equal(tensor, weights(whole)[name]) for name, tensor in weights(result).items()
+    )
+    one, other = (torch.load(Path(r.output) / "checkpoint.pt") for r in (whole, result))
+    assert one["objective"].keys() == other["objective"].keys()
+    for name, tensor in one["objective"].items():
+        assert torch.equal(tensor, other["objective"][name])
+    timeless = [
+        [{k: v for k, v in record.items() if k != "pairs_per_second"} for record in records(r)]
+        for r in (whole, result)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_a_run_that_died_goes_on_from_its_checkpoint(config: dict, tmp_path: Path, monkeypatch):
+    """What was logged after the checkpoint is dropped, and done again."""
+    whole = run(config)
+    part = config | {"output": str(tmp_path / "part"), "checkpoint_every": 5}
+    died = run(part, max_steps=7)
+    folder = Path(died.output)
+    at_seven = (folder / "checkpoint.pt").read_bytes()
+    run(part | {"output": str(tmp_path / "five")}, max_steps=5)
+    (folder / "checkpoint.pt").write_bytes((tmp_path / "five" / "checkpoint.pt").read_bytes())
+    with (folder / "log.jsonl").open("a") as file:
+        file.write('{"step": 8, "obj')  # cut short
+    result = run(part, resume="auto")
+    assert at_seven != (folder / "checkpoint.pt").read_bytes()
+    assert [record["step"] for record in records(result)] == list(range(1, STEPS + 1))
+    assert all(
+        torch.equal(tensor, weights(whole)[name]) for name, tensor in weights(result).items()
+    )
+
+
+def test_a_finished_run_resumes_to_nothing_more(config: dict):
+    first = run(config)
+    again = run(config, resume="auto")
+    assert (again.steps, again.pairs) == (first.steps, 0)
+    assert again.objective == first.objective
+
+
+def test_the_same_seed_gives_the_same_data_whatever_the_objective(config: dict, cache: Path):
+    """Plain and steered runs see the same pairs in the same order, under the same crops."""
+    from torch.utils.data import DataLoader
+
+    from rhocache_trainer.dataset import collate
+    from rhocache_trainer.training import _Run
+
+    drrho = config | {"objective": {"name": "drrho", "rho": 1.0}, "cache": str(cache)}
+    streams = [
+        DataLoader(_Run(TrainConfig.model_validate(s)).dataset, 4, collate_fn=collate)
+        for s in (config, drrho)
+    ]
+    for one, other in zip(*streams, strict=True):
+        assert torch.equal(one.index, other.index)
+        assert torch.equal(one.image, other.image)
+
+
+def test_a_run_is_not_overwritten_by_accident(config: dict):
+    run(config, max_steps=1)
+    with pytest.raises(TrainingError, match="already holds a run"):
+        run(config)
+
+
+def test_a_run_is_not_resumed_with_other_settings(config: dict):
+    run(config, max_steps=1)
+    with pytest.raises(TrainingError, match="other settings for batch_size, seed"):
+        run(config, resume="auto", seed=5, batch_size=6)
+
+
+def test_a_run_is_not_resumed_on_other_pairs(config: dict, dataset: Path):
+    run(config, max_steps=1)
+    write_tar(dataset / "00000.tar", make_pairs(0)[1:])
+    with pytest.raises(TrainingError, match="on other pairs"):
+        run(config, resume="auto")
+
+
+def test_a_damaged_checkpoint(config: dict):
+    path = Path(run(config, max_steps=1).output) / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(TrainingError, match=r"checkpoint\.pt is not a readable checkpoint"):
+        run(config, resume="auto")
+
+
+def test_more_pairs_in_a_batch_than_there_are(config: dict):
+    with pytest.raises(TrainingError, match="24 usable pairs are fewer than batch_size=25"):
+        run(config, batch_size=25)
+
+
+def test_a_changed_pair_stops_the_run_or_is_counted(config: dict, dataset: Path, cache: Path):
+    pairs = make_pairs(1)
+    pairs[2].caption = "something else"
+    write_tar(dataset / "00001.tar", pairs)
+    settings = config | {"objective": {"name": "drrho", "rho": 1.0}, "cache": str(cache)}
+    with pytest.raises(PairMismatch, match=r"00001\.tar, key 0002"):
+        run(settings)
+    result = run(settings, data=config["data"] | {"on_missing": "skip"})
+    assert result.skipped == {"pair-mismatch": 1}
+    assert result.steps == 2 * ((SHARDS * PAIRS - 1) // 4)
+
+
+def test_no_cache_there(config: dict, tmp_path: Path):
+    with pytest.raises(CacheNotFound):
+        run(config, objective="drrho", cache=str(tmp_path / "nowhere"))
+
+
+def test_a_run_that_diverges_says_so(config: dict):
+    with pytest.raises(TrainingError, match=r"step \d+: the objective is nan"):
+        run(config, optimizer={"lr": 1e30, "warmup": 0.0, "clip_grad_norm": None})
+
+
+def test_bfloat16(settings: dict):
+    assert math.isfinite(run(settings, precision="bf16", max_steps=3).objective)
+
+
+def test_temperatures_and_vectors_have_no_decay_and_tau_its_own_rate(config: dict, cache: Path):
+    from rhocache_trainer.training import _Run
+
+    drrho = {"objective": {"name": "drrho", "rho": 1.0, "tau_lr": 0.02}, "cache": str(cache)}
+    made = _Run(TrainConfig.model_validate(config | drrho))
+    matrices, vectors, temperature = made.optimizer.param_groups
+    assert matrices["weight_decay"] > 0
+    assert all(parameter.ndim >= 2 for parameter in matrices["params"])
+    assert vectors["weight_decay"] == temperature["weight_decay"] == 0
+    assert all(parameter.ndim < 2 for parameter in vectors["params"])
+    assert len(temperature["params"]) == 1
+    assert temperature["initial_lr"] == 0.02
