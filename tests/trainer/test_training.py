@@ -2,11 +2,14 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import open_clip
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from rhocache_schemas.errors import CacheNotFound, PairMismatch, TrainingError
@@ -93,6 +96,37 @@ def test_a_run_that_died_goes_on_from_its_checkpoint(config: dict, tmp_path: Pat
     assert all(
         torch.equal(tensor, weights(whole)[name]) for name, tensor in weights(result).items()
     )
+
+
+INTERRUPTED = """
+import os, signal, sys
+from rhocache_trainer import load_config, train
+from rhocache_trainer.run_log import RunLog
+
+write = RunLog.write
+
+def interrupt(log, record):
+    write(log, record)
+    if record["step"] == 3:
+        os.kill(os.getpid(), getattr(signal, sys.argv[2]))
+
+RunLog.write = interrupt
+train(load_config(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interrupted_run_is_saved_first(config: dict, tmp_path: Path, name: str):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(tmp_path / "config.yaml"), name],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "KeyboardInterrupt" in done.stderr
+    result = run(config, resume="auto")
+    assert (result.steps, result.pairs) == (STEPS, 4 * (STEPS - 3))
 
 
 def test_a_finished_run_resumes_to_nothing_more(config: dict):

@@ -5,6 +5,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any, Literal
 
 import torch
@@ -27,6 +28,7 @@ from rhocache_trainer.objective import Clip, build_objective
 from rhocache_trainer.optimizer import build_optimizer, build_scheduler
 from rhocache_trainer.pairs import CachedPairs, PairSource, PlainPairs
 from rhocache_trainer.run_log import RunLog
+from rhocache_trainer.stopping import stop_requested
 
 Resume = Literal["never", "auto"]
 
@@ -60,6 +62,8 @@ def train(config: TrainConfig, *, resume: Resume = "never") -> TrainResult:
     ``config.output`` then holds ``model/`` (the export), ``log.jsonl``, ``tensorboard/``,
     ``config.yaml`` and ``checkpoint.pt``. With ``resume="auto"`` a run that has a checkpoint goes
     on from it, to the same end, bit for bit on one machine, as if it had never stopped.
+
+    On SIGINT or SIGTERM the step is finished and saved, then KeyboardInterrupt is raised.
 
     Raises TrainingError when the folder holds a run that is not to be resumed, or one with other
     settings; InvalidInput, DatasetError, CacheError and their kin for what the config names.
@@ -121,11 +125,13 @@ class _Run:
         (self.folder / CONFIG).write_text(yaml.safe_dump(settings, sort_keys=False))
         started, first = time.monotonic(), self.step
         limit = self.config.max_steps or sys.maxsize
-        with RunLog(
-            self.folder, name=self.folder.name, step=first, steps=min(self.total_steps, limit)
-        ) as log:
+        steps = min(self.total_steps, limit)
+        with (
+            stop_requested() as stop,
+            RunLog(self.folder, name=self.folder.name, step=first, steps=steps) as log,
+        ):
             while self.dataset.epoch < self.config.epochs and self.step < limit:
-                self._train_epoch(log, limit)
+                self._train_epoch(log, limit, stop)
         if self.step > first:
             self.save()
         self._give_temperature_to_model()
@@ -142,7 +148,7 @@ class _Run:
             skipped=dict(self.pairs.skipped),
         )
 
-    def _train_epoch(self, log: RunLog, limit: int) -> None:
+    def _train_epoch(self, log: RunLog, limit: int, stop: Event) -> None:
         """Train on one epoch, or what is left of it, until ``limit`` steps are done."""
         self.wrapped.train()
         epoch = self.dataset.epoch
@@ -183,8 +189,10 @@ class _Run:
                     }
                 )
                 since, since_step = now, self.step
-            if self.step % self.config.checkpoint_every == 0:
+            if self.step % self.config.checkpoint_every == 0 or stop.is_set():
                 self.save()
+            if stop.is_set():
+                raise KeyboardInterrupt
             if self.step >= limit:
                 return
 
