@@ -1,10 +1,14 @@
 """The JSON documents that lie in a cache beside its Parquet files."""
 
-from typing import Annotated, Literal
+import hashlib
+import time
+from collections.abc import Iterable
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
 from rhocache_schemas.documents import Document, Strict
+from rhocache_schemas.errors import ShardError
 from rhocache_schemas.fingerprint import Fingerprint
 from rhocache_schemas.job import JobSpec
 from rhocache_schemas.reference import ReferenceSpec
@@ -20,6 +24,11 @@ class Plan(Document):
     shards_sha256: str  # over the sorted shard names
     created_at: float  # Unix seconds
 
+    @classmethod
+    def begin(cls, spec: JobSpec, fingerprint: Fingerprint, shards: Iterable[str]) -> Self:
+        digest = hashlib.sha256("\n".join(sorted(shards)).encode()).hexdigest()
+        return cls(spec=spec, fingerprint=fingerprint, shards_sha256=digest, created_at=time.time())
+
 
 class ShardFailure(Document):
     """``failures/<shard>.json``: a shard that could not be read."""
@@ -27,8 +36,11 @@ class ShardFailure(Document):
     shard: str
     code: str
     detail: str
-    attempts: Count
     failed_at: float  # Unix seconds
+
+    @classmethod
+    def of(cls, error: ShardError) -> Self:
+        return cls(shard=error.shard, code=error.code, detail=error.detail, failed_at=time.time())
 
 
 class Fault(Strict):

@@ -11,6 +11,21 @@ from rhocache_schemas.errors import InvalidInput, StorageError
 SCHEMES = ("file", "s3", "gs")
 
 
+def scheme(uri: str) -> str:
+    """Give the scheme of a URI, ``file`` for a path.
+
+    Raises InvalidInput for any that is not one of SCHEMES.
+    """
+    name, colon, _ = uri.partition("://")
+    if not colon:
+        if uri.startswith("pipe:"):
+            raise InvalidInput(f"{uri!r}: a pipe is a command, not a location; give a path or URI")
+        return "file"
+    if name not in SCHEMES:
+        raise InvalidInput(f"{uri!r}: scheme {name!r} is not one of {', '.join(SCHEMES)}")
+    return name
+
+
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     """Give the file system of a URI or local path, and the path inside it.
 
@@ -19,19 +34,14 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
 
     Raises InvalidInput for a scheme other than file, s3 and gs.
     """
-    scheme, colon, rest = uri.partition("://")
-    if not colon:
-        if uri.startswith("pipe:"):
-            raise InvalidInput(f"{uri!r}: a pipe is a command, not a location; give a path or URI")
-        return fs.LocalFileSystem(), str(Path(uri).absolute())
-    if scheme not in SCHEMES:
-        raise InvalidInput(f"{uri!r}: scheme {scheme!r} is not one of {', '.join(SCHEMES)}")
-    if scheme == "file":
-        return fs.LocalFileSystem(), str(Path("/" + rest.lstrip("/")))
+    kind, rest = scheme(uri), uri.partition("://")[2]
+    if kind == "file":
+        path = Path("/" + rest.lstrip("/")) if "://" in uri else Path(uri).absolute()
+        return fs.LocalFileSystem(), str(path)
     if not rest.partition("/")[0]:
         raise InvalidInput(f"{uri!r} names no bucket")
     endpoint = os.environ.get("AWS_ENDPOINT_URL")
-    if scheme == "s3" and endpoint:
+    if kind == "s3" and endpoint:
         # from_uri would ask AWS itself for the bucket's region, which a private endpoint lacks.
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
         return fs.S3FileSystem(endpoint_override=endpoint, region=region), rest.rstrip("/")

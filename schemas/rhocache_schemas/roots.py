@@ -1,0 +1,50 @@
+"""Which locations a job may name: those under the service's allowed roots."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rhocache_schemas import storage
+from rhocache_schemas.errors import UriNotAllowed
+from rhocache_schemas.job import JobSpec
+
+
+def named_locations(spec: JobSpec) -> list[str]:
+    """Every location that a job names: dataset, output, and the reference's folder or file."""
+    named = [spec.dataset, spec.output]
+    if spec.reference.local_dir is not None:
+        named.append(spec.reference.local_dir)
+    pretrained = spec.reference.pretrained or ""
+    if "/" in pretrained or Path(pretrained).is_file():
+        named.append(pretrained)
+    return named
+
+
+def check_allowed(uri: str, roots: Sequence[str]) -> None:
+    """Refuse a path or URI that is not one of ``roots`` or below one.
+
+    Local paths are compared with every symlink resolved, whether they exist yet or not; buckets by
+    whole path parts, with no ``..`` in them.
+
+    Raises UriNotAllowed, and InvalidInput for a scheme that is not one of storage.SCHEMES.
+    """
+    place = _place(uri)
+    if not any(_is_under(place, _place(root)) for root in roots):
+        raise UriNotAllowed(f"{uri!r} is not under an allowed root ({', '.join(roots)})")
+
+
+def _place(uri: str) -> tuple[str, tuple[str, ...]]:
+    """The kind of file system and the parts of the true path on it."""
+    if "\0" in uri:
+        raise UriNotAllowed(f"{uri!r} has a NUL byte in it")
+    scheme = storage.scheme(uri)
+    if scheme == "file":
+        _, path = storage.resolve(uri)
+        return scheme, Path(path).resolve().parts
+    parts = tuple(uri.removeprefix(f"{scheme}://").rstrip("/").split("/"))
+    if not all(parts) or {".", ".."} & set(parts):
+        raise UriNotAllowed(f"{uri!r} has an empty part, '.' or '..' in its path")
+    return scheme, parts
+
+
+def _is_under(place: tuple[str, tuple[str, ...]], root: tuple[str, tuple[str, ...]]) -> bool:
+    return place[0] == root[0] and place[1][: len(root[1])] == root[1]

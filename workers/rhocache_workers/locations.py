@@ -1,0 +1,27 @@
+"""Making a spec mean the same in every process."""
+
+from pathlib import Path
+
+from rhocache_schemas.job import JobSpec
+from rhocache_schemas.reference import LOCAL_DIR
+
+
+def absolute(spec: JobSpec) -> JobSpec:
+    """Spell out relative paths: Ray's processes have working folders of their own."""
+    reference = spec.reference
+    if reference.local_dir is not None:
+        model = LOCAL_DIR + _absolute(reference.local_dir)
+        reference = reference.model_copy(update={"model": model})
+    elif reference.pretrained and Path(reference.pretrained).is_file():
+        reference = reference.model_copy(update={"pretrained": _absolute(reference.pretrained)})
+    return spec.model_copy(
+        update={
+            "dataset": _absolute(spec.dataset),
+            "output": _absolute(spec.output),
+            "reference": reference,
+        }
+    )
+
+
+def _absolute(location: str) -> str:
+    return location if "://" in location else str(Path(location).absolute())

@@ -1,0 +1,158 @@
+"""Loading a frozen reference with open_clip, and its fingerprint."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.model import get_input_dtype
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from rhocache_schemas.errors import ReferenceUnavailable
+from rhocache_schemas.fingerprint import Fingerprint
+from rhocache_schemas.job import Dtype
+from rhocache_schemas.reference import HF_HUB, ReferenceSpec
+
+# What the tokenizer makes of these tells two tokenizers apart, whatever their settings are called.
+_PROBE = ["a photo of a cat", "Ünïcödé, 数字 123 & emoji 🙂!", "UPPER lower  spaces\tand\nlines"]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    spec: ReferenceSpec
+    model: Any  # open_clip's CLIP, CustomTextCLIP or CoCa, in evaluation mode
+    preprocess: Callable[[Image.Image], Tensor]  # to float32 [3, height, width]
+    tokenizer: Callable[[Sequence[str]], Tensor]  # to int64 [B, context length]
+    architecture: dict[str, Any]
+    device: torch.device
+
+    @property
+    def logit_scale(self) -> float:
+        return float(self.model.logit_scale.detach().float().exp())
+
+    @property
+    def logit_bias(self) -> float | None:
+        bias = getattr(self.model, "logit_bias", None)
+        return None if bias is None else float(bias)
+
+    @torch.inference_mode()
+    def encode(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Embed B images, float32 [B, 3, height, width], and B texts, int64 [B, context length].
+
+        Gives two float32 [B, d] of unit vectors, on the CPU.
+        """
+        pixels = pixels.to(self.device, get_input_dtype(self.spec.precision))
+        image = self.model.encode_image(pixels, normalize=False)
+        text = self.model.encode_text(tokens.to(self.device), normalize=False)
+        # Normalised after the cast: a half-precision norm would be off by up to 1e-3.
+        return normalize(image.float(), dim=-1).cpu(), normalize(text.float(), dim=-1).cpu()
+
+    def fingerprint(self, dtype: Dtype, caption_field: str | None) -> Fingerprint:
+        return Fingerprint(
+            weights_sha256=_hash_weights(self.model.state_dict()),
+            architecture=_plain(self.architecture),
+            preprocessing=_plain(self.model.visual.preprocess_cfg),
+            tokenizer={
+                "class": type(self.tokenizer).__name__,
+                "context_length": getattr(self.tokenizer, "context_length", None),
+                "probe_sha256": hashlib.sha256(
+                    self.tokenizer(_PROBE).numpy().tobytes()
+                ).hexdigest(),
+            },
+            precision=self.spec.precision,
+            dtype=dtype,
+            caption_field=caption_field,
+        )
+
+
+def load_reference(spec: ReferenceSpec, device: str = "cpu") -> Reference:
+    """Load a reference in evaluation mode; weights come as safetensors or ``weights_only`` alone.
+
+    Raises ReferenceUnavailable when there is no such model, tag, folder or file, when a hub can't
+    be reached, or when the weights don't fit.
+    """
+    _check_named(spec)
+    try:
+        with _quiet():
+            made: Any = open_clip.create_model_from_pretrained(
+                spec.model,
+                spec.pretrained,
+                precision=spec.precision,
+                device=device,
+                weights_only=True,
+            )
+            tokenizer: Any = open_clip.get_tokenizer(spec.model)
+            architecture = open_clip.get_model_config(spec.model) or {}
+    except Exception as error:  # open_clip passes on whatever the files or the hub lead to
+        detail = " ".join(str(error).split())[:500]
+        raise ReferenceUnavailable(f"cannot load {_name(spec)}: {detail}") from error
+    model, preprocess = made
+    model.eval().requires_grad_(False)
+    return Reference(spec, model, preprocess, tokenizer, architecture, torch.device(device))
+
+
+def _check_named(spec: ReferenceSpec) -> None:
+    """Name what is missing in plainer words than open_clip would."""
+    folder = spec.local_dir
+    if folder is not None:
+        if not Path(folder).is_dir():
+            raise ReferenceUnavailable(f"no folder {folder} (reference {spec.model})")
+        if not (Path(folder) / "open_clip_config.json").is_file():
+            raise ReferenceUnavailable(
+                f"{folder} has no open_clip_config.json: it is no exported open_clip model"
+            )
+        return
+    if spec.model.startswith(HF_HUB):
+        return
+    models = open_clip.list_models()
+    if spec.model.replace("/", "-") not in models:
+        near = get_close_matches(spec.model, models, n=3, cutoff=0.5)
+        raise ReferenceUnavailable(
+            f"open_clip has no model {spec.model!r}"
+            + (f"; did you mean {' or '.join(near)}?" if near else "")
+        )
+    tags = open_clip.list_pretrained_tags_by_model(spec.model)
+    tag = (spec.pretrained or "").lower().replace("-", "_")
+    if tag not in tags and not Path(spec.pretrained or "").is_file():
+        raise ReferenceUnavailable(
+            f"{spec.pretrained!r} is neither a file nor one of {spec.model}'s pretrained tags: "
+            + (", ".join(tags) or "it has none")
+        )
+
+
+def _hash_weights(state: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """A config as JSON would give it back: lists for tuples."""
+    return json.loads(json.dumps(config))
+
+
+def _name(spec: ReferenceSpec) -> str:
+    return f"{spec.model}/{spec.pretrained}" if spec.pretrained else spec.model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """open_clip tells its progress on the root logger."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
