@@ -1,0 +1,65 @@
+"""Small datasets of real pictures, written with tarfile alone."""
+
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rhocache_schemas.job import JobSpec
+from rhocache_schemas.reference import ReferenceSpec
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "openclipart"
+
+Members = dict[str, bytes]  # name -> content
+
+
+@pytest.fixture(scope="session")
+def pictures() -> list[Members]:
+    """The members of some real pairs: KEY.jpg, KEY.txt and KEY.json."""
+    pairs: dict[str, Members] = {}
+    with tarfile.open(EXAMPLES / "00000.tar") as tar:
+        for info in tar:
+            key = info.name.partition(".")[0]
+            if len(pairs) == 24 and key not in pairs:
+                break
+            file = tar.extractfile(info)
+            assert file is not None
+            pairs.setdefault(key, {})[info.name] = file.read()
+    return list(pairs.values())
+
+
+@pytest.fixture(scope="session")
+def write_tar() -> Callable[[Path, list[Members]], Path]:
+    def write(path: Path, pairs: list[Members]) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(path, "w") as tar:
+            for members in pairs:
+                for name, data in members.items():
+                    info = tarfile.TarInfo(name)
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def dataset(tmp_path: Path, pictures: list[Members], write_tar: Callable) -> Path:
+    """Three shards of 8 pairs."""
+    for shard in range(3):
+        write_tar(tmp_path / "dataset" / f"{shard:05}.tar", pictures[8 * shard : 8 * shard + 8])
+    return tmp_path / "dataset"
+
+
+@pytest.fixture
+def spec(tmp_path: Path, dataset: Path, reference_folder: Path) -> JobSpec:
+    return JobSpec(
+        dataset=str(dataset),
+        output=str(tmp_path / "cache"),
+        reference=ReferenceSpec(model=f"local-dir:{reference_folder}"),
+        dtype="float32",
+        batch_size=4,
+        metadata={},
+    )
