@@ -9,6 +9,8 @@ import open_clip
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 
 from rhocache_schemas.dataset import Shard, list_shards
@@ -130,7 +132,9 @@ class _Reader:
         self._class_field = class_field
 
     def __iter__(self) -> Iterator[tuple[Image.Image, str, str | None]]:
-        for shard in self._shards:
+        console = Console(stderr=True)
+        hidden = not console.is_terminal
+        for shard in track(self._shards, "evaluating", console=console, disable=hidden):
             for pair in ShardReader(shard, self._caption_field):
                 try:
                     image = open_image(pair.image or b"")
