@@ -15,7 +15,6 @@ import torch
 from open_clip.model import get_input_dtype
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from rhocache_schemas.errors import ReferenceUnavailable
 from rhocache_schemas.fingerprint import Fingerprint
@@ -53,8 +52,7 @@ class Reference:
         pixels = pixels.to(self.device, get_input_dtype(self.spec.precision))
         image = self.model.encode_image(pixels, normalize=False)
         text = self.model.encode_text(tokens.to(self.device), normalize=False)
-        # Normalised after the cast: a half-precision norm would be off by up to 1e-3.
-        return normalize(image.float(), dim=-1).cpu(), normalize(text.float(), dim=-1).cpu()
+        return _unit(image), _unit(text)
 
     def fingerprint(self, dtype: Dtype, caption_field: str | None) -> Fingerprint:
         return Fingerprint(
@@ -80,18 +78,24 @@ def load_reference(spec: ReferenceSpec, device: str = "cpu") -> Reference:
     Raises ReferenceUnavailable when there is no such model, tag, folder or file, when a hub can't
     be reached, or when the weights don't fit.
     """
-    _check_named(spec)
+    if spec.local_dir is not None:
+        name = spec.model
+        _check_folder(Path(spec.local_dir))
+    elif spec.model.startswith(HF_HUB):
+        name = spec.model
+    else:
+        name = spec.model.replace("/", "-")  # open_clip takes ViT-B/32 for a model, not elsewhere
+        _check_architecture(name, spec.pretrained or "")
     try:
         with _quiet():
             made: Any = open_clip.create_model_from_pretrained(
-                spec.model,
-                spec.pretrained,
-                precision=spec.precision,
-                device=device,
-                weights_only=True,
+                name, spec.pretrained, precision=spec.precision, device=device, weights_only=True
             )
-            tokenizer: Any = open_clip.get_tokenizer(spec.model)
-            architecture = open_clip.get_model_config(spec.model) or {}
+            architecture: Any = open_clip.get_model_config(name)
+            _refuse_code(architecture)
+            tokenizer: Any = open_clip.get_tokenizer(name)
+    except ReferenceUnavailable:
+        raise
     except Exception as error:  # open_clip passes on whatever the files or the hub lead to
         detail = " ".join(str(error).split())[:500]
         raise ReferenceUnavailable(f"cannot load {_name(spec)}: {detail}") from error
@@ -100,33 +104,56 @@ def load_reference(spec: ReferenceSpec, device: str = "cpu") -> Reference:
     return Reference(spec, model, preprocess, tokenizer, architecture, torch.device(device))
 
 
-def _check_named(spec: ReferenceSpec) -> None:
+def _check_folder(folder: Path) -> None:
     """Name what is missing in plainer words than open_clip would."""
-    folder = spec.local_dir
-    if folder is not None:
-        if not Path(folder).is_dir():
-            raise ReferenceUnavailable(f"no folder {folder} (reference {spec.model})")
-        if not (Path(folder) / "open_clip_config.json").is_file():
-            raise ReferenceUnavailable(
-                f"{folder} has no open_clip_config.json: it is no exported open_clip model"
-            )
-        return
-    if spec.model.startswith(HF_HUB):
-        return
-    models = open_clip.list_models()
-    if spec.model.replace("/", "-") not in models:
-        near = get_close_matches(spec.model, models, n=3, cutoff=0.5)
+    if not folder.is_dir():
+        raise ReferenceUnavailable(f"no folder {folder} to load the reference from")
+    if not (folder / "open_clip_config.json").is_file():
         raise ReferenceUnavailable(
-            f"open_clip has no model {spec.model!r}"
+            f"{folder} has no open_clip_config.json: it is no exported open_clip model"
+        )
+    if not any(file.suffix in (".safetensors", ".bin", ".pth") for file in folder.iterdir()):
+        raise ReferenceUnavailable(f"{folder} has no weights: no open_clip_model.safetensors")
+
+
+def _check_architecture(name: str, pretrained: str) -> None:
+    models = open_clip.list_models()
+    if name not in models:
+        near = get_close_matches(name, models, n=3, cutoff=0.5)
+        raise ReferenceUnavailable(
+            f"open_clip has no model {name!r}"
             + (f"; did you mean {' or '.join(near)}?" if near else "")
         )
-    tags = open_clip.list_pretrained_tags_by_model(spec.model)
-    tag = (spec.pretrained or "").lower().replace("-", "_")
-    if tag not in tags and not Path(spec.pretrained or "").is_file():
+    tag = open_clip.get_pretrained_cfg(name, pretrained)
+    if not tag and not Path(pretrained).is_file():
+        tags = open_clip.list_pretrained_tags_by_model(name)
         raise ReferenceUnavailable(
-            f"{spec.pretrained!r} is neither a file nor one of {spec.model}'s pretrained tags: "
+            f"{pretrained!r} is neither a file nor one of {name}'s pretrained tags: "
             + (", ".join(tags) or "it has none")
         )
+    config: Any = open_clip.get_model_config(name)
+    if tag and tag.get("quick_gelu", False) != config.get("quick_gelu", False):
+        # open_clip only warns, and computes embeddings that the model was not trained to give.
+        base = name.removesuffix("-quickgelu")
+        right = base if name != base else f"{base}-quickgelu"
+        raise ReferenceUnavailable(
+            f"{name} has another activation than {pretrained} was trained with; use {right}"
+        )
+
+
+def _refuse_code(architecture: dict[str, Any]) -> None:
+    """transformers runs a tokenizer repository's own Python when its config asks for that."""
+    if "trust_remote_code" in architecture["text_cfg"].get("tokenizer_kwargs", {}):
+        raise ReferenceUnavailable("the model's config asks for trust_remote_code: refused")
+
+
+def _unit(features: Tensor) -> Tensor:
+    """Normalise after the cast: a half-precision norm would be off by up to 1e-3.
+
+    Unlike torch's ``normalize`` this makes a zero vector NaN: it has no direction to store.
+    """
+    features = features.float()
+    return (features / features.norm(dim=-1, keepdim=True)).cpu()
 
 
 def _hash_weights(state: dict[str, Tensor]) -> str:
