@@ -29,6 +29,10 @@ Each class has a ``code``, the slug used in logs, problems and progress files, a
 """
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rhocache_schemas.api import Problem
 
 
 class RhocacheError(Exception):
@@ -70,6 +74,7 @@ class ShardErrorCode(StrEnum):
     TAR_UNORDERED = "tar_unordered"  # members are not grouped by key, so no pair can be streamed
     IO_ERROR = "io_error"  # the storage failed while the shard was read
     OUT_OF_MEMORY = "out_of_memory"
+    ENCODER_DIED = "encoder_died"  # the process that encoded it, each time that it was tried
 
 
 class ShardError(RhocacheError):
@@ -151,3 +156,7 @@ class JobStateConflict(JobError):
 
 class ServiceError(RhocacheError):
     code = "service"
+
+    def __init__(self, detail: str, problem: "Problem | None" = None) -> None:
+        super().__init__(detail)
+        self.problem = problem  # None when the service did not answer

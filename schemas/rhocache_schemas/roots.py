@@ -5,18 +5,6 @@ from pathlib import Path
 
 from rhocache_schemas import storage
 from rhocache_schemas.errors import UriNotAllowed
-from rhocache_schemas.job import JobSpec
-
-
-def named_locations(spec: JobSpec) -> list[str]:
-    """Every location that a job names: dataset, output, and the reference's folder or file."""
-    named = [spec.dataset, spec.output]
-    if spec.reference.local_dir is not None:
-        named.append(spec.reference.local_dir)
-    pretrained = spec.reference.pretrained or ""
-    if "/" in pretrained or Path(pretrained).is_file():
-        named.append(pretrained)
-    return named
 
 
 def check_allowed(uri: str, roots: Sequence[str]) -> None:

@@ -1,0 +1,34 @@
+"""The ``rhocache`` command. A sub-command imports its room when it is used."""
+
+import sys
+
+import typer
+
+from rhocache import jobs_commands, offline_commands, trainer_commands
+from rhocache_schemas.errors import RhocacheError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="rhocache",
+    help="Reference-model caches for DRRHO model steering.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+for commands in (offline_commands, jobs_commands, trainer_commands):
+    commands.add_to(app)
+
+
+def main() -> None:
+    """Run the command; it ends with 0 done, 1 failed, 2 bad usage, 3 over budget, 130 stopped."""
+    try:
+        app()
+    except RhocacheError as error:
+        typer.echo(f"rhocache: error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            typer.echo("rhocache: interrupted; what is done is kept", err=True)
+        raise

@@ -1,0 +1,18 @@
+"""Rooms that may not be installed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rhocache_schemas.errors import MissingExtra
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Around the imports of a room: say which extra is missing, and how to get it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            f"this command needs the {name} extra ({error.name} is not installed): "
+            f"pip install 'rhocache[{name}]'"
+        ) from error

@@ -1,0 +1,166 @@
+"""``serve``, ``submit`` and ``jobs``: the service and its client."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from rhocache import options, tables
+from rhocache.client import DEFAULT_URL, Client
+from rhocache.display import Seen, ShardProgress
+from rhocache.extras import extra
+from rhocache_schemas.api import Job
+from rhocache_schemas.documents import describe
+from rhocache_schemas.errors import ErrorBudgetExceeded, InvalidInput, JobError
+from rhocache_schemas.job import JobState
+
+Url = Annotated[str, typer.Option(envvar="RHOCACHE_URL", help="Where the service answers.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
+
+jobs = typer.Typer(help="List, show, watch and cancel jobs.", no_args_is_help=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (serve, submit):
+        app.command()(command)
+    app.add_typer(jobs, name="jobs")
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on [8321].")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the registry and Ray [rhocache-data].")
+    ] = None,
+    database_url: Annotated[
+        str | None, typer.Option(help="Registry, as postgresql://... [SQLite in the data dir].")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="HTTP address of a Ray cluster's dashboard [our own Ray].")
+    ] = None,
+    allow_root: Annotated[
+        list[str] | None,
+        typer.Option(help="Place that jobs may name; repeatable [data dir, working folder]."),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="Another Host header to answer to; repeatable.")
+    ] = None,
+    insecure: Annotated[
+        bool | None, typer.Option("--insecure", help="Listen beyond loopback unauthenticated.")
+    ] = None,
+    max_running_jobs: Annotated[int | None, typer.Option(help="Jobs that run at once [1].")] = None,
+) -> None:
+    """Run the job service. Each option can come from the environment too, as RHOCACHE_PORT."""
+    given = {name: value for name, value in locals().items() if value is not None}
+    with extra("service"):
+        from rhocache_service.serve import serve as run
+        from rhocache_service.settings import Settings
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        raise InvalidInput(describe(error)) from error
+    run(settings)
+
+
+def submit(
+    dataset: options.Dataset,
+    model: options.Model,
+    out: options.Out,
+    pretrained: options.Pretrained = None,
+    shards: options.Shards = None,
+    caption_field: options.CaptionField = None,
+    precision: options.PrecisionName = "fp32",
+    dtype: options.DtypeName = "float16",
+    workers: options.Workers = None,
+    batch_size: options.BatchSize = "auto",
+    error_budget: options.ErrorBudget = 1.0,
+    url: Url = DEFAULT_URL,
+    wait: Annotated[bool, typer.Option("--wait", help="Watch the job to its end.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Submit a scoring job to a service."""
+    spec = options.job_spec(
+        model,
+        pretrained,
+        precision,
+        dataset=dataset,
+        output=out,
+        shards=shards,
+        caption_field=caption_field,
+        dtype=dtype,
+        workers=workers,
+        batch_size=batch_size,
+        error_budget=error_budget,
+    )
+    with Client(url) as client:
+        job = client.submit(spec)
+        if wait:
+            job = _watch(client, job.id)
+        _print(job, as_json)
+        _check(job)
+
+
+@jobs.command("list")
+def list_jobs(
+    url: Url = DEFAULT_URL,
+    status: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many, newest first.")] = 20,
+    as_json: options.Json = False,
+) -> None:
+    """List jobs, newest first."""
+    with Client(url) as client:
+        page = client.list(limit=limit, status=status)
+    if as_json:
+        typer.echo(page.model_dump_json())
+    else:
+        Console().print(tables.jobs(page.data))
+
+
+@jobs.command()
+def show(job: JobId, url: Url = DEFAULT_URL, as_json: options.Json = False) -> None:
+    """Show a job."""
+    with Client(url) as client:
+        _print(client.get(job), as_json)
+
+
+@jobs.command()
+def watch(job: JobId, url: Url = DEFAULT_URL, as_json: options.Json = False) -> None:
+    """Watch a job to its end."""
+    with Client(url) as client:
+        seen = _watch(client, job)
+        _print(seen, as_json)
+        _check(seen)
+
+
+@jobs.command()
+def cancel(job: JobId, url: Url = DEFAULT_URL, as_json: options.Json = False) -> None:
+    """Stop a job. What it has committed stays."""
+    with Client(url) as client:
+        _print(client.cancel(job), as_json)
+
+
+def _watch(client: Client, job: str) -> Job:
+    seen = client.get(job)
+    with ShardProgress() as progress:
+        for seen in client.watch(job):
+            progress.show(Seen.of_job(seen))
+    return seen
+
+
+def _print(job: Job, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(job.model_dump(mode="json")))
+    else:
+        Console().print(tables.job(job))
+
+
+def _check(job: Job) -> None:
+    """Raise what makes the command end as the job did."""
+    if job.error is not None:
+        kind = ErrorBudgetExceeded if job.error.code == ErrorBudgetExceeded.code else JobError
+        raise kind(f"job {job.id} failed: {job.error.detail}")
+    if job.status is JobState.CANCELLED:
+        raise JobError(f"job {job.id} was cancelled")

@@ -1,0 +1,98 @@
+"""``score``, ``inspect`` and ``verify``: making and checking caches without a service."""
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from rhocache import options, tables
+from rhocache.display import Seen, ShardProgress
+from rhocache.extras import extra
+
+Cache = Annotated[str, typer.Argument(help="The cache's folder: a path or a URI.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (score, inspect, verify):
+        app.command()(command)
+
+
+def score(
+    dataset: options.Dataset,
+    model: options.Model,
+    out: options.Out,
+    pretrained: options.Pretrained = None,
+    shards: options.Shards = None,
+    caption_field: options.CaptionField = None,
+    precision: options.PrecisionName = "fp32",
+    dtype: options.DtypeName = "float16",
+    workers: options.Workers = None,
+    batch_size: options.BatchSize = "auto",
+    error_budget: options.ErrorBudget = 1.0,
+    ray_address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster to join; default: start Ray here.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Run a frozen reference over a dataset and write its embeddings and similarities.
+
+    Run it again to go on where it was interrupted: only shards that are not done are encoded.
+    """
+    spec = options.job_spec(
+        model,
+        pretrained,
+        precision,
+        dataset=dataset,
+        output=out,
+        shards=shards,
+        caption_field=caption_field,
+        dtype=dtype,
+        workers=workers,
+        batch_size=batch_size,
+        error_budget=error_budget,
+    )
+    with extra("workers"):
+        from rhocache_workers.driver import score as run
+    with ShardProgress() as progress:
+        summary = run(
+            spec, ray_address=ray_address, on_progress=lambda seen: progress.show(Seen.of_run(seen))
+        )
+    if as_json:
+        typer.echo(json.dumps(asdict(summary)))
+    else:
+        Console().print(tables.summary(summary))
+
+
+def inspect(cache: Cache, as_json: options.Json = False) -> None:
+    """Show what is in a cache."""
+    with extra("workers"):
+        from rhocache_workers.inspect import inspect as look
+    found = look(cache)
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+    else:
+        Console().print(tables.inspection(found))
+
+
+def verify(
+    cache: Cache,
+    dataset: Annotated[
+        str | None, typer.Option(help="Also compare every pair with this dataset.")
+    ] = None,
+    sample: Annotated[
+        int, typer.Option(min=0, help="Pairs to encode again when the reference is at hand.")
+    ] = 64,
+    as_json: options.Json = False,
+) -> None:
+    """Check a cache: hashes, counts, footers and rows. Ends with 1 when anything is wrong."""
+    with extra("workers"):
+        from rhocache_workers.verify import verify as check
+    report = check(cache, dataset, sample=sample)
+    if as_json:
+        typer.echo(json.dumps(asdict(report) | {"ok": report.ok}))
+    else:
+        tables.print_report(Console(), report)
+    if not report.ok:
+        raise typer.Exit(1)

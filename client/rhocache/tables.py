@@ -1,0 +1,131 @@
+"""Results as a person wants to read them."""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rhocache.display import Seen
+from rhocache_schemas.api import Job
+
+if TYPE_CHECKING:
+    from rhocache_trainer import EvaluationResult
+    from rhocache_workers.inspect import Inspection
+    from rhocache_workers.verify import VerifyReport
+
+
+def summary(result: Any) -> Table:
+    """Any dataclass, a field a line."""
+    return _facts(asdict(result).items())
+
+
+def inspection(found: "Inspection") -> Table:
+    facts = asdict(found)
+    quantiles = facts.pop("similarity_quantiles")
+    facts["complete"] = "yes" if found.complete else "no: there is no manifest yet"
+    if found.bytes is not None:
+        facts["bytes"] = f"{found.bytes:,}"
+    facts["similarity"] = "  ".join(
+        f"{_quantile(share)} {value:.3f}" for share, value in quantiles.items()
+    )
+    return _facts(facts.items())
+
+
+def print_report(console: Console, report: "VerifyReport") -> None:
+    facts = asdict(report)
+    findings = facts.pop("findings")
+    facts["notes"] = "\n".join(report.notes)
+    console.print(_facts(facts.items()))
+    if not findings:
+        console.print("[green]nothing wrong was found[/green]")
+        return
+    table = Table(title=f"{len(findings)} findings", title_style="red", title_justify="left")
+    table.add_column("where")
+    table.add_column("problem")
+    for finding in report.findings:
+        table.add_row(Text(finding.where), Text(finding.problem))
+    console.print(table)
+
+
+def job(seen: Job) -> Table:
+    times = {
+        name.removesuffix("_at"): datetime.fromtimestamp(value, UTC).isoformat(" ", "seconds")
+        for name, value in seen.model_dump().items()
+        if name.endswith("_at") and value is not None
+    }
+    facts: dict[str, Any] = {
+        "job": seen.id,
+        "status": str(seen.status),
+        "progress": f"{_shards(seen)} shards, {Seen.of_job(seen)}",
+        "dataset": seen.spec.dataset,
+        "model": seen.spec.reference.model,
+        "pretrained": seen.spec.reference.pretrained,
+        "output": seen.output_uri,
+        "error": f"{seen.error.code}: {seen.error.detail}" if seen.error else None,
+        **times,
+    }
+    return _facts(facts.items())
+
+
+def jobs(listed: Iterable[Job]) -> Table:
+    table = Table()
+    for column in ("job", "status", "shards", "pairs", "failed", "output"):
+        table.add_column(column, justify="right" if column in ("pairs", "failed") else "left")
+    for seen in listed:
+        counts = seen.request_counts
+        pairs = str(counts.completed + counts.failed)
+        table.add_row(
+            seen.id, str(seen.status), _shards(seen), pairs, str(counts.failed), seen.output_uri
+        )
+    return table
+
+
+def evaluation(result: "EvaluationResult") -> Table:
+    facts: dict[str, Any] = {
+        "model": result.model,
+        "images": result.images,
+        "captions": f"{result.captions} different ones",
+        "skipped": result.skipped,
+    }
+    for name, recalls in (
+        ("image to text", result.image_to_text),
+        ("text to image", result.text_to_image),
+    ):
+        facts[name] = "  ".join(f"R@{k} {100 * share:.1f} %" for k, share in recalls.items())
+    if result.zero_shot is not None:
+        shot = result.zero_shot
+        facts["zero-shot"] = (
+            f"{100 * shot.accuracy:.1f} % of {shot.images} images, {len(shot.classes)} classes "
+            f"({100 * shot.mean_class_accuracy:.1f} % mean over classes)"
+        )
+    return _facts(facts.items())
+
+
+def _facts(facts: Iterable[tuple[str, Any]]) -> Table:
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in facts:
+        if value not in (None, "", {}):
+            table.add_row(Text(name.replace("_", " "), style="bold"), Text(_text(value)))
+    return table
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_text(inner)}" for name, inner in value.items())
+    return str(value)
+
+
+def _quantile(share: str) -> str:
+    names = {"0": "least", "0.5": "median", "1": "most"}
+    return names.get(share, f"{100 * float(share):g} %")
+
+
+def _shards(seen: Job) -> str:
+    counts = seen.shard_counts
+    return f"{counts.completed + counts.failed}/{'?' if counts.total is None else counts.total}"

@@ -1,0 +1,32 @@
+"""The Ray that jobs run in: the service's own, or a cluster that it was given."""
+
+from rhocache_service.drivers import Drivers
+from rhocache_service.embedded_ray import EmbeddedRay
+from rhocache_service.settings import Settings
+
+
+class RayCluster:
+    def __init__(self, settings: Settings) -> None:
+        self._embedded = None if settings.ray_address else EmbeddedRay(settings.data_dir)
+        self._given = settings.ray_address
+        self._roots = settings.roots
+        self._address: str | None = None
+        self._drivers: Drivers | None = None
+
+    def drivers(self) -> Drivers:
+        """The cluster's drivers; a Ray of our own that has died is started anew.
+
+        Raises JobError when Ray can't be reached or started.
+        """
+        address = self._embedded.ensure_running() if self._embedded else self._given
+        if address != self._address or self._drivers is None:
+            self._drivers = Drivers(str(address), self._roots, embedded=self._embedded is not None)
+            self._address = address
+        return self._drivers
+
+    def ping(self) -> None:
+        self.drivers().ping()
+
+    def stop(self) -> None:
+        if self._embedded:
+            self._embedded.stop()

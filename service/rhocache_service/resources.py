@@ -1,0 +1,41 @@
+"""A job of the registry as the REST resource that clients see."""
+
+from rhocache_schemas.api import Job, JobProgress, RequestCounts, ShardCounts
+from rhocache_schemas.job import JobState
+from rhocache_schemas.records import Fault, Progress
+from rhocache_service.registry import JobRow
+
+_TIMES = ("in_progress", "finalizing", "completed", "failed", "cancelling", "cancelled")
+
+
+def job_resource(row: JobRow) -> Job:
+    progress = Progress.model_validate(row.progress) if row.progress else None
+    counts, shards, speed = RequestCounts(), ShardCounts(total=row.shards), JobProgress()
+    if progress is not None:
+        counts = RequestCounts(
+            total=progress.pairs_done if row.state is JobState.COMPLETED else None,
+            completed=progress.pairs_done - progress.pairs_failed,
+            failed=progress.pairs_failed,
+        )
+        shards = ShardCounts(
+            total=progress.shards_total,
+            completed=progress.shards_done,
+            failed=progress.shards_failed,
+        )
+        speed = JobProgress(
+            pairs_per_second=progress.pairs_per_second,
+            seconds_left=None if row.state.terminal else progress.seconds_left,
+        )
+    return Job(
+        id=row.id,
+        status=row.state,
+        spec=row.job_spec(),
+        output_uri=row.spec["output"],
+        request_counts=counts,
+        shard_counts=shards,
+        progress=speed,
+        error=Fault(code=row.error_code, detail=row.error_detail or "") if row.error_code else None,
+        metadata=row.spec["metadata"],
+        created_at=row.times["created"],
+        **{f"{name}_at": row.times.get(name) for name in _TIMES},  # pyright: ignore
+    )

@@ -1,0 +1,48 @@
+"""Running the service."""
+
+import logging
+import socket
+
+import uvicorn
+
+from rhocache_schemas.errors import StorageError
+from rhocache_service.app import create_app
+from rhocache_service.settings import Settings
+
+log = logging.getLogger("rhocache_service")
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises InvalidInput for settings that are not safe, StorageError when the data dir can't be
+    written, the port is taken, or the registry can't be opened.
+    """
+    settings.check()
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level="INFO")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot make {settings.data_dir}: {error.strerror}") from error
+    with _bound(settings.host, settings.port) as listener:
+        app = create_app(settings)
+        log.info("listening on http://%s:%d", settings.host, settings.port)
+        log.info("registry %s", app.state.registry.engine.url)
+        log.info("Ray %s", settings.ray_address or "of its own, on loopback")
+        log.info("jobs may name places under %s", ", ".join(settings.roots))
+        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=10)
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    """Bind before anything else is started, so that a taken port costs nothing."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise StorageError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    return listener
