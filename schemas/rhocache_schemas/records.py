@@ -14,6 +14,7 @@ from rhocache_schemas.job import JobSpec
 from rhocache_schemas.reference import ReferenceSpec
 
 Count = Annotated[int, Field(ge=0)]
+Phase = Literal["planning", "encoding", "finalizing", "completed", "failed", "cancelled"]
 
 
 class Plan(Document):
@@ -54,12 +55,12 @@ class Progress(Document):
     """``progress.json``: how far the newest run is. Advisory; the shard files are the truth."""
 
     job: str | None = None  # the service's id, when a service started the run
-    phase: Literal["planning", "encoding", "finalizing", "completed", "failed", "cancelled"]
+    phase: Phase
     shards_total: Count = 0
     shards_done: Count = 0  # files that are there, those of earlier runs included
     shards_failed: Count = 0
-    pairs_done: Count = 0  # rows of the shards that are done, ok or not
-    pairs_failed: Count = 0
+    pairs_done: Count = 0  # rows, ok or not; of the shards that are being encoded what is seen
+    pairs_failed: Count = 0  # of the shards that are done
     pairs_per_second: float = 0.0  # of this run
     seconds_left: float | None = None  # None while no rate is known
     updated_at: float  # Unix seconds

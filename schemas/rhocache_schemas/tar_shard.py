@@ -144,7 +144,7 @@ class ShardReader:
         metadata = members.get(METADATA_SUFFIX, (None, None))[1]
         try:
             caption = self._caption(members, metadata)
-        except UnicodeDecodeError:
+        except UnicodeError:
             caption = None
             error = error or RowErrorCode.TEXT_NOT_UTF8
         if caption is None or not caption.strip():
@@ -166,7 +166,10 @@ class ShardReader:
         except ValueError:
             return None
         caption: object = fields.get(self._caption_field) if isinstance(fields, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        return caption if isinstance(caption, str) else None
+        if not isinstance(caption, str):
+            return None
+        caption.encode()  # a lone surrogate, which JSON can spell, has no UTF-8
+        return caption
 
     def _error(self, code: ShardErrorCode, detail: str) -> ShardError:
         return ShardError(code, self.shard.name, detail)

@@ -30,7 +30,7 @@ def reference(reference_folder: Path) -> Reference:
 def encode(reference: Reference, tar: Path, batch_size: int = 4, **options) -> tuple:
     (shard,) = list_shards(str(tar))
     with ThreadPoolExecutor(2) as pool:
-        return encode_shard(
+        encoding = encode_shard(
             reference,
             shard,
             caption_field=options.pop("caption_field", None),
@@ -38,6 +38,11 @@ def encode(reference: Reference, tar: Path, batch_size: int = 4, **options) -> t
             batch_size=batch_size,
             pool=pool,
         )
+        while True:
+            try:
+                next(encoding)
+            except StopIteration as end:
+                return end.value
 
 
 def plain_loop(folder: Path, tar: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -145,6 +150,14 @@ def test_a_caption_from_a_field_of_the_json(
     tar = write_tar(tmp_path / "a.tar", [members])
     rows, _ = encode(reference, tar, caption_field="alt")
     assert rows.caption_hash == [xxhash.xxh3_64_digest(b"two")]
+
+
+def test_a_caption_that_has_no_utf8(
+    reference: Reference, tmp_path: Path, write_tar: Callable
+) -> None:
+    members = {"a.png": png("RGB"), "a.json": rb'{"alt": "\ud800"}'}
+    rows, _ = encode(reference, write_tar(tmp_path / "a.tar", [members]), caption_field="alt")
+    assert rows.status == ["text_not_utf8"]
 
 
 def only_row(reference: Reference, tmp_path: Path, write_tar: Callable) -> ShardRows:

@@ -1,8 +1,9 @@
 """The encoders of one run: Ray actors that each hold a reference and pull shards."""
 
+import math
 import os
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
 # Before ray is imported: it reads these once.
@@ -10,87 +11,109 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
 
 from rhocache_schemas.dataset import Shard
 from rhocache_schemas.errors import JobError, ShardError, ShardErrorCode
 from rhocache_schemas.job import JobSpec
+from rhocache_workers.encode import UnderWay
 from rhocache_workers.encoder import Description, Encoder
 from rhocache_workers.settled import SettledShard
 
-ATTEMPTS = 3  # at a shard, or at starting encoders, before a crash counts as its fault
+_DEATHS = (RayActorError, NodeDiedError, ObjectLostError, OutOfMemoryError)
+ATTEMPTS = 3  # at a shard, or at loading the reference, before a dying encoder counts as its fault
 
 
 class Crew:
-    """A context manager around the actors, and around Ray where it was not running yet."""
+    """A context manager around the actors, and around Ray where it was not running yet.
+
+    Raises JobError when Ray can't be started or joined, or breaks down.
+    """
 
     def __init__(self, spec: JobSpec, ray_address: str | None) -> None:
         self._spec = spec
         self._address = ray_address
         self._description: Description | None = None
-        self._crashes = 0
+        self._deaths = 0  # of encoders that were loading
+        self._loading: dict[Any, Any] = {}  # ref -> actor
+        self._working: dict[Any, tuple[Any, Shard]] = {}  # generator of refs -> actor and shard
+        self._idle: list[Any] = []
 
     def __enter__(self) -> Self:
         self._owns_ray = not ray.is_initialized()
         if self._owns_ray:
             _start_ray(self._address)
         self._size, self._options, self._threads = _shares(self._spec.workers)
-        self._loading: dict[Any, Any] = {}  # ref -> actor
-        self._idle: list[Any] = []
-        for _ in range(self._size):
-            self._hire()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for actor in [*self._loading.values(), *self._idle]:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        for actor in [
+            *self._loading.values(),
+            *self._idle,
+            *(a for a, _ in self._working.values()),
+        ]:
             ray.kill(actor)
         if self._owns_ray:
             ray.shutdown()
+        if isinstance(error, RayError):
+            raise JobError(f"Ray broke down: {_one_line(error)}") from error
 
-    def first_description(self) -> Description:
-        """Wait until one encoder is ready; tell what it holds.
+    def describe(self) -> Description:
+        """Load one encoder and tell what it holds.
 
         Raises ReferenceUnavailable.
         """
+        self._hire()
         while self._description is None:
-            ready, _ = ray.wait(list(self._loading))
-            self._loaded(ready[0])
+            (ref,), _ = ray.wait(list(self._loading))
+            self._loaded(ref)
         return self._description
 
-    def encode(
-        self, waiting: deque[Shard], fingerprint_sha256: str
-    ) -> Iterator[SettledShard | ShardError]:
-        """Give each shard's outcome as it comes.
+    def encode(self, shards: Iterable[Shard]) -> Iterator[UnderWay | SettledShard | ShardError]:
+        """Give how each shard comes along, and in the end its outcome.
 
-        Raises StorageError when the cache can't be written, JobError when encoders crash whatever
+        Raises StorageError when the cache can't be written, JobError when encoders die whatever
         they do, or hold different references.
         """
-        working: dict[Any, tuple[Any, Shard]] = {}
+        waiting = deque(shards)
         attempts: Counter[str] = Counter()
-        try:
-            while waiting or working:
-                while waiting and self._idle:
-                    actor, shard = self._idle.pop(), waiting.popleft()
-                    working[actor.encode.remote(shard, fingerprint_sha256)] = (actor, shard)
-                ready, _ = ray.wait([*working, *self._loading])
-                ref = ready[0]
-                if ref in self._loading:
-                    self._loaded(ref)
-                    continue
-                actor, shard = working.pop(ref)
-                try:
-                    yield _result(ref)
-                    self._idle.append(actor)
-                except RayActorError as error:
-                    self._hire()
-                    attempts[shard.name] += 1
-                    if attempts[shard.name] < ATTEMPTS:
-                        waiting.append(shard)
-                    else:
-                        yield _crashed(shard, error)
-        finally:
-            for actor, _ in working.values():
-                ray.kill(actor)
+        for _ in range(min(self._size, len(waiting)) - 1):
+            self._hire()
+        while waiting or self._working:
+            while waiting and self._idle:
+                actor, shard = self._idle.pop(), waiting.popleft()
+                outcomes = actor.encode.options(num_returns="streaming").remote(shard)
+                self._working[outcomes] = (actor, shard)
+            waits: list[Any] = [*self._working, *self._loading]
+            ready: Any = ray.wait(waits, fetch_local=False)[0][0]
+            if ready in self._loading:
+                self._loaded(ready)
+                continue
+            actor, shard = self._working[ready]
+            try:
+                outcome = _result(next(ready))
+            except _DEATHS as error:
+                del self._working[ready]
+                ray.kill(actor)  # it may only have been out of reach
+                self._hire()
+                attempts[shard.name] += 1
+                if attempts[shard.name] < ATTEMPTS:
+                    waiting.append(shard)
+                    yield UnderWay(shard.name, 0)
+                else:
+                    yield _deadly(shard, error)
+                continue
+            if not isinstance(outcome, UnderWay):
+                del self._working[ready]
+                self._idle.append(actor)
+            yield outcome
 
     def _hire(self) -> None:
         encoder: Any = ray.remote(Encoder)
@@ -101,18 +124,20 @@ class Crew:
         actor = self._loading.pop(ref)
         try:
             description: Description = _result(ref)
-        except RayActorError as error:
-            self._crashes += 1
-            if self._crashes >= ATTEMPTS:
-                raise JobError(f"encoders die while they load the reference: {error}") from error
+        except _DEATHS as error:
+            self._deaths += 1
+            if self._deaths >= ATTEMPTS:
+                raise JobError(
+                    f"encoders die while they load the reference: {_one_line(error)}"
+                ) from error
             self._hire()
             return
         if self._description is None:
             self._description = description
         elif description.fingerprint.digest != self._description.fingerprint.digest:
             raise JobError(
-                "two encoders hold different references: the files of "
-                f"{self._spec.reference.model} or their software differ between the cluster's nodes"
+                f"two encoders hold different references: the files of {self._spec.reference.model}"
+                " or their software differ between the cluster's nodes"
             )
         self._idle.append(actor)
 
@@ -126,7 +151,7 @@ def _start_ray(address: str | None) -> None:
             ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = f"join Ray at {address}" if address else "start Ray"
-        raise JobError(f"cannot {where}: {' '.join(str(error).split())[:300]}") from error
+        raise JobError(f"cannot {where}: {_one_line(error)}") from error
 
 
 def _shares(workers: int | None) -> tuple[int, dict[str, Any], int]:
@@ -134,14 +159,17 @@ def _shares(workers: int | None) -> tuple[int, dict[str, Any], int]:
 
     Workers x threads = cores: more threads than cores only wait for one another.
     """
-    resources = ray.cluster_resources()
-    cores, gpus = resources.get("CPU", 1.0), resources.get("GPU", 0.0)
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    count = workers or int(gpus) or max(1, len(nodes))
-    share = cores / count
-    options: dict[str, Any] = {"num_cpus": int(share) if share >= 1 else share}
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = sum(node.get("GPU", 0.0) for node in alive)
+    cores = [node["CPU"] for node in alive if node.get("CPU") and (node.get("GPU") or not gpus)]
+    if not cores:
+        raise JobError("no node of the Ray cluster has a core to give")
+    count = workers or int(gpus) or len(cores)
+    share = min(cores) / math.ceil(count / len(cores))
+    # Ray counts in steps of 1e-4 and rounds up, so a third of a core would not fit three times.
+    options: dict[str, Any] = {"num_cpus": int(share) or math.floor(share * 1e4) / 1e4}
     if gpus:
-        options["num_gpus"] = min(1.0, gpus / count)
+        options["num_gpus"] = min(1.0, math.floor(gpus / count * 1e4) / 1e4)
     return count, options, max(1, int(share))
 
 
@@ -153,10 +181,12 @@ def _result(ref: Any) -> Any:
         raise error.cause from None
 
 
-def _crashed(shard: Shard, error: RayActorError) -> ShardError:
-    detail = " ".join(str(error).split())[:300]
-    return ShardError(
-        ShardErrorCode.OUT_OF_MEMORY,
-        shard.name,
-        f"its encoder died {ATTEMPTS} times, as it does when memory runs out: {detail}",
-    )
+def _deadly(shard: Shard, error: RayError) -> ShardError:
+    out_of_memory = isinstance(error, OutOfMemoryError)
+    code = ShardErrorCode.OUT_OF_MEMORY if out_of_memory else ShardErrorCode.ENCODER_DIED
+    detail = f"its encoder died {ATTEMPTS} times: {_one_line(error)}"
+    return ShardError(code, shard.name, detail)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

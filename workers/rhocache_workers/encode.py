@@ -1,8 +1,9 @@
 """From one dataset shard to the rows of its shard file."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Executor, Future
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -18,7 +19,13 @@ from rhocache_schemas.shard_file import OK, ShardRows
 from rhocache_schemas.tar_shard import ShardReader
 from rhocache_workers.reference import Reference
 
-Prepared = tuple[Tensor, Tensor] | RowErrorCode  # pixels [3, height, width] and tokens, or why not
+
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """A shard that is being encoded."""
+
+    shard: str
+    pairs: int  # seen so far
 
 
 def encode_shard(
@@ -29,95 +36,94 @@ def encode_shard(
     dtype: Dtype,
     batch_size: int,
     pool: Executor,
-) -> tuple[ShardRows, str]:
-    """Embed every pair of a shard; give its rows and the shard's SHA-256.
+) -> Generator[UnderWay, None, tuple[ShardRows, str]]:
+    """Embed every pair of a shard; return its rows and the shard's SHA-256.
 
-    The ``pool`` decodes and preprocesses the next batch while the towers embed this one. Equal
-    shards and batch sizes give equal rows, whatever the pool does.
+    It yields after each batch. The ``pool`` decodes and preprocesses
+    the next batches while the towers embed this one. Equal shards and batch sizes give equal rows,
+    whatever the pool does.
 
     Raises ShardError.
     """
     reader = ShardReader(shard, caption_field)
-    pairs: list[_Row] = []
-    stream = _prepared(reference, reader, pool, ahead=2 * batch_size)
-    usable = (row for row in _collected(stream, pairs) if not isinstance(row.prepared, str))
+    rows: list[_Row] = []
+    usable = _usable(_read(reference, reader, pool, ahead=2 * batch_size), rows)
     while batch := list(islice(usable, batch_size)):
         _encode_batch(reference, batch)
+        yield UnderWay(shard.name, len(rows))
     if reader.sha256 is None:
         raise RuntimeError("the reader stopped before the end of the shard")
-    return _columns(pairs, _dimension(reference), np.dtype(dtype)), reader.sha256
+    dimension = int(reference.architecture["embed_dim"])
+    return _columns(rows, dimension, np.dtype(dtype)), reader.sha256
 
 
 class _Row:
-    """A pair on its way; its pixels and bytes are dropped as soon as they have served."""
+    """A pair on its way; its pixels and caption are dropped as soon as they have served."""
 
-    def __init__(self, pair: Pair, prepared: Prepared) -> None:
+    def __init__(self, pair: Pair, pixels: Tensor | RowErrorCode) -> None:
         self.key = pair.key
-        self.prepared: Prepared | None = prepared
-        self.status: str = prepared if isinstance(prepared, str) else OK
+        self.status = str(pixels) if isinstance(pixels, RowErrorCode) else OK
+        self.source = None if isinstance(pixels, RowErrorCode) else (pixels, pair.caption or "")
         self.image_hash = None if pair.image is None else hash_image(pair.image)
         self.caption_hash = None if pair.caption is None else hash_caption(pair.caption)
-        self.image: np.ndarray | None = None  # float32 [d], as are the next
+        self.image: np.ndarray | None = None  # float32 [d], as is the next
         self.text: np.ndarray | None = None
         self.similarity = float("nan")
 
 
-def _prepared(
-    reference: Reference, reader: ShardReader, pool: Executor, ahead: int
-) -> Iterator[_Row]:
-    pending: deque[tuple[Pair, Future[Prepared]]] = deque()
+def _read(reference: Reference, reader: ShardReader, pool: Executor, ahead: int) -> Iterator[_Row]:
+    """The shard's pairs in order, with up to ``ahead`` more in the pool's hands."""
+    pending: deque[tuple[Pair, Future[Tensor | RowErrorCode]]] = deque()
     for pair in reader:
-        pending.append((pair, pool.submit(_prepare, reference, pair)))
+        pending.append((pair, pool.submit(_pixels, reference, pair)))
         if len(pending) > ahead:
             pair, future = pending.popleft()
             yield _Row(pair, future.result())
-    for pair, future in pending:
+    while pending:
+        pair, future = pending.popleft()
         yield _Row(pair, future.result())
 
 
-def _collected(rows: Iterator[_Row], into: list[_Row]) -> Iterator[_Row]:
+def _usable(rows: Iterator[_Row], seen: list[_Row]) -> Iterator[_Row]:
+    """The rows to embed; all of them are put into ``seen``."""
     for row in rows:
-        into.append(row)
-        yield row
+        seen.append(row)
+        if row.status == OK:
+            yield row
 
 
-def _prepare(reference: Reference, pair: Pair) -> Prepared:
-    if pair.error is not None or pair.image is None or pair.caption is None:
-        return pair.error or RowErrorCode.IMAGE_MISSING
+def _pixels(reference: Reference, pair: Pair) -> Tensor | RowErrorCode:
+    """What the image tower takes, float32 [3, height, width], or why there is nothing for it."""
+    if pair.error is not None:
+        return pair.error
     try:
-        image = open_image(pair.image)
+        return reference.preprocess(open_image(pair.image or b""))
     except RowError as error:
-        return RowErrorCode(error.code)
-    try:
-        pixels = reference.preprocess(image)
-    except Exception:  # a mode or profile that opens but can't be converted
+        return error.code
+    except (OSError, ValueError):  # opens, but can't be converted or resized
         return RowErrorCode.IMAGE_UNDECODABLE
-    return pixels, reference.tokenizer([pair.caption])[0]
 
 
 def _encode_batch(reference: Reference, batch: list[_Row]) -> None:
-    pixels, tokens = zip(*(row.prepared for row in batch), strict=True)  # pyright: ignore
-    image, text = reference.encode(torch.stack(pixels), torch.stack(tokens))
+    pixels, captions = zip(*(row.source for row in batch if row.source), strict=True)
+    # Captions wait until here because Hugging Face's tokenizers are not safe to share by threads.
+    image, text = reference.encode(torch.stack(pixels), reference.tokenizer(captions))
     similarity = (image * text).sum(dim=1)
     finite = (image.isfinite() & text.isfinite()).all(dim=1)
     for row, *values, good in zip(
         batch, image.numpy(), text.numpy(), similarity.tolist(), finite.tolist(), strict=True
     ):
-        row.prepared = None
+        row.source = None
         if good:
             row.image, row.text, row.similarity = values
         else:
-            row.status = RowErrorCode.NON_FINITE_EMBEDDING
-
-
-def _dimension(reference: Reference) -> int:
-    return int(reference.architecture["embed_dim"])
+            row.status = str(RowErrorCode.NON_FINITE_EMBEDDING)
 
 
 def _columns(rows: list[_Row], dimension: int, dtype: np.dtype) -> ShardRows:
     return ShardRows(
         keys=[row.key for row in rows],
-        status=[str(row.status) for row in rows],
+        status=[row.status for row in rows],
         image=_stack([row.image for row in rows], dimension, dtype),
         text=_stack([row.text for row in rows], dimension, dtype),
         similarity=np.array([row.similarity for row in rows], dtype=np.float32),

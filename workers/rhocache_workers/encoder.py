@@ -1,6 +1,7 @@
 """The Ray actor that holds a reference and embeds one shard at a time."""
 
 import importlib.metadata
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from rhocache_schemas.dataset import Shard
 from rhocache_schemas.errors import ShardError, ShardErrorCode
 from rhocache_schemas.fingerprint import Fingerprint
 from rhocache_schemas.job import JobSpec
-from rhocache_workers.encode import encode_shard
+from rhocache_workers.encode import UnderWay, encode_shard
 from rhocache_workers.reference import load_reference
 from rhocache_workers.settled import SettledShard, settle
 
@@ -46,8 +47,10 @@ class Encoder:
         self._reference = load_reference(spec.reference, device)
         size = spec.batch_size
         self._batch_size = BATCH_SIZE[device] if size == "auto" else size
+        fingerprint = self._reference.fingerprint(spec.dtype, spec.caption_field)
+        self._fingerprint_sha256 = fingerprint.digest
         return Description(
-            fingerprint=self._reference.fingerprint(spec.dtype, spec.caption_field),
+            fingerprint=fingerprint,
             dimension=int(self._reference.architecture["embed_dim"]),
             logit_scale=self._reference.logit_scale,
             logit_bias=self._reference.logit_bias,
@@ -58,14 +61,16 @@ class Encoder:
             },
         )
 
-    def encode(self, shard: Shard, fingerprint_sha256: str) -> SettledShard | ShardError:
-        """Embed a shard and write its file. A shard that can't be read is an answer, not a crash.
+    def encode(self, shard: Shard) -> Iterator[UnderWay | SettledShard | ShardError]:
+        """Embed a shard and write its file, telling after each batch how far it is.
+
+        The last value is the outcome: a shard that can't be read is an answer, not a crash.
 
         Raises StorageError when the file can't be written.
         """
         spec = self._spec
         try:
-            rows, source_sha256 = encode_shard(
+            rows, source_sha256 = yield from encode_shard(
                 self._reference,
                 shard,
                 caption_field=spec.caption_field,
@@ -74,9 +79,11 @@ class Encoder:
                 pool=self._pool,
             )
         except ShardError as error:
-            return error
+            yield error
+            return
         except (MemoryError, torch.OutOfMemoryError) as error:
-            return ShardError(ShardErrorCode.OUT_OF_MEMORY, shard.name, str(error))
-        data = shard_file.encode(rows, fingerprint_sha256, source_sha256)
+            yield ShardError(ShardErrorCode.OUT_OF_MEMORY, shard.name, str(error))
+            return
+        data = shard_file.encode(rows, self._fingerprint_sha256, source_sha256)
         storage.write_atomic(layout.shard_file(spec.output, shard.name), data)
-        return settle(shard, data, rows, source_sha256)
+        yield settle(shard, data, rows, source_sha256)

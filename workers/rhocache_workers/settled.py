@@ -1,16 +1,22 @@
-"""A shard whose file is there: its line in the index, and what its rows came to."""
+"""Shards that are done: their lines in the index, and what their rows came to."""
 
 import hashlib
+import posixpath
 from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from pyarrow import fs
 
-from rhocache_schemas import layout, shard_file, storage
+from rhocache_schemas import index, layout, shard_file, storage
 from rhocache_schemas.dataset import Shard
 from rhocache_schemas.errors import CacheCorrupt, UnsupportedVersion
 from rhocache_schemas.index import IndexRow
+from rhocache_schemas.records import Manifest
 from rhocache_schemas.shard_file import OK, ShardRows
+
+_READERS = 16  # threads; an object store answers each of them only after a while
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,25 +46,69 @@ def settle(shard: Shard, data: bytes, rows: ShardRows, source_sha256: str) -> Se
     )
 
 
-def is_done(cache: str, shard: Shard, fingerprint_sha256: str) -> bool:
-    """Whether the shard's file is there and was made with this fingerprint."""
-    uri = layout.shard_file(cache, shard.name)
-    filesystem, path = storage.resolve(uri)
-    if filesystem.get_file_info(path).type == fs.FileType.NotFound:
-        return False
-    with filesystem.open_input_file(path) as file:
-        try:
-            return shard_file.read_footer(file, uri).fingerprint_sha256 == fingerprint_sha256
-        except (CacheCorrupt, UnsupportedVersion):
-            return False  # written again, whatever it is
+def find_settled(
+    cache: str, shards: Iterable[Shard], fingerprint_sha256: str
+) -> dict[str, SettledShard]:
+    """Sum up the shards that earlier runs have done with this fingerprint.
 
+    What a committed index says is taken as it is, where the file still has its size: reading the
+    whole cache again is ``verify``'s work, and a new hash would bless a damaged file.
 
-def read_settled(cache: str, shard: Shard) -> SettledShard:
-    """Sum up a shard that an earlier run has done.
-
-    Raises CacheCorrupt and StorageError.
+    Raises StorageError.
     """
+    sizes = _file_sizes(cache)
+    committed = _committed(cache)
+
+    def find(shard: Shard) -> SettledShard | None:
+        row = committed.get(shard.name)
+        if row is None:
+            return _read(cache, shard, fingerprint_sha256)
+        same = (row.bytes, row.source_size) == (sizes[shard.name], shard.size)
+        return SettledShard(row, _failures(cache, row)) if same else None
+
+    there = [shard for shard in shards if shard.name in sizes]
+    with ThreadPoolExecutor(_READERS) as pool:
+        return {found.index.name: found for found in pool.map(find, there) if found is not None}
+
+
+def _file_sizes(cache: str) -> dict[str, int]:
+    """Shard name -> bytes of its file, by one listing."""
+    filesystem, folder = storage.resolve(storage.join(cache, "shards"))
+    selector = fs.FileSelector(folder, recursive=True, allow_not_found=True)
+    return {
+        posixpath.relpath(info.path, folder).removesuffix(".parquet"): info.size
+        for info in filesystem.get_file_info(selector)
+        if info.path.endswith(".parquet")
+    }
+
+
+def _committed(cache: str) -> dict[str, IndexRow]:
+    """The index by shard name; nothing where the cache is not committed or its index is damaged."""
+    if not storage.exists(layout.manifest_file(cache)):
+        return {}
+    manifest = Manifest.read(layout.manifest_file(cache))
+    data = storage.read_bytes(layout.index_file(cache))
+    if hashlib.sha256(data).hexdigest() != manifest.index_sha256:
+        return {}
+    return {row.name: row for row in index.decode(data, layout.index_file(cache))}
+
+
+def _read(cache: str, shard: Shard, fingerprint_sha256: str) -> SettledShard | None:
     uri = layout.shard_file(cache, shard.name)
     data = storage.read_bytes(uri)
-    rows, footer = shard_file.decode(data, uri)
+    try:
+        rows, footer = shard_file.decode(data, uri)
+    except (CacheCorrupt, UnsupportedVersion):
+        return None  # written again, whatever it is
+    if footer.fingerprint_sha256 != fingerprint_sha256:
+        return None
     return settle(shard, data, rows, footer.source_sha256)
+
+
+def _failures(cache: str, row: IndexRow) -> Counter[str]:
+    """Row error codes, which the index does not keep."""
+    if row.failed == 0:
+        return Counter()
+    uri = layout.shard_file(cache, row.name)
+    rows, _ = shard_file.decode(storage.read_bytes(uri), uri)
+    return Counter(code for code in rows.status if code != OK)
