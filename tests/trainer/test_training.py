@@ -103,14 +103,11 @@ import os, signal, sys
 from rhocache_trainer import load_config, train
 from rhocache_trainer.run_log import RunLog
 
-write = RunLog.write
-
-def interrupt(log, record):
-    write(log, record)
-    if record["step"] == 3:
+def interrupt(log, step):
+    if step == 3:
         os.kill(os.getpid(), getattr(signal, sys.argv[2]))
 
-RunLog.write = interrupt
+RunLog.advance = interrupt
 train(load_config(sys.argv[1]))
 """
 

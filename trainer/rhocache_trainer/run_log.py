@@ -1,6 +1,7 @@
 """What a run tells while it goes on: JSON lines, TensorBoard, and the terminal."""
 
 import json
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,13 +17,11 @@ from rich.progress import (
 )
 from torch.utils.tensorboard import SummaryWriter
 
-Record = dict[str, Any]
-
 LOG = "log.jsonl"
 
 
 class RunLog:
-    """Writes each record to ``log.jsonl`` and to TensorBoard, and shows it.
+    """Writes a step's numbers to ``log.jsonl`` and to TensorBoard, and shows them.
 
     A run that goes on after ``step`` first drops what was logged later than that.
     """
@@ -50,6 +49,7 @@ class RunLog:
             name, completed=step, total=steps, rate=0.0, state="", start=True
         )
         self._name = name
+        self._written_step, self._written_at = step, time.monotonic()
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -68,17 +68,19 @@ class RunLog:
     def advance(self, step: int) -> None:
         self._progress.update(self._task, completed=step)
 
-    def write(self, record: Record) -> None:
-        """``record`` holds ``step``, and numbers by name."""
-        self._file.write(json.dumps(record) + "\n")
-        for name, value in record.items():
-            if name != "step":
-                self._board.add_scalar(f"train/{name}", value, record["step"])
-        rate = record["pairs_per_second"]
-        state = f"objective {record['objective']:.4f}  τ {record['tau']:.4f}"
+    def write(self, step: int, batch_size: int, values: dict[str, Any]) -> None:
+        """Write numbers by name; ``objective`` and ``tau`` are among them."""
+        now = time.monotonic()
+        rate = (step - self._written_step) * batch_size / (now - self._written_at)
+        self._written_step, self._written_at = step, now
+        values = {**values, "pairs_per_second": rate}
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        for name, value in values.items():
+            self._board.add_scalar(f"train/{name}", value, step)
+        state = f"objective {values['objective']:.4f}  τ {values['tau']:.4f}"
         self._progress.update(self._task, rate=rate, state=state)
         if not self._console.is_terminal:
-            where = f"{self._name}: step {record['step']}/{self._steps}"
+            where = f"{self._name}: step {step}/{self._steps}"
             self._console.print(f"{where}  {state}  {rate:.0f} pairs/s", highlight=False)
 
 

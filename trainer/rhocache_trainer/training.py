@@ -22,7 +22,6 @@ from rhocache_trainer.cache import ReferenceCache
 from rhocache_trainer.config import TrainConfig
 from rhocache_trainer.dataset import Batch, PairDataset, collate
 from rhocache_trainer.export import export
-from rhocache_trainer.loss import LossOutput
 from rhocache_trainer.model import build_model, normalizer
 from rhocache_trainer.objective import Clip, build_objective
 from rhocache_trainer.optimizer import build_optimizer, build_scheduler
@@ -68,12 +67,13 @@ def train(config: TrainConfig, *, resume: Resume = "never") -> TrainResult:
     Raises TrainingError when the folder holds a run that is not to be resumed, or one with other
     settings; InvalidInput, DatasetError, CacheError and their kin for what the config names.
     """
+    begun = (Path(config.output) / CHECKPOINT).exists()
+    if begun and resume == "never":
+        raise TrainingError(
+            f"{config.output} already holds a run; resume it, or choose another output"
+        )
     run = _Run(config)
-    if run.checkpoint.exists():
-        if resume == "never":
-            raise TrainingError(
-                f"{config.output} already holds a run; resume it, or choose another output"
-            )
+    if begun:
         run.restore()
     return run.train()
 
@@ -117,7 +117,7 @@ class _Run:
         self.scheduler = build_scheduler(config.optimizer, optimizer, self.total_steps)
         self.wrapped, self.optimizer = self.fabric.setup(module, optimizer)
         self.step = 0
-        self.objective_value = self.tau = math.nan  # as last logged
+        self.objective_value = self.tau = torch.tensor(math.nan)  # of the last step
 
     def train(self) -> TrainResult:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -143,8 +143,8 @@ class _Run:
             epochs=self.dataset.epoch,
             pairs=(self.step - first) * self.config.batch_size,
             seconds=time.monotonic() - started,
-            objective=self.objective_value,
-            tau=self.tau,
+            objective=float(self.objective_value),
+            tau=float(self.tau),
             skipped=dict(self.pairs.skipped),
         )
 
@@ -160,35 +160,13 @@ class _Run:
             drop_last=True,
             generator=torch.Generator(),  # else it draws from the state that a resumed run restores
         )
-        since, since_step = time.monotonic(), self.step
         for batch in loader:
             lr = self.optimizer.param_groups[0]["lr"]
-            out, norm = self._train_step(batch.to(self.fabric.device))
+            norm = self._train_step(batch.to(self.fabric.device))
             self.step += 1
             log.advance(self.step)
             if self.step % self.config.log_every == 0 or self.step == min(limit, self.total_steps):
-                self.objective_value, self.tau = float(out.objective), float(out.tau)
-                if not math.isfinite(self.objective_value):
-                    raise TrainingError(
-                        f"step {self.step}: the objective is {self.objective_value}; "
-                        "a lower optimizer.lr or a longer optimizer.warmup may help"
-                    )
-                now = time.monotonic()
-                log.write(
-                    {
-                        "step": self.step,
-                        "epoch": epoch,
-                        "objective": self.objective_value,
-                        "tau": self.tau,
-                        "lr": lr,
-                        "gradient_norm": float(norm),
-                        "skipped": self.pairs.skipped.total(),
-                        "pairs_per_second": (self.step - since_step)
-                        * self.config.batch_size
-                        / (now - since),
-                    }
-                )
-                since, since_step = now, self.step
+                self._write(log, epoch, lr, float(norm))
             if self.step % self.config.checkpoint_every == 0 or stop.is_set():
                 self.save()
             if stop.is_set():
@@ -196,8 +174,28 @@ class _Run:
             if self.step >= limit:
                 return
 
-    def _train_step(self, batch: Batch) -> tuple[LossOutput, Tensor]:
-        """One update; the loss, and the gradients' norm before clipping."""
+    def _write(self, log: RunLog, epoch: int, lr: float, gradient_norm: float) -> None:
+        objective = float(self.objective_value)
+        if not math.isfinite(objective):
+            raise TrainingError(
+                f"step {self.step}: the objective is {objective}; "
+                "a lower optimizer.lr or a longer optimizer.warmup may help"
+            )
+        log.write(
+            self.step,
+            self.config.batch_size,
+            {
+                "epoch": epoch,
+                "objective": objective,
+                "tau": float(self.tau),
+                "lr": lr,
+                "gradient_norm": gradient_norm,
+                "skipped": self.pairs.skipped.total(),
+            },
+        )
+
+    def _train_step(self, batch: Batch) -> Tensor:
+        """Make one update; give the gradients' norm before clipping."""
         features = self.wrapped(self.normalize(batch.image), batch.tokens)
         out = self.objective(features, batch)
         self.optimizer.zero_grad()
@@ -209,7 +207,8 @@ class _Run:
         if isinstance(self.objective, Clip):
             with torch.no_grad():
                 self.model.module.logit_scale.clamp_(0, _LARGEST_LOGIT_SCALE)
-        return out, norm
+        self.objective_value, self.tau = out.objective, out.tau
+        return norm
 
     def save(self) -> None:
         checkpoint.save(
@@ -259,7 +258,7 @@ class _Run:
         """An exported model carries the temperature that it was trained at."""
         if not isinstance(self.objective, Clip):
             with torch.no_grad():
-                self.model.module.logit_scale.fill_(math.log(1 / self.tau))
+                self.model.module.logit_scale.fill_(-math.log(self.tau))
 
 
 def open_pairs(config: TrainConfig) -> PairSource:
