@@ -55,5 +55,5 @@ def decode(data: bytes, source: str) -> list[IndexRow]:
     try:
         records: list[dict[str, Any]] = pq.read_table(pa.BufferReader(data)).to_pylist()
         return [IndexRow(**record) for record in records]
-    except (pa.ArrowException, OSError, TypeError) as error:
+    except (pa.ArrowException, OSError, TypeError, ValueError) as error:
         raise CacheCorrupt(f"{source} is not a readable index: {error}") from error

@@ -129,7 +129,7 @@ def decode(data: bytes, source: str) -> tuple[ShardRows, Footer]:
             image_hash=table["image_hash"].to_pylist(),
             caption_hash=table["caption_hash"].to_pylist(),
         )
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise CacheCorrupt(f"{source} is not a readable shard file: {error}") from error
     return rows, footer
 
@@ -142,7 +142,7 @@ def read_footer(data: Any, source: str) -> Footer:
     try:
         with pq.ParquetFile(data) as file:
             return _footer(file.schema_arrow, file.metadata.num_rows, source)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise CacheCorrupt(f"{source} is not a readable shard file: {error}") from error
 
 
@@ -163,6 +163,8 @@ def _tensor(values: npt.NDArray[Any], null: npt.NDArray[np.bool_], tensor: Any) 
 
 def _numpy(column: Any) -> npt.NDArray[Any]:
     """[n, *shape] of a fixed_shape_tensor column, NaN where it is null."""
+    if not isinstance(column.type, pa.FixedShapeTensorType):
+        raise ValueError(f"a column of {column.type} where tensors should be")  # noqa: TRY004
     array = column.combine_chunks()
     values = array.storage.values.to_numpy(zero_copy_only=False)
     values = values.reshape(len(array), *array.type.shape)

@@ -1,17 +1,21 @@
 """What is in a cache, complete or not. Needs neither torch nor Ray."""
 
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import fs
 
 from rhocache_schemas import index, layout, storage
 from rhocache_schemas.errors import CacheCorrupt, CacheNotFound
 from rhocache_schemas.records import Manifest, Plan, Progress
+from rhocache_schemas.shard_file import OK
+from rhocache_workers.listing import failed_shards, shard_file_sizes
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+_READERS = 16  # threads; an object store answers each of them only after a while
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +30,13 @@ class Inspection:
     precision: str
     dtype: str
     fingerprint: str
-    shards: int  # files that are there
+    shards: int  # of the manifest; before there is one, the files that are there
     failed_shards: dict[str, str]  # name -> code
-    rows: int | None  # these are known of a complete cache only
-    ok: int | None
+    rows: int
+    ok: int
     failed_by_code: dict[str, int]
-    bytes: int | None  # of the shard files
-    dimension: int | None
+    bytes: int  # of the shard files
+    dimension: int | None  # None while there is no manifest
     similarity_quantiles: dict[str, float]  # share of the pairs -> similarity
     phase: str | None  # of the newest run
 
@@ -48,50 +52,58 @@ def inspect(cache: str) -> Inspection:
     progress = layout.progress_file(cache)
     manifest = layout.manifest_file(cache)
     committed = Manifest.read(manifest) if storage.exists(manifest) else None
-    rows = []
     if committed is not None:
-        rows = index.decode(storage.read_bytes(layout.index_file(cache)), layout.index_file(cache))
+        entries = index.decode(
+            storage.read_bytes(layout.index_file(cache)), layout.index_file(cache)
+        )
+        sizes = {entry.name: entry.bytes for entry in entries}
+        failures = committed.failed_shards
+    else:
+        sizes, failures = shard_file_sizes(cache), failed_shards(cache)
+    codes, similarities = _rows(cache, list(sizes))
+    begun = committed or plan.spec
     return Inspection(
         cache=cache,
         complete=committed is not None,
-        dataset=(committed or plan.spec).dataset,
-        model=(committed or plan.spec).reference.model,
-        pretrained=(committed or plan.spec).reference.pretrained,
+        dataset=begun.dataset,
+        model=begun.reference.model,
+        pretrained=begun.reference.pretrained,
         precision=plan.fingerprint.precision,
         dtype=plan.fingerprint.dtype,
         fingerprint=plan.fingerprint.digest,
-        shards=len(rows) if committed else _count_files(cache),
-        failed_shards=committed.failed_shards if committed else {},
-        rows=committed.rows if committed else None,
-        ok=committed.ok if committed else None,
-        failed_by_code=committed.failed_by_code if committed else {},
-        bytes=sum(row.bytes for row in rows) if committed else None,
+        shards=len(sizes),
+        failed_shards=failures,
+        rows=codes.total(),
+        ok=codes.pop(OK, 0),
+        failed_by_code=dict(sorted(codes.items())),
+        bytes=sum(sizes.values()),
         dimension=committed.dimension if committed else None,
-        similarity_quantiles=_quantiles(cache, [row.name for row in rows]),
+        similarity_quantiles=_quantiles(similarities),
         phase=Progress.read(progress).phase if storage.exists(progress) else None,
     )
 
 
-def _count_files(cache: str) -> int:
-    filesystem, path = storage.resolve(storage.join(cache, "shards"))
-    selector = fs.FileSelector(path, recursive=True, allow_not_found=True)
-    return sum(info.path.endswith(".parquet") for info in filesystem.get_file_info(selector))
+def _rows(cache: str, shards: list[str]) -> tuple[Counter[str], np.ndarray]:
+    """How often each status occurs, and the similarities of the usable rows, float32."""
+    codes: Counter[str] = Counter()
+    similarities = [np.empty(0, np.float32)]
+    with ThreadPoolExecutor(_READERS) as pool:
+        for table in pool.map(_columns, [layout.shard_file(cache, name) for name in shards]):
+            codes.update(map(str, table["status"].to_pylist()))
+            similarities.append(table["similarity"].drop_null().to_numpy())
+    return codes, np.concatenate(similarities)
 
 
-def _quantiles(cache: str, shards: list[str]) -> dict[str, float]:
-    columns = [_similarities(layout.shard_file(cache, name)) for name in shards]
-    known = np.concatenate(columns) if columns else np.empty(0)
-    known = known[np.isfinite(known)]
-    if not len(known):
-        return {}
-    values = np.quantile(known, QUANTILES)
-    return {f"{q:g}": float(v) for q, v in zip(QUANTILES, values, strict=True)}
-
-
-def _similarities(uri: str) -> np.ndarray:
+def _columns(uri: str) -> pa.Table:
     filesystem, path = storage.resolve(uri)
     try:
-        table = pq.read_table(path, filesystem=filesystem, columns=["similarity"])
-    except (pa.ArrowException, OSError) as error:
+        return pq.read_table(path, filesystem=filesystem, columns=["status", "similarity"])
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise CacheCorrupt(f"{uri} is not a readable shard file: {error}") from error
-    return table["similarity"].to_numpy()
+
+
+def _quantiles(similarities: np.ndarray) -> dict[str, float]:
+    if not len(similarities):
+        return {}
+    values = np.quantile(similarities, QUANTILES)
+    return {f"{q:g}": float(v) for q, v in zip(QUANTILES, values, strict=True)}

@@ -1,13 +1,10 @@
 """Shards that are done: their lines in the index, and what their rows came to."""
 
 import hashlib
-import posixpath
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-
-from pyarrow import fs
 
 from rhocache_schemas import index, layout, shard_file, storage
 from rhocache_schemas.dataset import Shard
@@ -15,6 +12,7 @@ from rhocache_schemas.errors import CacheCorrupt, UnsupportedVersion
 from rhocache_schemas.index import IndexRow
 from rhocache_schemas.records import Manifest
 from rhocache_schemas.shard_file import OK, ShardRows
+from rhocache_workers.listing import shard_file_sizes
 
 _READERS = 16  # threads; an object store answers each of them only after a while
 
@@ -56,7 +54,7 @@ def find_settled(
 
     Raises StorageError.
     """
-    sizes = _file_sizes(cache)
+    sizes = shard_file_sizes(cache)
     committed = _committed(cache)
 
     def find(shard: Shard) -> SettledShard | None:
@@ -69,17 +67,6 @@ def find_settled(
     there = [shard for shard in shards if shard.name in sizes]
     with ThreadPoolExecutor(_READERS) as pool:
         return {found.index.name: found for found in pool.map(find, there) if found is not None}
-
-
-def _file_sizes(cache: str) -> dict[str, int]:
-    """Shard name -> bytes of its file, by one listing."""
-    filesystem, folder = storage.resolve(storage.join(cache, "shards"))
-    selector = fs.FileSelector(folder, recursive=True, allow_not_found=True)
-    return {
-        posixpath.relpath(info.path, folder).removesuffix(".parquet"): info.size
-        for info in filesystem.get_file_info(selector)
-        if info.path.endswith(".parquet")
-    }
 
 
 def _committed(cache: str) -> dict[str, IndexRow]:

@@ -1,15 +1,22 @@
 """Checking a committed cache against itself, its dataset and its reference."""
 
 import hashlib
+import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 
 import numpy as np
 
 from rhocache_schemas import index, layout, shard_file, storage
 from rhocache_schemas.dataset import Shard, list_shards
-from rhocache_schemas.errors import CacheError, CacheIncomplete, RhocacheError, ShardError
+from rhocache_schemas.errors import (
+    CacheError,
+    CacheIncomplete,
+    CacheNotFound,
+    RhocacheError,
+    ShardError,
+)
 from rhocache_schemas.images import open_image
 from rhocache_schemas.index import IndexRow
 from rhocache_schemas.pairs import Pair, hash_caption, hash_image
@@ -17,9 +24,13 @@ from rhocache_schemas.records import Manifest
 from rhocache_schemas.shard_file import OK, ShardRows
 from rhocache_schemas.tar_shard import ShardReader
 
-# Half rounding of a unit vector's entries, and what another machine's arithmetic may add.
-TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 3e-2}
+# Of an embedding's entry: what other hardware's arithmetic may add, and what storing it rounds.
+ARITHMETIC = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 3e-2}
+ROUNDING = {"float32": 0.0, "float16": 2.5e-4}
 NORM_TOLERANCE = 2e-3
+
+
+Scored = tuple[Pair, np.ndarray, np.ndarray]  # with its image and text embedding, [d]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +60,11 @@ def verify(cache: str, dataset: str | None = None, *, sample: int = 64) -> Verif
 
     With a dataset and the reference at hand, ``sample`` pairs are also encoded again.
 
-    Raises CacheIncomplete when there is no manifest. What is wrong with the cache is reported.
+    Raises CacheNotFound, CacheIncomplete when there is no manifest, and DatasetError. What is wrong
+    with the cache is reported.
     """
+    if not storage.exists(layout.plan_file(cache)):
+        raise CacheNotFound(f"there is no cache at {cache}: it has no {layout.PLAN}")
     uri = layout.manifest_file(cache)
     if not storage.exists(uri):
         raise CacheIncomplete(f"{cache} has no {layout.MANIFEST}: run its job again to complete it")
@@ -66,16 +80,14 @@ def verify(cache: str, dataset: str | None = None, *, sample: int = 64) -> Verif
         return report
     _check_manifest(report, manifest, rows)
     sources = _sources(report, dataset, rows)
-    chosen: list[tuple[Pair, np.ndarray, np.ndarray]] = []
-    for row in rows:
+    chosen: list[Scored] = []
+    for left, row in zip(range(len(rows), 0, -1), rows, strict=True):
         columns = _check_shard(report, cache, manifest, row)
         if columns is not None and row.name in sources:
-            share = -(-sample // len(rows))
-            chosen += islice(
-                _check_source(report, manifest, row, columns, sources[row.name]), share
-            )
+            share = math.ceil((sample - len(chosen)) / left)
+            chosen += _check_source(report, manifest, row, columns, sources[row.name], share)
     if chosen:
-        _encode_again(report, manifest, chosen[:sample])
+        _encode_again(report, manifest, chosen)
     return report
 
 
@@ -118,12 +130,17 @@ def _check_shard(
     norms = np.linalg.norm(
         np.concatenate([columns.image[ok], columns.text[ok]], axis=1).astype(np.float32), axis=-1
     )
+    keys = Counter(
+        key for key, code in zip(columns.keys, columns.status, strict=True) if code == OK
+    )
+    repeated = [f"key {key}" for key, count in keys.items() if count > 1]
     for wrong, problem in (
         (footer.fingerprint_sha256 != manifest.fingerprint_sha256, "was made by another reference"),
         (footer.source_sha256 != row.source_sha256, "names another source shard than the index"),
         (len(columns.keys) != row.rows, f"has {len(columns.keys)} rows, not {row.rows}"),
         (int(ok.sum()) != row.ok, f"has {int(ok.sum())} ok rows, not {row.ok}"),
         (columns.content_sha256() != row.content_sha256, "holds other rows than the index says"),
+        (repeated, f"repeats {', '.join(repeated[:5])}"),
         (not (abs(norms - 1) < NORM_TOLERANCE).all(), "has embeddings that are no unit vectors"),
         (not np.isfinite(columns.similarity[ok]).all(), "has similarities that are not finite"),
     ):
@@ -140,20 +157,30 @@ def _sources(report: VerifyReport, dataset: str | None, rows: list[IndexRow]) ->
     for row in rows:
         if row.name not in sources:
             report.findings.append(Finding(f"shard {row.name}", f"is not in {dataset}"))
+    more = len(sources.keys() - {row.name for row in rows})
+    if more:
+        report.notes.append(
+            f"{more} of the {len(sources)} shards of {dataset} are not in the cache"
+        )
     return sources
 
 
 def _check_source(
-    report: VerifyReport, manifest: Manifest, row: IndexRow, columns: ShardRows, shard: Shard
-) -> list[tuple[Pair, np.ndarray, np.ndarray]]:
-    """Compare every pair; give those that agree and are usable, with their embeddings."""
+    report: VerifyReport,
+    manifest: Manifest,
+    row: IndexRow,
+    columns: ShardRows,
+    shard: Shard,
+    share: int,
+) -> list[Scored]:
+    """Compare every pair; give the first ``share`` that agree and are usable."""
 
     def find(key: str | None, problem: str) -> None:
         where = f"shard {row.name}" + (f", key {key}" if key else "")
         report.findings.append(Finding(where, problem))
 
     reader = ShardReader(shard, manifest.fingerprint.caption_field)
-    same: list[tuple[Pair, np.ndarray, np.ndarray]] = []
+    same: list[Scored] = []
     count = 0
     try:
         for pair in reader:
@@ -164,7 +191,7 @@ def _check_source(
             changed = list(_changes(pair, columns))
             for problem in changed:
                 find(pair.key, problem)
-            if not changed and columns.status[pair.row] == OK:
+            if len(same) < share and not changed and columns.status[pair.row] == OK:
                 same.append((pair, columns.image[pair.row, 0], columns.text[pair.row, 0]))
     except ShardError as error:
         find(None, f"its source can't be read: {error.detail}")
@@ -186,9 +213,7 @@ def _changes(pair: Pair, columns: ShardRows) -> Iterator[str]:
         yield "the caption is not the one that was scored"
 
 
-def _encode_again(
-    report: VerifyReport, manifest: Manifest, chosen: list[tuple[Pair, np.ndarray, np.ndarray]]
-) -> None:
+def _encode_again(report: VerifyReport, manifest: Manifest, chosen: list[Scored]) -> None:
     try:
         # Only this part needs torch and the reference's weights.
         from rhocache_workers.reference import load_reference
@@ -217,7 +242,7 @@ def _encode_again(
         )
     report.pairs_encoded_again = len(chosen)
     report.largest_difference = largest = max(differences)
-    if largest > TOLERANCE[fingerprint.precision]:
+    if largest > ARITHMETIC[fingerprint.precision] + ROUNDING[fingerprint.dtype]:
         report.findings.append(
             Finding(
                 manifest.reference.model,

@@ -1,0 +1,36 @@
+"""What files a cache holds, found by listing rather than by asking for each."""
+
+import posixpath
+from collections.abc import Iterator
+
+from pyarrow import fs
+
+from rhocache_schemas import layout, storage
+from rhocache_schemas.errors import StorageError
+from rhocache_schemas.records import ShardFailure
+
+
+def shard_file_sizes(cache: str) -> dict[str, int]:
+    """Shard name -> bytes of its file."""
+    return dict(_files(cache, "shards", ".parquet"))
+
+
+def failed_shards(cache: str) -> dict[str, str]:
+    """Shard name -> ShardErrorCode, of the shards that the newest run could not read."""
+    names = [name for name, _ in _files(cache, "failures", ".json")]
+    return {name: ShardFailure.read(layout.failure_file(cache, name)).code for name in names}
+
+
+def _files(cache: str, folder: str, suffix: str) -> Iterator[tuple[str, int]]:
+    """The files below a folder: their names under it without the suffix, and their bytes."""
+    filesystem, root = storage.resolve(storage.join(cache, folder))
+    try:
+        infos = filesystem.get_file_info(
+            fs.FileSelector(root, recursive=True, allow_not_found=True)
+        )
+    except OSError as error:
+        raise StorageError(f"cannot list {cache}: {storage.reason(error)}") from error
+    for info in infos:
+        name = posixpath.relpath(info.path, root)
+        if info.is_file and name.endswith(suffix):
+            yield name.removesuffix(suffix), info.size
