@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from rhocache_schemas import storage
 from rhocache_schemas.job import JobSpec
 from rhocache_schemas.reference import LOCAL_DIR
 
@@ -18,7 +19,10 @@ def named_locations(spec: JobSpec) -> list[str]:
 
 
 def absolute(spec: JobSpec) -> JobSpec:
-    """Spell out a job's relative paths: other processes have working folders of their own."""
+    """Spell out a job's relative paths: other processes have working folders of their own.
+
+    Raises InvalidInput for a scheme that is not one of storage.SCHEMES.
+    """
     reference = spec.reference
     if reference.local_dir is not None:
         model = LOCAL_DIR + _absolute(reference.local_dir)
@@ -35,4 +39,6 @@ def absolute(spec: JobSpec) -> JobSpec:
 
 
 def _absolute(location: str) -> str:
-    return location if "://" in location else str(Path(location).absolute())
+    if storage.scheme(location) != "file" or "://" in location:
+        return location
+    return str(Path(location).absolute())

@@ -1,6 +1,7 @@
 """Small datasets of real pictures, written with tarfile alone."""
 
 import io
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -62,4 +63,44 @@ def spec(tmp_path: Path, dataset: Path, reference_folder: Path) -> JobSpec:
         dtype="float32",
         batch_size=4,
         metadata={},
+    )
+
+
+@pytest.fixture(scope="session")
+def scored(
+    tmp_path_factory: pytest.TempPathFactory,
+    pictures: list[Members],
+    write_tar: Callable,
+    reference_folder: Path,
+    ray_address: str,
+) -> JobSpec:
+    """A job that is done: three shards, of whose 24 pairs one has a damaged picture."""
+    from rhocache_workers.driver import score
+
+    root = tmp_path_factory.mktemp("scored")
+    pairs = [dict(members) for members in pictures]
+    picture = next(iter(pairs[10]))
+    pairs[10][picture] = pairs[10][picture][:500]
+    for shard in range(3):
+        write_tar(root / "dataset" / f"{shard:05}.tar", pairs[8 * shard : 8 * shard + 8])
+    spec = JobSpec(
+        dataset=str(root / "dataset"),
+        output=str(root / "cache"),
+        reference=ReferenceSpec(model=f"local-dir:{reference_folder}"),
+        batch_size=4,
+        metadata={},
+    )
+    score(spec)
+    return spec
+
+
+@pytest.fixture
+def copied(tmp_path: Path, scored: JobSpec) -> JobSpec:
+    """A copy of that job's dataset and cache, to be damaged."""
+    shutil.copytree(Path(scored.dataset).parent, tmp_path / "copied")
+    return scored.model_copy(
+        update={
+            "dataset": str(tmp_path / "copied" / "dataset"),
+            "output": str(tmp_path / "copied" / "cache"),
+        }
     )

@@ -2,6 +2,7 @@
 
 import math
 import os
+import socket
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Self
@@ -28,6 +29,7 @@ from rhocache_workers.encoder import Description, Encoder
 from rhocache_workers.settled import SettledShard
 
 _DEATHS = (RayActorError, NodeDiedError, ObjectLostError, OutOfMemoryError)
+_ANSWER_SECONDS = 10.0
 ATTEMPTS = 3  # at a shard, or at loading the reference, before a dying encoder counts as its fault
 
 
@@ -148,10 +150,18 @@ def _start_ray(address: str | None) -> None:
         if address is None:
             ray.init(address="local", include_dashboard=False, **quiet)
         else:
+            _check_answers(address)
             ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         where = f"join Ray at {address}" if address else "start Ray"
         raise JobError(f"cannot {where}: {_one_line(error)}") from error
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself tries for minutes to reach an address where nothing listens."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal() and "://" not in address:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
 
 
 def _shares(workers: int | None) -> tuple[int, dict[str, Any], int]:
