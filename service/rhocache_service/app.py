@@ -159,6 +159,6 @@ def _add_routes(app: FastAPI) -> None:
             try:
                 ping()
             except Exception as error:
-                log.warning("not ready, %s: %s", name, error)
+                log.info("not ready, %s: %s", name, error)
                 raise ProblemError("unavailable", f"{name} can't be reached") from error
         return {"status": "ok"}

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -22,13 +23,19 @@ _LONGEST_TEMP_DIR = 40  # Ray puts socket paths of up to 107 bytes in all below 
 class EmbeddedRay:
     """``ray start --head`` in a session of its own, found again by ``ray.json`` in the data dir.
 
-    It binds loopback only. ``ray stop`` would end every Ray of the machine, so it is ended by the
-    process that was recorded.
+    It binds loopback only, and asks for a token that lies in the data dir. ``ray stop`` would end
+    every Ray of the machine, so it is ended by the process that was recorded.
     """
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir.absolute()
         self._record = self._data_dir / "ray.json"
+        token = self._data_dir / "ray-token"
+        if not token.exists():
+            token.touch(mode=0o600)
+            token.write_text(secrets.token_hex(32))
+        self.headers = {"Authorization": f"Bearer {token.read_text()}"}
+        self._environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
 
     def ensure_running(self) -> str:
         """Give the HTTP address of the Ray that runs, or start one.
@@ -36,7 +43,7 @@ class EmbeddedRay:
         Raises JobError when it does not start.
         """
         known = self._read()
-        if known and _alive(known["pid"]) and _answers(known["address"]):
+        if known and _alive(known["pid"]) and self._answers(known["address"]):
             return known["address"]
         return self._start()
 
@@ -79,16 +86,23 @@ class EmbeddedRay:
                 stderr=log,
                 start_new_session=True,
                 cwd=self._data_dir,
+                env=os.environ | self._environment,
             )
         self._record.write_text(json.dumps({"pid": process.pid, "address": address}))
         for _ in range(START_SECONDS * 5):
             if process.poll() is not None:
                 break
-            if _answers(address):
+            if self._answers(address):
                 return address
             time.sleep(0.2)
         self.stop()
         raise JobError(f"Ray did not start within {START_SECONDS} s; see {self._data_dir}/ray.log")
+
+    def _answers(self, address: str) -> bool:
+        try:
+            return httpx.get(f"{address}/api/jobs/", headers=self.headers, timeout=5).is_success
+        except httpx.TransportError:
+            return False
 
     def _temp_dir(self) -> str:
         inside = str(self._data_dir / "ray")
@@ -107,13 +121,6 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def _answers(address: str) -> bool:
-    try:
-        return httpx.get(f"{address}/api/jobs/", timeout=5).is_success
-    except httpx.TransportError:
-        return False
 
 
 def _free_ports(count: int) -> list[int]:

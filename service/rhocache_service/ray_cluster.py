@@ -1,5 +1,9 @@
 """The Ray that jobs run in: the service's own, or a cluster that it was given."""
 
+import sys
+import threading
+
+from rhocache_schemas.errors import JobError
 from rhocache_service.drivers import Drivers
 from rhocache_service.embedded_ray import EmbeddedRay
 from rhocache_service.settings import Settings
@@ -12,20 +16,27 @@ class RayCluster:
         self._roots = settings.roots
         self._address: str | None = None
         self._drivers: Drivers | None = None
+        self._lock = threading.Lock()
 
     def drivers(self) -> Drivers:
         """The cluster's drivers; a Ray of our own that has died is started anew.
 
         Raises JobError when Ray can't be reached or started.
         """
-        address = self._embedded.ensure_running() if self._embedded else self._given
-        if address != self._address or self._drivers is None:
-            self._drivers = Drivers(str(address), self._roots, embedded=self._embedded is not None)
-            self._address = address
-        return self._drivers
+        with self._lock:  # two threads must not start two Rays
+            address = self._embedded.ensure_running() if self._embedded else self._given
+            if address != self._address or self._drivers is None:
+                python = sys.executable if self._embedded else "python"  # on another machine
+                headers = self._embedded.headers if self._embedded else {}
+                self._drivers = Drivers(str(address), headers, python, self._roots)
+                self._address = address
+            return self._drivers
 
     def ping(self) -> None:
-        self.drivers().ping()
+        """Raise JobError where Ray is not up, without starting it."""
+        if self._drivers is None:
+            raise JobError("Ray is still starting")
+        self._drivers.ping()
 
     def stop(self) -> None:
         if self._embedded:

@@ -1,6 +1,7 @@
 """Moving jobs on: from what the registry, Ray and the cache say to the state that follows."""
 
 import logging
+import time
 from collections.abc import Callable
 
 from rhocache_schemas import layout, storage
@@ -16,6 +17,7 @@ from rhocache_service.registry import JobRow, Registry
 log = logging.getLogger(__name__)
 
 STARTS = 3  # drivers that a job may lose before it fails
+PATIENCE_SECONDS = 60.0  # in which a driver that Ray does not know is the same start, made again
 
 
 class Reconciler:
@@ -34,7 +36,8 @@ class Reconciler:
         self._max_running_jobs = max_running_jobs
 
     def step(self) -> None:
-        """Look at every unfinished job once."""
+        """Look at every unfinished job once, with Ray up and ready for the next."""
+        self._drivers()
         for row in self._registry.active():
             try:
                 self._steps[row.state](self, row)
@@ -67,7 +70,7 @@ class Reconciler:
         if any(other.spec["output"] == row.spec["output"] for other in running):
             return  # one driver a cache
         # The registry first: a start that Ray never saw is made again, two would race.
-        row = self._registry.advance(row, JobState.IN_PROGRESS, starts=1)
+        row = self._registry.advance(row, JobState.IN_PROGRESS, starts=1, started_at=time.time())
         self._drivers().start(row, 1)
 
     def _follow(self, row: JobRow) -> None:
@@ -82,9 +85,11 @@ class Reconciler:
         elif state is DriverState.RUNNING:
             if row.state is JobState.IN_PROGRESS and progress and progress.phase == "finalizing":
                 self._registry.advance(row, JobState.FINALIZING)
+        elif state is DriverState.UNKNOWN and time.time() - row.started_at < PATIENCE_SECONDS:
+            self._drivers().start(row, row.starts)  # it never arrived: Ray was still starting
         elif row.starts < STARTS:
             log.warning("%s: its driver is lost (%s); starting another", row.id, state)
-            self._registry.note(row, starts=row.starts + 1)
+            self._registry.note(row, starts=row.starts + 1, started_at=time.time())
             self._drivers().start(row, row.starts + 1)
         else:
             line = self._drivers().last_line(row.id, row.starts)

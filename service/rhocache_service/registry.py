@@ -29,6 +29,7 @@ class JobRow(Base):
     status: Mapped[str] = mapped_column(String(16), index=True)
     spec: Mapped[dict[str, Any]] = mapped_column(JSON)
     starts: Mapped[int] = mapped_column(default=0)  # drivers that were started for it
+    started_at: Mapped[float] = mapped_column(default=0.0)  # Unix seconds, of the last of them
     shards: Mapped[int | None]  # of the dataset, known once it is validated
     progress: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # a Progress, as last read
     error_code: Mapped[str | None] = mapped_column(String(64))
@@ -76,6 +77,7 @@ class Registry:
             status=JobState.VALIDATING,
             spec=spec.model_dump(mode="json"),
             starts=0,
+            started_at=0.0,
             times={"created": now, JobState.VALIDATING: now},
         )
         with self._session.begin() as session:
