@@ -2,7 +2,7 @@
 
     python experiments/demo_sweep/sweep.py WORK < trials.txt
 
-A trial is a line: a config's name in examples/configs/ and changes to it; changes after
+A trial is a line: the name of a config in this folder and changes to it; those after
 ``reference:`` go to the reference that steers it. Trials run two at a time, on one thread each.
 Results are appended to results.csv; a trial that is there is not run again. Training is on shards
 00000-00001, validation on 00002; 00003, the demo's test shard, is never read.
@@ -18,7 +18,6 @@ from tempfile import TemporaryDirectory
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-CONFIGS = ROOT / "examples" / "configs"
 DATASET = str(ROOT / "examples" / "openclipart")
 RESULTS = HERE / "results.csv"
 TRAINING, VALIDATION = "0000[01].tar", "00002.tar"
@@ -37,7 +36,7 @@ def run_trial(trial: str, cache: str) -> dict[str, object]:
         changes.append(f"data.shards={TRAINING}")
         if name == "drrho":
             changes.append(f"cache={cache}")
-        result = train(load_config(CONFIGS / f"{name}.yaml", changes))
+        result = train(load_config(HERE / f"{name}.yaml", changes))
         scores = evaluate(
             result.model, DATASET, shards=VALIDATION, class_field="category", templates="simple"
         )
@@ -62,7 +61,7 @@ def prepare(work: Path, changes: list[str]) -> str:
     work = work / "_".join(["reference", *changes])
     if not (work / "cache" / "manifest.json").exists():
         changes = [*changes, f"output={work / 'run'}", f"data.dataset={DATASET}"]
-        result = train(load_config(CONFIGS / "reference.yaml", changes), resume="auto")
+        result = train(load_config(HERE / "reference.yaml", changes), resume="auto")
         score(DATASET, TRAINING, result.model, str(work / "cache"))
     return str(work / "cache")
 
