@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -57,7 +58,7 @@ def test_normalisation_is_that_of_open_clips_transform(model_cfg: dict):
     model = build_model(model_cfg, preprocess={"resize_mode": "squash"})
     image = open_image(make_pairs(0)[0].image).convert("RGB").resize((32, 32))
     transform = image_transform_v2(PreprocessCfg(**model.preprocess_cfg), is_train=False)
-    pixels = torch.tensor(list(image.getdata()), dtype=torch.uint8).reshape(32, 32, 3)
+    pixels = torch.from_numpy(np.array(image))
     ours = normalizer(model.preprocess_cfg, torch.device("cpu"))(pixels.permute(2, 0, 1)[None])
     torch.testing.assert_close(ours[0], transform(image), rtol=0, atol=1e-6)
 
