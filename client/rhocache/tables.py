@@ -72,9 +72,12 @@ def job(seen: Job) -> Table:
 
 
 def jobs(listed: Iterable[Job]) -> Table:
-    table = Table()
-    for column in ("job", "status", "shards", "pairs", "failed", "output"):
-        table.add_column(column, justify="right" if column in ("pairs", "failed") else "left")
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("job", "status", "shards"):
+        table.add_column(column, no_wrap=True)  # a shortened id is of no use
+    for column in ("pairs", "failed"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("output", overflow="fold")
     for seen in listed:
         counts = seen.request_counts
         pairs = str(counts.completed + counts.failed)

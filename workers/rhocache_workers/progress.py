@@ -58,6 +58,8 @@ class ProgressLog:
 
     def enter(self, phase: Phase, fault: Fault | None = None) -> None:
         """Tell of a phase, and of its fault where it is ``failed``."""
+        if phase in ("failed", "cancelled") and not self._total and self._job is None:
+            return  # nothing was begun, so nothing is left behind
         self._told = time.monotonic()
         progress = self._progress(phase, fault)
         if self._listener is not None:
