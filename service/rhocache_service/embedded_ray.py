@@ -11,20 +11,23 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from rhocache_schemas.errors import JobError
+from rhocache_service.locks import try_lock
 
 START_SECONDS = 60
-_LONGEST_TEMP_DIR = 40  # Ray puts socket paths of up to 107 bytes in all below it
+STOP_SECONDS = 20
+_LONGEST_TEMP_DIR = 38  # Ray puts sockets in it, whose paths may have 107 bytes
 
 
 class EmbeddedRay:
     """``ray start --head`` in a session of its own, found again by ``ray.json`` in the data dir.
 
-    It binds loopback only, and asks for a token that lies in the data dir. ``ray stop`` would end
-    every Ray of the machine, so it is ended by the process that was recorded.
+    It listens on loopback only, and asks for a token that lies in the data dir. ``ray stop`` would
+    end every Ray of the machine, so it is ended by the process that was recorded.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -35,40 +38,53 @@ class EmbeddedRay:
             token.touch(mode=0o600)
             token.write_text(secrets.token_hex(32))
         self.headers = {"Authorization": f"Bearer {token.read_text()}"}
-        self._environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+        self._environment = {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(token),
+            # Without this, Ray on Linux listens on the machine's address, whatever it is told.
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        }
+        self._address: str | None = None  # once it has answered
 
     def ensure_running(self) -> str:
         """Give the HTTP address of the Ray that runs, or start one.
 
-        Raises JobError when it does not start.
+        One that is slow to answer is left alone: jobs run in it.
+
+        Raises JobError when it does not start or answer.
         """
-        known = self._read()
-        if known and _alive(known["pid"]) and self._answers(known["address"]):
-            return known["address"]
-        return self._start()
+        lock = self._try_lock()
+        if lock is not None:  # none runs
+            self._address = None
+            try:
+                self._start(lock)
+            finally:
+                os.close(lock)
+        if self._address is None:
+            self._address = self._wait_for_answer()
+        return self._address
 
     def stop(self) -> None:
-        known = self._read()
-        if known and _alive(known["pid"]):
-            os.killpg(known["pid"], signal.SIGTERM)
-            for _ in range(200):
-                if not _alive(known["pid"]):
-                    break
+        if (lock := self._try_lock()) is None:
+            pid = self._read()["pid"]
+            os.killpg(pid, signal.SIGTERM)
+            deadline = time.monotonic() + STOP_SECONDS
+            while (lock := self._try_lock()) is None:
+                if time.monotonic() > deadline:
+                    os.killpg(pid, signal.SIGKILL)
                 time.sleep(0.1)
-            else:
-                os.killpg(known["pid"], signal.SIGKILL)
+        os.close(lock)
         self._record.unlink(missing_ok=True)
 
-    def _read(self) -> dict | None:
-        try:
-            return json.loads(self._record.read_text())
-        except (OSError, ValueError):
-            return None
+    def _try_lock(self) -> int | None:
+        """Ray holds this lock as long as it lives, so a recycled process id deceives nobody."""
+        return try_lock(self._data_dir / "ray.lock")
 
-    def _start(self) -> str:
-        self.stop()  # what is left of one that no longer answers
+    def _read(self) -> dict[str, Any]:
+        return json.loads(self._record.read_text())
+
+    def _start(self, lock: int) -> None:
         ports = _free_ports(7)
-        address = f"http://127.0.0.1:{ports[1]}"
         command = [
             str(Path(sys.executable).with_name("ray")), "start", "--head", "--block",
             "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1",
@@ -87,40 +103,29 @@ class EmbeddedRay:
                 start_new_session=True,
                 cwd=self._data_dir,
                 env=os.environ | self._environment,
+                pass_fds=[lock],
             )
-        self._record.write_text(json.dumps({"pid": process.pid, "address": address}))
-        for _ in range(START_SECONDS * 5):
-            if process.poll() is not None:
-                break
-            if self._answers(address):
-                return address
-            time.sleep(0.2)
-        self.stop()
-        raise JobError(f"Ray did not start within {START_SECONDS} s; see {self._data_dir}/ray.log")
+        record = {"pid": process.pid, "address": f"http://127.0.0.1:{ports[1]}"}
+        self._record.write_text(json.dumps(record))
 
-    def _answers(self, address: str) -> bool:
-        try:
-            return httpx.get(f"{address}/api/jobs/", headers=self.headers, timeout=5).is_success
-        except httpx.TransportError:
-            return False
+    def _wait_for_answer(self) -> str:
+        address = self._read()["address"]
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{address}/api/jobs/", headers=self.headers).is_success:
+                    return address
+            if (lock := self._try_lock()) is not None:
+                os.close(lock)
+                break
+            time.sleep(0.2)
+        raise JobError(f"Ray did not start within {START_SECONDS} s; see {self._data_dir}/ray.log")
 
     def _temp_dir(self) -> str:
         inside = str(self._data_dir / "ray")
         if len(inside) <= _LONGEST_TEMP_DIR:
             return inside
         return tempfile.mkdtemp(prefix="rhocache-ray-")
-
-
-def _alive(pid: int) -> bool:
-    """Whether a process runs; one of our own that has ended is reaped on the way."""
-    with contextlib.suppress(ChildProcessError):
-        if os.waitpid(pid, os.WNOHANG)[0] == pid:
-            return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def _free_ports(count: int) -> list[int]:
