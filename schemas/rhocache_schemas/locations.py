@@ -25,20 +25,26 @@ def absolute(spec: JobSpec) -> JobSpec:
     """
     reference = spec.reference
     if reference.local_dir is not None:
-        model = LOCAL_DIR + _absolute(reference.local_dir)
+        model = LOCAL_DIR + absolute_location(reference.local_dir)
         reference = reference.model_copy(update={"model": model})
     elif reference.pretrained and Path(reference.pretrained).is_file():
-        reference = reference.model_copy(update={"pretrained": _absolute(reference.pretrained)})
+        reference = reference.model_copy(
+            update={"pretrained": absolute_location(reference.pretrained)}
+        )
     return spec.model_copy(
         update={
-            "dataset": _absolute(spec.dataset),
-            "output": _absolute(spec.output),
+            "dataset": absolute_location(spec.dataset),
+            "output": absolute_location(spec.output),
             "reference": reference,
         }
     )
 
 
-def _absolute(location: str) -> str:
+def absolute_location(location: str) -> str:
+    """Spell out a relative path; leave a URI as it is.
+
+    Raises InvalidInput for a scheme that is not one of storage.SCHEMES.
+    """
     if storage.scheme(location) != "file" or "://" in location:
         return location
     return str(Path(location).absolute())

@@ -15,13 +15,16 @@ def check_allowed(uri: str, roots: Sequence[str]) -> None:
 
     Raises UriNotAllowed, and InvalidInput for a scheme that is not one of storage.SCHEMES.
     """
-    place = _place(uri)
-    if not any(_is_under(place, _place(root)) for root in roots):
+    place = true_place(uri)
+    if not any(_is_under(place, true_place(root)) for root in roots):
         raise UriNotAllowed(f"{uri!r} is not under an allowed root ({', '.join(roots)})")
 
 
-def _place(uri: str) -> tuple[str, tuple[str, ...]]:
-    """The kind of file system and the parts of the true path on it."""
+def true_place(uri: str) -> tuple[str, tuple[str, ...]]:
+    """The kind of file system and the parts of the true path on it: equal for equal places.
+
+    Raises UriNotAllowed for a path that has more than one reading, and InvalidInput for a scheme.
+    """
     if "\0" in uri:
         raise UriNotAllowed(f"{uri!r} has a NUL byte in it")
     scheme = storage.scheme(uri)

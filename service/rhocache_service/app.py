@@ -12,8 +12,9 @@ from starlette.concurrency import run_in_threadpool
 from rhocache_schemas import layout, storage
 from rhocache_schemas.api import Job, JobList, PairErrorList
 from rhocache_schemas.documents import check_version
+from rhocache_schemas.errors import RhocacheError
 from rhocache_schemas.job import JobSpec, JobState
-from rhocache_schemas.locations import named_locations
+from rhocache_schemas.locations import absolute, named_locations
 from rhocache_schemas.records import Manifest
 from rhocache_schemas.roots import check_allowed
 from rhocache_service import problems, requests
@@ -28,6 +29,7 @@ from rhocache_service.settings import Settings
 log = logging.getLogger(__name__)
 
 STEP_SECONDS = 0.5
+TROUBLE_SECONDS = 5.0  # to wait after a step that failed as a whole
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -68,11 +70,15 @@ def create_app(settings: Settings) -> FastAPI:
 
 async def _keep_stepping(reconciler: Reconciler) -> None:
     while True:
+        pause = TROUBLE_SECONDS
         try:
             await run_in_threadpool(reconciler.step)
+            pause = STEP_SECONDS
+        except RhocacheError as error:
+            log.warning("jobs wait: %s", error)
         except Exception:
             log.exception("the reconciler failed; it goes on")  # else every job would stand still
-        await asyncio.sleep(STEP_SECONDS)
+        await asyncio.sleep(pause)
 
 
 def _registry(request: Request) -> Registry:
@@ -95,6 +101,7 @@ def _add_routes(app: FastAPI) -> None:
     def submit(spec: JobSpec, request: Request, registry: InRegistry, response: Response) -> Job:
         """Take a job: score a dataset with a reference into a cache."""
         check_version(spec.format_version, "the job spec")
+        spec = absolute(spec)
         for location in named_locations(spec):
             check_allowed(location, request.app.state.settings.roots)
         job = job_resource(registry.add(spec))

@@ -10,7 +10,7 @@ from rhocache_schemas.errors import JobStateConflict, RhocacheError
 from rhocache_schemas.job import JobState
 from rhocache_schemas.locations import named_locations
 from rhocache_schemas.records import Fault, Progress
-from rhocache_schemas.roots import check_allowed
+from rhocache_schemas.roots import check_allowed, true_place
 from rhocache_service.drivers import Drivers, DriverState
 from rhocache_service.registry import JobRow, Registry
 
@@ -67,7 +67,8 @@ class Reconciler:
         ]
         if len(running) >= self._max_running_jobs:
             return
-        if any(other.spec["output"] == row.spec["output"] for other in running):
+        cache = true_place(row.spec["output"])
+        if any(true_place(other.spec["output"]) == cache for other in running):
             return  # one driver a cache
         # The registry first: a start that Ray never saw is made again, two would race.
         row = self._registry.advance(row, JobState.IN_PROGRESS, starts=1, started_at=time.time())

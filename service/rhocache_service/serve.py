@@ -1,12 +1,17 @@
 """Running the service."""
 
 import logging
+import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import uvicorn
 
 from rhocache_schemas.errors import StorageError
 from rhocache_service.app import create_app
+from rhocache_service.locks import try_lock
 from rhocache_service.settings import Settings
 
 log = logging.getLogger("rhocache_service")
@@ -21,18 +26,31 @@ def serve(settings: Settings) -> None:
     settings.check()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level="INFO")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot make {settings.data_dir}: {error.strerror}") from error
-    with _bound(settings.host, settings.port) as listener:
+    with _own(settings.data_dir), _bound(settings.host, settings.port) as listener:
         app = create_app(settings)
         log.info("listening on http://%s:%d", settings.host, settings.port)
+        log.info("data in %s", settings.data_dir.absolute())
         log.info("registry %s", app.state.registry.engine.url)
         log.info("Ray %s", settings.ray_address or "of its own, on loopback")
         log.info("jobs may name places under %s", ", ".join(settings.roots))
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=10)
         uvicorn.Server(config).run(sockets=[listener])
+
+
+@contextmanager
+def _own(data_dir: Path) -> Iterator[None]:
+    """Make the data dir, and keep another service out of it."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        lock = try_lock(data_dir / "service.lock")
+    except OSError as error:
+        raise StorageError(f"cannot write in {data_dir}: {error.strerror}") from error
+    if lock is None:
+        raise StorageError(f"another rhocache serve uses {data_dir}; give another --data-dir")
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -3,14 +3,20 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from rhocache_schemas.errors import InvalidInput
+from rhocache_schemas.locations import absolute_location
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
-Names = Annotated[list[str], NoDecode]
+
+def _split(value: object) -> object:
+    return value.split(",") if isinstance(value, str) else value
+
+
+Names = Annotated[list[str], NoDecode, BeforeValidator(_split)]  # in the environment: a,b
 
 
 class Settings(BaseSettings):
@@ -39,7 +45,9 @@ class Settings(BaseSettings):
 
     @property
     def roots(self) -> list[str]:
-        return self.allow_root or [str(self.data_dir.absolute()), str(Path.cwd())]
+        """Spelled out: drivers check them again, in working folders of their own."""
+        given = self.allow_root or [str(self.data_dir), "."]
+        return [absolute_location(root) for root in given]
 
     @property
     def registry_url(self) -> str:
