@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
 from rhocache_schemas.api import FieldError, Problem
@@ -15,6 +16,7 @@ from rhocache_schemas.errors import InvalidInput, JobStateConflict, RhocacheErro
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+REQUEST_ID = "X-Request-Id"
 
 TITLES = {
     "malformed-request": (400, "The request can't be read"),
@@ -57,9 +59,8 @@ def problem_response(
         request_id=request.state.request_id,
         errors=error.errors,
     )
-    return JSONResponse(
-        problem.model_dump(), error.status, media_type=MEDIA_TYPE, headers=headers or {}
-    )
+    headers = {**(headers or {}), REQUEST_ID: problem.request_id}
+    return JSONResponse(problem.model_dump(), error.status, headers, MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
@@ -77,6 +78,11 @@ def install(app: FastAPI) -> None:
         detail = f"{request.method} {request.url.path}: {error.detail}"
         problem = ProblemError(slug, detail, status=error.status_code)
         return problem_response(request, problem, dict(error.headers or {}))
+
+    @app.exception_handler(OperationalError)
+    def no_registry(request: Request, error: OperationalError) -> JSONResponse:
+        log.warning("request %s: %s", request.state.request_id, error)
+        return problem_response(request, ProblemError("unavailable", "the registry can't be used"))
 
     @app.exception_handler(Exception)
     def unforeseen(request: Request, error: Exception) -> JSONResponse:

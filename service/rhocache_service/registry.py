@@ -1,5 +1,6 @@
 """The registry of jobs, in SQLite or PostgreSQL. The truth of their work is in the caches."""
 
+import re
 import secrets
 import time
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 from rhocache_schemas.errors import JobStateConflict, StorageError
 from rhocache_schemas.job import JobSpec, JobState, transition
 from rhocache_schemas.records import Fault
+
+_ID = re.compile("job_[0-9a-f]{24}")
 
 
 class Base(DeclarativeBase):
@@ -85,6 +88,8 @@ class Registry:
         return row
 
     def get(self, job: str) -> JobRow | None:
+        if not _ID.fullmatch(job):
+            return None  # PostgreSQL refuses to look for some strings at all
         with self._session() as session:
             return session.scalar(select(JobRow).where(JobRow.id == job))
 

@@ -5,10 +5,8 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI, Request, Response
 
-from rhocache_service.problems import ProblemError, problem_response
+from rhocache_service.problems import REQUEST_ID, ProblemError, problem_response
 from rhocache_service.settings import LOOPBACK
-
-REQUEST_ID = "X-Request-Id"
 
 Next = Callable[[Request], Awaitable[Response]]
 
