@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from typing import Any, Self, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -23,13 +23,18 @@ DEFAULT_URL = "http://127.0.0.1:8321"
 class Client:
     """Talks to one service. A context manager; close it otherwise.
 
+    Raises InvalidInput for what is no URL.
+
     Every method raises ServiceError: for a problem that the service answers with (its RFC 9457
     body is the error's ``problem``), and when the service can't be reached.
     """
 
     def __init__(self, url: str = DEFAULT_URL, *, timeout: float = 30.0) -> None:
         self.url = url.rstrip("/")
-        self._http = httpx.Client(base_url=self.url, timeout=timeout)
+        try:
+            self._http = httpx.Client(base_url=self.url, timeout=timeout)
+        except httpx.InvalidURL as error:
+            raise InvalidInput(f"{url!r} is not a URL: {error}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -57,7 +62,7 @@ class Client:
         return self._call(Job, "POST", "/v1/jobs", json=spec.model_dump(mode="json"))
 
     def get(self, job: str) -> Job:
-        return self._call(Job, "GET", f"/v1/jobs/{job}")
+        return self._call(Job, "GET", _path(job))
 
     def list(
         self, *, limit: int = 20, after: str | None = None, status: str | None = None
@@ -68,15 +73,15 @@ class Client:
         return self._call(JobList, "GET", "/v1/jobs", params=chosen)
 
     def cancel(self, job: str) -> Job:
-        return self._call(Job, "POST", f"/v1/jobs/{job}/cancel")
+        return self._call(Job, "POST", _path(job, "cancel"))
 
     def errors(self, job: str, *, limit: int = 100) -> PairErrorList:
         """List the pairs and shards that failed."""
-        return self._call(PairErrorList, "GET", f"/v1/jobs/{job}/errors", params={"limit": limit})
+        return self._call(PairErrorList, "GET", _path(job, "errors"), params={"limit": limit})
 
     def manifest(self, job: str) -> Manifest:
         """Give the manifest of a completed job's cache."""
-        return self._call(Manifest, "GET", f"/v1/jobs/{job}/manifest")
+        return self._call(Manifest, "GET", _path(job, "manifest"))
 
     def watch(self, job: str, *, seconds: float = 0.5) -> Iterator[Job]:
         """Give the job again and again, ``seconds`` apart, until it has come to an end."""
@@ -96,12 +101,23 @@ class Client:
             ) from error
         if not response.is_success:
             raise _service_error(response)
-        return kind.model_validate_json(response.content)
+        try:
+            return kind.model_validate_json(response.content)
+        except ValidationError as error:
+            raise _stranger(response) from error
+
+
+def _path(job: str, *names: str) -> str:
+    return "/".join(("/v1/jobs", quote(job, safe=""), *names))
+
+
+def _stranger(response: httpx.Response) -> ServiceError:
+    return ServiceError(f"{response.url} answered {response.status_code}, and not as rhocache does")
 
 
 def _service_error(response: httpx.Response) -> ServiceError:
     try:
         problem = Problem.model_validate_json(response.content)
     except ValidationError:
-        return ServiceError(f"{response.url} answered {response.status_code}, and not as rhocache")
+        return _stranger(response)
     return ServiceError(f"{problem.title}: {problem.detail}", problem)
