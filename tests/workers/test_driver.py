@@ -275,8 +275,8 @@ score(JobSpec.model_validate_json(sys.argv[1]), ray_address=sys.argv[2])
 
 @pytest.fixture
 def larger(tmp_path: Path, spec: JobSpec, pictures: list, write_tar: Callable) -> JobSpec:
-    """Work for some seconds: 20 shards."""
-    for shard in range(20):
+    """Work for some seconds: 10 shards."""
+    for shard in range(10):
         write_tar(tmp_path / "larger" / f"{shard:05}.tar", pictures)
     return spec.model_copy(update={"dataset": str(tmp_path / "larger"), "batch_size": 1})
 
@@ -302,10 +302,10 @@ def test_a_killed_run_goes_on_and_ends_the_same(
     driver.communicate()
     assert not Path(larger.output, "manifest.json").exists()
     before = shard_files(larger)
-    assert 0 < len(before) < 20
+    assert 0 < len(before) < 10
 
     summary = score(larger)
-    assert summary.rows == 20 * 24
+    assert summary.rows == 10 * 24
     assert before.items() <= shard_files(larger).items()
     undisturbed = larger.model_copy(update={"output": str(tmp_path / "undisturbed")})
     score(undisturbed)
@@ -319,7 +319,7 @@ def test_sigterm_cancels_and_keeps_what_is_committed(larger: JobSpec, ray_addres
     assert not Path(larger.output, "manifest.json").exists()
     progress = read_progress(larger)
     assert progress.phase == "cancelled"
-    assert progress.shards_done < 20
+    assert progress.shards_done < 10
     assert len(shard_files(larger)) > 0
 
 

@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+
+from rhocache_schemas.dataset import list_shards
+from rhocache_schemas.errors import StorageError
+from rhocache_schemas.job import JobSpec
+from rhocache_schemas.records import Manifest
+from rhocache_workers.commit import commit
+from rhocache_workers.encoder import Description
+from rhocache_workers.settled import SettledShard, find_settled
+from rhocache_workers.verify import verify
+
+
+@pytest.fixture
+def description(copied: JobSpec) -> Description:
+    manifest = Manifest.read(f"{copied.output}/manifest.json")
+    return Description(
+        fingerprint=manifest.fingerprint,
+        dimension=manifest.dimension,
+        logit_scale=manifest.logit_scale,
+        logit_bias=manifest.logit_bias,
+        batch_size=manifest.batch_size,
+        software=manifest.software,
+    )
+
+
+@pytest.fixture
+def settled(copied: JobSpec, description: Description) -> list[SettledShard]:
+    shards = list_shards(copied.dataset)
+    return list(find_settled(copied.output, shards, description.fingerprint.digest).values())
+
+
+def test_a_commit_of_fewer_shards_is_consistent(
+    copied: JobSpec, description: Description, settled: list[SettledShard]
+) -> None:
+    commit(copied, description, settled[:2], {})
+    report = verify(copied.output)
+    assert (report.findings, report.shards, report.rows) == ([], 2, 16)
+
+
+def test_no_manifest_stands_beside_an_index_that_it_does_not_name(
+    copied: JobSpec, description: Description, settled: list[SettledShard]
+) -> None:
+    path = Path(copied.output, "index.parquet")
+    path.unlink()
+    (path / "in the way").mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"index\.parquet"):
+        commit(copied, description, settled[:2], {})
+    assert not Path(copied.output, "manifest.json").exists()
+
+
+def test_another_fingerprint_settles_nothing(copied: JobSpec) -> None:
+    Path(copied.output, "manifest.json").unlink()
+    assert find_settled(copied.output, list_shards(copied.dataset), "0" * 64) == {}
