@@ -29,8 +29,9 @@ def check_command(line: str) -> None:
     assert used <= known, f"{line!r}: {used - known} not among {sorted(known)}"
 
 
-def commands_of(text: str) -> list[str]:
-    return re.findall(r"^ *(rhocache \w[^\n|#]*)$", text, re.MULTILINE)
+def commands_of(markdown: str) -> list[str]:
+    blocks = re.findall(r"^```\n(.*?)^```$", markdown, re.MULTILINE | re.DOTALL)
+    return re.findall(r"^rhocache .*$", "".join(blocks), re.MULTILINE)
 
 
 @pytest.mark.parametrize("line", commands_of((ROOT / "README.md").read_text()))
