@@ -67,7 +67,7 @@ class EmbeddedRay:
     def stop(self) -> None:
         if (lock := self._try_lock()) is None:
             pid = self._read()["pid"]
-            os.killpg(pid, signal.SIGTERM)
+            os.kill(pid, signal.SIGTERM)  # it ends the others, in seconds where all at once hang
             deadline = time.monotonic() + STOP_SECONDS
             while (lock := self._try_lock()) is None:
                 if time.monotonic() > deadline:

@@ -30,7 +30,8 @@ def check_command(line: str) -> None:
 
 
 def commands_of(markdown: str) -> list[str]:
-    blocks = re.findall(r"^```\n(.*?)^```$", markdown, re.MULTILINE | re.DOTALL)
+    """Lines of fenced blocks: text outside them may begin with ``rhocache`` too."""
+    blocks = markdown.split("```")[1::2]
     return re.findall(r"^rhocache .*$", "".join(blocks), re.MULTILINE)
 
 
