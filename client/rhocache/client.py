@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from typing import Any, Self, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -57,7 +57,7 @@ class Client:
                 spec = JobSpec.model_validate(fields)
             except ValidationError as error:
                 raise InvalidInput(f"job: {describe(error)}") from error
-        if urlsplit(self.url).hostname in ("127.0.0.1", "localhost", "::1"):
+        if self._http.base_url.host in ("127.0.0.1", "localhost", "::1"):
             spec = absolute(spec)
         return self._call(Job, "POST", "/v1/jobs", json=spec.model_dump(mode="json"))
 

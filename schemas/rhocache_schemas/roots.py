@@ -30,7 +30,10 @@ def true_place(uri: str) -> tuple[str, tuple[str, ...]]:
     scheme = storage.scheme(uri)
     if scheme == "file":
         _, path = storage.resolve(uri)
-        return scheme, Path(path).resolve().parts
+        try:
+            return scheme, Path(path).resolve().parts
+        except (OSError, RuntimeError) as error:  # a loop of symlinks is a RuntimeError
+            raise UriNotAllowed(f"{uri!r} can't be followed to its end: {error}") from error
     parts = tuple(uri.removeprefix(f"{scheme}://").rstrip("/").split("/"))
     if not all(parts) or {".", ".."} & set(parts):
         raise UriNotAllowed(f"{uri!r} has an empty part, '.' or '..' in its path")

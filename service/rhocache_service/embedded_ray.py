@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import secrets
 import signal
@@ -17,6 +18,8 @@ import httpx
 
 from rhocache_schemas.errors import JobError
 from rhocache_service.locks import try_lock
+
+log = logging.getLogger(__name__)
 
 START_SECONDS = 60
 STOP_SECONDS = 20
@@ -84,6 +87,7 @@ class EmbeddedRay:
         return json.loads(self._record.read_text())
 
     def _start(self, lock: int) -> None:
+        log.info("starting Ray; its log is %s/ray.log", self._data_dir)
         ports = _free_ports(7)
         command = [
             str(Path(sys.executable).with_name("ray")), "start", "--head", "--block",
@@ -94,12 +98,12 @@ class EmbeddedRay:
             f"--runtime-env-agent-port={ports[4]}", f"--metrics-export-port={ports[5]}",
             f"--ray-client-server-port={ports[6]}",
         ]  # fmt: skip
-        with (self._data_dir / "ray.log").open("w") as log:
+        with (self._data_dir / "ray.log").open("w") as output:
             process = subprocess.Popen(  # noqa: S603 (a fixed command)
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=output,
+                stderr=output,
                 start_new_session=True,
                 cwd=self._data_dir,
                 env=os.environ | self._environment,

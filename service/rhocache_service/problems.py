@@ -86,7 +86,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     def unforeseen(request: Request, error: Exception) -> JSONResponse:
-        log.error("request %s: %r", request.state.request_id, error, exc_info=error)
+        log.error("request %s: %r", request.state.request_id, error)  # the server logs the rest
         detail = "the service's log has the cause under this request_id"
         return problem_response(request, ProblemError("internal", detail))
 

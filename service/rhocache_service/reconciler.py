@@ -45,6 +45,8 @@ class Reconciler:
                 log.info("%s: %s", row.id, error)  # someone else moved it; look again next time
             except RhocacheError as error:
                 log.warning("%s: %s", row.id, error)
+            except Exception:
+                log.exception("%s: unforeseen", row.id)  # the jobs after it must go on
 
     def _validate(self, row: JobRow) -> None:
         spec = row.job_spec()
@@ -87,7 +89,9 @@ class Reconciler:
             if row.state is JobState.IN_PROGRESS and progress and progress.phase == "finalizing":
                 self._registry.advance(row, JobState.FINALIZING)
         elif state is DriverState.UNKNOWN and time.time() - row.started_at < PATIENCE_SECONDS:
-            self._drivers().start(row, row.starts)  # it never arrived: Ray was still starting
+            # It never arrived, as Ray was still starting, or Ray has been started anew since.
+            log.info("%s: Ray does not know its driver; starting it again", row.id)
+            self._drivers().start(row, row.starts)
         elif row.starts < STARTS:
             log.warning("%s: its driver is lost (%s); starting another", row.id, state)
             self._registry.note(row, starts=row.starts + 1, started_at=time.time())

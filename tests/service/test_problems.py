@@ -1,5 +1,6 @@
 """Rubbish over real HTTP: every answer is a problem that names what is wrong."""
 
+import json
 import socket
 import threading
 import time
@@ -10,9 +11,12 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
+from sqlalchemy import text
 
 from rhocache_schemas.api import Problem
 from rhocache_service.app import create_app
+from rhocache_service.registry import Registry
 from rhocache_service.settings import Settings
 
 
@@ -24,9 +28,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def http(root: Path) -> Iterator[httpx.Client]:
-    """The application without its reconciler, so that no Ray is needed."""
+def app(root: Path) -> Iterator[FastAPI]:
     app = create_app(Settings(data_dir=root, allow_root=[str(root)]))
+    yield app
+    app.state.registry.close()
+
+
+@pytest.fixture(scope="module")
+def http(app: FastAPI) -> Iterator[httpx.Client]:
+    """The application without its reconciler, so that no Ray is needed."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="warning"))
@@ -38,7 +48,6 @@ def http(root: Path) -> Iterator[httpx.Client]:
             yield client
         server.should_exit = True
         thread.join()
-    app.state.registry.close()
 
 
 def job(root: Path, **changes: Any) -> dict[str, Any]:
@@ -83,9 +92,36 @@ def test_pages(http: httpx.Client, root: Path) -> None:
     assert rest["first_id"] == ids[0]
 
 
-def test_what_is_not_json(http: httpx.Client) -> None:
-    problem(http.post("/v1/jobs", content=b"{", headers={"content-type": "application/json"}), 400,
-            "malformed-request")  # fmt: skip
+@pytest.mark.parametrize("body", [b"{", b'{"dataset": "\xff"}', b"[" * 100_000, b"nan"])
+def test_what_is_not_json(http: httpx.Client, body: bytes) -> None:
+    response = http.post("/v1/jobs", content=body, headers={"content-type": "application/json"})
+    problem(response, 400, "malformed-request")
+
+
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded"])
+def test_what_a_foreign_page_can_send(http: httpx.Client, root: Path, kind: str | None) -> None:
+    headers = {} if kind is None else {"content-type": kind}
+    response = http.post("/v1/jobs", content=json.dumps(job(root)).encode(), headers=headers)
+    problem(response, 422, "validation-failed")
+
+
+def test_what_nobody_foresaw_is_not_shown(app: FastAPI, http: httpx.Client, root: Path) -> None:
+    registry: Registry = app.state.registry
+    row = registry.get(http.post("/v1/jobs", json=job(root)).json()["id"])
+    assert row is not None
+    registry.note(row, spec={"secret": 1})
+    found = problem(http.get(f"/v1/jobs/{row.id}"), 500, "internal")
+    assert "secret" not in found.detail
+    registry.note(row, spec=row.spec)
+
+
+def test_a_registry_that_does_not_answer(app: FastAPI, http: httpx.Client) -> None:
+    with app.state.registry.engine.begin() as database:
+        database.execute(text("ALTER TABLE jobs RENAME TO away"))
+    problem(http.get("/v1/jobs"), 503, "unavailable")
+    with app.state.registry.engine.begin() as database:
+        database.execute(text("ALTER TABLE away RENAME TO jobs"))
+    assert http.get("/v1/jobs").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -144,6 +180,7 @@ def test_other_schemes(http: httpx.Client, root: Path, dataset: str) -> None:
 def test_unknown_things(http: httpx.Client) -> None:
     problem(http.get("/v1/jobs/job_0"), 404, "not-found")
     problem(http.post("/v1/jobs/job_0/cancel"), 404, "not-found")
+    problem(http.get("/v1/jobs/%00"), 404, "not-found")
     problem(http.get("/v1/nothing"), 404, "not-found")
     problem(http.get("/v1/jobs", params={"after": "job_0"}), 404, "not-found")
     problem(http.delete("/v1/jobs"), 405, "malformed-request")

@@ -1,0 +1,162 @@
+"""The command as its users run it: what it prints where, and how it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rhocache_schemas.job import JobState
+from rhocache_service.registry import Registry
+
+COMMAND = str(Path(sys.executable).with_name("rhocache"))
+EXAMPLES = Path(__file__).parents[2] / "examples" / "openclipart"
+
+
+def run(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [COMMAND, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"COLUMNS": "200"},
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def error_line(*arguments: str | Path, code: int) -> str:
+    done = run(*arguments, code=code)
+    assert done.stdout == ""
+    assert done.stderr.startswith("rhocache: error: ")
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+@pytest.fixture
+def submit(url: str, root: Path) -> Callable[[], str]:
+    def submit() -> str:
+        done = run("submit", root / "data", "--model", f"local-dir:{root}/model",
+                   "--out", root / "cache", "--url", url, "--json")  # fmt: skip
+        return json.loads(done.stdout)["id"]
+
+    return submit
+
+
+def test_a_command_loads_no_room_that_it_does_not_use() -> None:
+    heavy = {"torch", "open_clip", "ray", "fastapi", "sqlalchemy", "pandas", "matplotlib"}
+    code = f"import rhocache.cli, sys; print({heavy} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "package", "extra"),
+    [
+        (["score", "d", "--model", "local-dir:m", "--out", "o"], "ray", "workers"),
+        (["serve"], "fastapi", "service"),
+        (["train", "c.yaml"], "torch", "trainer"),
+        (["evaluate", "m", "d"], "open_clip", "trainer"),
+    ],
+)
+def test_a_missing_extra_is_named(arguments: list[str], package: str, extra: str) -> None:
+    code = f"import sys; sys.modules[{package!r}] = None; from rhocache.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"rhocache: error: this command needs the {extra} extra ({package} is not installed): "
+        f"pip install 'rhocache[{extra}]'\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nothing"],
+        ["score"],
+        ["score", "d", "--model", "m"],
+        ["jobs", "show"],
+        ["verify", "c", "--sample", "x"],
+        ["jobs", "list", "--limit", "0"],
+    ],
+)
+def test_bad_usage(arguments: list[str]) -> None:
+    assert "Usage: rhocache" in run(*arguments, code=2).stderr
+
+
+def test_errors_are_one_line(tmp_path: Path) -> None:
+    model = ["--model", f"local-dir:{tmp_path}", "--out", tmp_path / "cache"]
+    assert "no dataset at" in error_line("score", tmp_path / "absent", *model, code=1)
+    assert "unknown.example" in error_line("inspect", "ftp://unknown.example", code=2)
+    line = error_line("score", EXAMPLES, *model, "--precision", "fp8", code=2)
+    assert "precision: Input should be 'fp32', 'bf16' or 'fp16'" in line
+    line = error_line("score", EXAMPLES, "--model", "ViT-B-32", "--out", "c", code=2)
+    assert "needs pretrained" in line
+    line = error_line("score", EXAMPLES, *model, "--batch-size", "many", code=2)
+    assert "batch_size" in line
+    line = error_line("jobs", "list", "--url", "http://127.0.0.1:9", code=1)
+    assert "no service answers at http://127.0.0.1:9" in line
+
+
+def test_jobs_are_listed_shown_and_cancelled(url: str, submit: Callable[[], str]) -> None:
+    first, second = submit(), submit()
+    listed = run("jobs", "list", "--url", url, "--limit=2").stdout
+    assert listed.index(second) < listed.index(first)
+    assert "validating" in run("jobs", "show", first, "--url", url).stdout
+    assert json.loads(run("jobs", "cancel", first, "--url", url, "--json").stdout)["id"] == first
+    found = json.loads(run("jobs", "list", "--url", url, "--status=cancelling", "--json").stdout)
+    assert first in {job["id"] for job in found["data"]}
+    line = error_line("jobs", "cancel", first, "--url", url, code=1)
+    assert f"job {first} is cancelling" in line
+    assert "no job 'job_0'" in error_line("jobs", "show", "job_0", "--url", url, code=1)
+
+
+def test_watching_a_cancelled_job_fails(
+    url: str, registry: Registry, submit: Callable[[], str]
+) -> None:
+    row = registry.get(submit())
+    assert row is not None
+    registry.advance(registry.advance(row, JobState.CANCELLING), JobState.CANCELLED)
+    done = run("jobs", "watch", row.id, "--url", url, "--json", code=1)
+    assert json.loads(done.stdout)["status"] == "cancelled"
+    assert done.stderr.splitlines()[-1] == f"rhocache: error: job {row.id} was cancelled"
+
+
+def test_ctrl_c(url: str, submit: Callable[[], str]) -> None:
+    with subprocess.Popen(
+        [COMMAND, "jobs", "watch", submit(), "--url", url], stderr=subprocess.PIPE, text=True
+    ) as watching:
+        assert watching.stderr is not None
+        assert watching.stderr.readline().startswith("validating: ")
+        watching.send_signal(signal.SIGINT)
+        assert watching.stderr.read() == "rhocache: interrupted; what is done is kept\n"
+    assert watching.returncode == 130
+
+
+def test_a_cache_is_made_looked_at_and_checked(
+    tmp_path: Path, reference_folder: Path, ray_address: str
+) -> None:
+    cache = tmp_path / "cache"
+    done = run("score", EXAMPLES, "--shards=00000.tar", "--model", f"local-dir:{reference_folder}",
+               "--out", cache, "--ray-address", ray_address, "--json")  # fmt: skip
+    summary = json.loads(done.stdout)
+    assert {name: summary[name] for name in ("rows", "ok", "failed", "shards")} == {
+        "rows": 512, "ok": 512, "failed": 0, "shards": 1,
+    }  # fmt: skip
+    assert {"cache", "seconds", "pairs_per_second", "fingerprint"} <= summary.keys()
+    assert "1/1 shards" in done.stderr
+
+    assert json.loads(run("inspect", cache, "--json").stdout)["rows"] == 512
+    assert "512" in run("inspect", cache).stdout
+    assert "nothing wrong was found" in run("verify", cache, "--sample=4").stdout
+    shard = next(cache.glob("shards/*"))
+    shard.write_bytes(b"\0" + shard.read_bytes()[1:])
+    assert json.loads(run("verify", cache, "--sample=0", "--json", code=1).stdout)["ok"] is False

@@ -1,0 +1,130 @@
+import http.server
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rhocache import Client
+from rhocache_schemas.errors import InvalidInput, ServiceError
+from rhocache_schemas.job import JobSpec, JobState
+from rhocache_service.registry import Registry
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    with Client(url) as client:
+        yield client
+
+
+@pytest.fixture
+def fields(root: Path) -> dict[str, Any]:
+    return {
+        "dataset": f"{root}/data",
+        "output": f"{root}/cache",
+        "reference": {"model": f"local-dir:{root}/model"},
+    }
+
+
+def test_a_job_is_submitted_found_and_cancelled(client: Client, fields: dict[str, Any]) -> None:
+    job = client.submit(**fields)
+    assert job.spec == JobSpec.model_validate(fields)
+    assert client.submit(job.spec).spec == job.spec
+    assert client.get(job.id) == job
+    assert client.errors(job.id).data == []
+    assert client.cancel(job.id).status == JobState.CANCELLING
+
+
+def test_pages(client: Client, fields: dict[str, Any]) -> None:
+    ids = [client.submit(**fields).id for _ in range(3)]
+    page = client.list(limit=2)
+    assert [job.id for job in page.data] == [ids[2], ids[1]]
+    assert client.list(limit=1, after=page.last_id, status="validating").data[0].id == ids[0]
+
+
+def test_relative_paths_are_the_callers(
+    client: Client, root: Path, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    job = client.submit(**fields | {"dataset": "data", "reference": {"model": "local-dir:model"}})
+    assert job.spec == JobSpec.model_validate(fields)
+
+
+def test_watching_ends_with_the_job(
+    client: Client, registry: Registry, fields: dict[str, Any]
+) -> None:
+    row = registry.get(client.submit(**fields).id)
+    assert row is not None
+
+    def move() -> None:
+        moved = row
+        for state in (JobState.QUEUED, JobState.CANCELLING, JobState.CANCELLED):
+            time.sleep(0.1)
+            moved = registry.advance(moved, state)
+
+    thread = threading.Thread(target=move)
+    thread.start()
+    seen = [job.status for job in client.watch(row.id, seconds=0.01)]
+    thread.join()
+    assert seen[0] == JobState.VALIDATING
+    assert seen[-1] == JobState.CANCELLED
+    assert seen.count(JobState.CANCELLED) == 1
+
+
+def test_a_problem_is_an_error_that_keeps_it(client: Client, fields: dict[str, Any]) -> None:
+    with pytest.raises(ServiceError, match="'/etc' is not under an allowed root") as caught:
+        client.submit(**fields | {"dataset": "/etc"})
+    assert caught.value.problem is not None
+    assert caught.value.problem.status == 403
+    assert caught.value.problem.type.endswith("/uri-not-allowed")
+
+
+@pytest.mark.parametrize("job", ["job_0", "../../livez", "a b?c#d", "%2e%2e", "é\0"])
+def test_an_id_is_never_a_path(client: Client, job: str) -> None:
+    with pytest.raises(ServiceError) as caught:
+        client.get(job)
+    assert caught.value.problem is not None
+    assert caught.value.problem.status == 404
+
+
+def test_fields_that_make_no_job(client: Client, fields: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match="entrypoint: unknown field"):
+        client.submit(**fields, entrypoint="rm")
+
+
+def test_no_service() -> None:
+    with (
+        Client("http://127.0.0.1:9") as client,
+        pytest.raises(ServiceError, match=r"http://127.0.0.1:9 .* start one with rhocache serve"),
+    ):
+        client.list()
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "http://host:port"])
+def test_what_is_no_url(url: str) -> None:
+    with pytest.raises(InvalidInput, match="is not a URL"):
+        Client(url)
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_something_else_answers(status: int) -> None:
+    class Stranger(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b"<html>")
+
+        def log_message(self, format: str, *arguments: Any) -> None: ...
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Stranger) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        with (
+            Client(f"http://127.0.0.1:{server.server_port}") as client,
+            pytest.raises(ServiceError, match=f"answered {status}, and not as rhocache does"),
+        ):
+            client.list()
+        server.shutdown()
+        thread.join()

@@ -1,0 +1,102 @@
+"""The service as its users run it: a process with a Ray of its own."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "openclipart"
+COMMAND = str(Path(sys.executable).with_name("rhocache"))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Service:
+    def __init__(self, data_dir: Path, *flags: str) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.data_dir = data_dir
+        self.log = data_dir.parent / "service.log"
+        self._command = [COMMAND, "serve", f"--port={port}", f"--data-dir={data_dir}", *flags]
+        self._process: subprocess.Popen[bytes]
+
+    def start(self) -> None:
+        with self.log.open("a") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        wait_until(self._is_ready, self.log)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        self._process.terminate()
+        assert self._process.wait(timeout=60) == -signal.SIGTERM
+
+    def ray_process(self) -> int:
+        return json.loads((self.data_dir / "ray.json").read_text())["pid"]
+
+    def _is_ready(self) -> bool:
+        assert self._process.poll() is None, self.log.read_text()
+        try:
+            return httpx.get(f"{self.url}/readyz").is_success
+        except httpx.TransportError:
+            return False
+
+
+def wait_until(true: Callable[[], bool], log: Path, seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def work() -> Iterator[Path]:
+    """A folder with a short path, as Ray puts sockets in the data dir."""
+    folder = Path(tempfile.mkdtemp(prefix="rho-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def service(work: Path, reference_folder: Path) -> Iterator[Service]:
+    roots = [f"--allow-root={root}" for root in (work, reference_folder.parent)]
+    service = Service(work / "data", *roots, "--max-running-jobs=2")
+    service.start()
+    yield service
+    ray = service.ray_process()
+    service.stop()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(ray, signal.SIGKILL)  # whatever it has left behind
+    assert not (service.data_dir / "ray.json").exists(), "it ends Ray where no job needs it"
+
+
+@pytest.fixture(scope="module")
+def dataset(work: Path) -> Path:
+    """A shard of 512 real pairs, one with a pair that has no picture, and one that is torn."""
+    folder = work / "dataset"
+    folder.mkdir()
+    shutil.copy(EXAMPLES / "00000.tar", folder)
+    caption = folder / "caption"
+    caption.write_text("a picture that is not there")
+    with tarfile.open(folder / "poor.tar", "w") as tar:
+        tar.add(caption, "lonely.txt")
+    (folder / "torn.tar").write_bytes((EXAMPLES / "00001.tar").read_bytes()[:100_000])
+    return folder

@@ -1,0 +1,167 @@
+"""Jobs from their submission to their end, through kills of what runs them."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rhocache import Client
+from rhocache_schemas.api import Job
+from rhocache_schemas.job import JobState
+
+from .conftest import COMMAND, Service, wait_until
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[Client]:
+    with Client(service.url) as client:
+        yield client
+
+
+@pytest.fixture
+def fields(work: Path, dataset: Path, reference_folder: Path) -> dict[str, Any]:
+    """Of a job that runs for some seconds."""
+    return {
+        "dataset": str(dataset),
+        "output": str(work / "cache"),
+        "reference": {"model": f"local-dir:{reference_folder}"},
+        "batch_size": 16,
+    }
+
+
+def wait_for(client: Client, service: Service, job: Job, state: JobState) -> Job:
+    wait_until(lambda: client.get(job.id).status == state, service.log)
+    return client.get(job.id)
+
+
+def contents(cache: Path) -> dict[str, bytes]:
+    """The files that the rows of a cache lie in."""
+    files = [*cache.glob("shards/*"), cache / "index.parquet"]
+    return {str(file.relative_to(cache)): file.read_bytes() for file in files}
+
+
+def test_a_job_from_end_to_end(client: Client, fields: dict[str, Any]) -> None:
+    job = client.submit(**fields, metadata={"for": "a test"})
+    assert job.status == JobState.VALIDATING
+    seen = list(client.watch(job.id, seconds=0.1))
+    states = list(dict.fromkeys(job.status for job in seen))
+    order = list(JobState)
+    assert states == sorted(states, key=order.index)
+    assert JobState.IN_PROGRESS in states
+
+    done = seen[-1]
+    assert done.status == JobState.COMPLETED
+    assert done.metadata == {"for": "a test"}
+    counts, shards = done.request_counts, done.shard_counts
+    assert (counts.total, counts.completed, counts.failed) == (513, 512, 1)
+    assert (shards.total, shards.completed, shards.failed) == (3, 2, 1)
+    assert done.progress.pairs_per_second > 0
+    assert done.completed_at is not None
+    assert done.created_at <= (done.in_progress_at or 0) <= done.completed_at
+
+    manifest = client.manifest(job.id)
+    assert (manifest.rows, manifest.ok, manifest.failed) == (513, 512, 1)
+    errors = {(error.shard, error.key, error.code) for error in client.errors(job.id).data}
+    assert errors == {
+        ("torn.tar", None, "tar_truncated"),
+        ("poor.tar", "lonely", "image_missing"),
+    }
+
+
+def test_the_service_is_killed_and_its_jobs_go_on(
+    client: Client, service: Service, fields: dict[str, Any], work: Path
+) -> None:
+    output = work / "killed"
+    job = client.submit(**fields | {"output": str(output)})
+    wait_for(client, service, job, JobState.IN_PROGRESS)
+    ray = service.ray_process()
+    service.kill()
+    # The job goes on with nobody there to watch it.
+    wait_until(lambda: any(output.glob("shards/*")), service.log)
+    service.start()
+    assert service.ray_process() == ray
+    assert client.get(job.id).created_at == job.created_at
+    wait_for(client, service, job, JobState.COMPLETED)
+    assert contents(output) == contents(work / "cache")
+
+
+def test_ray_is_killed_and_its_jobs_are_started_again(
+    client: Client, service: Service, fields: dict[str, Any], work: Path
+) -> None:
+    output = work / "rayless"
+    job = client.submit(**fields | {"output": str(output)})
+    wait_until(lambda: (output / "plan.json").exists(), service.log)
+    ray = service.ray_process()
+    os.killpg(ray, signal.SIGKILL)
+    wait_for(client, service, job, JobState.COMPLETED)
+    assert service.ray_process() != ray
+    assert contents(output) == contents(work / "cache")
+
+
+def test_jobs_are_cancelled(
+    client: Client, service: Service, fields: dict[str, Any], work: Path
+) -> None:
+    fields["output"] = str(work / "cancelled")
+    running = client.submit(**fields)
+    wait_for(client, service, running, JobState.IN_PROGRESS)
+    (work / "alias").symlink_to(work)
+    waiting = client.submit(**fields | {"output": f"{work}/alias/cancelled/"})
+    wait_for(client, service, waiting, JobState.QUEUED)
+
+    # Stopped with jobs to do, the service leaves Ray to them.
+    ray = service.ray_process()
+    service.stop()
+    assert "go on in Ray" in service.log.read_text()
+    service.start()
+    assert service.ray_process() == ray
+    assert client.get(waiting.id).status == JobState.QUEUED, "one job a cache"
+
+    assert client.cancel(waiting.id).status == JobState.CANCELLING
+    wait_for(client, service, waiting, JobState.CANCELLED)
+    client.cancel(running.id)
+    wait_for(client, service, running, JobState.CANCELLED)
+    assert not (work / "cancelled" / "manifest.json").exists()
+    listed = client.list(status="cancelled", limit=2).data
+    assert [job.id for job in listed] == [waiting.id, running.id]
+
+
+def test_why_a_job_failed(
+    client: Client, service: Service, fields: dict[str, Any], work: Path
+) -> None:
+    absent = client.submit(**fields | {"dataset": f"{work}/absent"})
+    model = {"model": f"local-dir:{work}"}
+    empty = client.submit(**fields | {"output": f"{work}/x", "reference": model})
+    fault = wait_for(client, service, absent, JobState.FAILED).error
+    assert fault is not None
+    assert (fault.code, f"{work}/absent" in fault.detail) == ("dataset", True)
+    fault = wait_for(client, service, empty, JobState.FAILED).error
+    assert fault is not None
+    assert (fault.code, str(work) in fault.detail) == ("reference-unavailable", True)
+
+
+@pytest.mark.parametrize(("budget", "code"), [("0.5", 0), ("0.1", 3)])
+def test_the_command_ends_as_the_job_does(
+    service: Service, work: Path, dataset: Path, reference_folder: Path, budget: str, code: int
+) -> None:
+    done = subprocess.run(
+        [
+            COMMAND, "submit", "dataset", "--model", f"local-dir:{reference_folder}",
+            "--out", "cache", "--error-budget", budget, "--wait", "--json", "--url", service.url,
+        ],
+        cwd=work,
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    job = Job.model_validate_json(done.stdout)
+    assert job.spec.dataset == str(dataset), "relative to the command's folder"
+    assert job.status == (JobState.FAILED if code else JobState.COMPLETED)
+    assert "shards" in done.stderr
+    if code:
+        assert job.error is not None
+        assert done.stderr.splitlines()[-1].startswith(f"rhocache: error: job {job.id} failed: ")

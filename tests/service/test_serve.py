@@ -1,0 +1,62 @@
+"""Starts that fail: one clear line, and nothing left running."""
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .conftest import COMMAND, free_port
+
+
+def refusal(*flags: str | Path, code: int = 1) -> str:
+    """The line with which ``rhocache serve`` refuses to start."""
+    done = subprocess.run(
+        [COMMAND, "serve", *flags], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith("rhocache: error: ")
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = refusal(f"--port={port}", "--data-dir", tmp_path)
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in line
+    assert not (tmp_path / "ray.json").exists()
+
+
+def test_a_data_dir_that_can_not_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    line = refusal("--port=1", "--data-dir", tmp_path / "file" / "data")
+    assert f"cannot write in {tmp_path}/file/data: Not a directory" in line
+
+
+def test_a_data_dir_that_another_service_uses(tmp_path: Path) -> None:
+    from rhocache_service.locks import try_lock
+
+    lock = try_lock(tmp_path / "service.lock")
+    assert lock is not None
+    assert f"another rhocache serve uses {tmp_path}" in refusal("--data-dir", tmp_path)
+    os.close(lock)
+
+
+def test_a_database_that_does_not_answer(tmp_path: Path) -> None:
+    url = "postgresql://u:secret@127.0.0.1:9/d"
+    line = refusal(f"--port={free_port()}", "--data-dir", tmp_path, "--database-url", url)
+    assert "cannot open the registry" in line
+    assert "secret" not in line
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--port=99999"], "port: Input should be less than or equal to 65535"),
+        (["--host=0.0.0.0"], "host 0.0.0.0 is not loopback"),
+    ],
+)
+def test_settings_that_make_no_sense(tmp_path: Path, flags: list[str], message: str) -> None:
+    assert message in refusal(*flags, "--data-dir", tmp_path, code=2)
