@@ -60,7 +60,7 @@ class Service:
             return False
 
 
-def wait_until(true: Callable[[], bool], log: Path, seconds: float = 90) -> None:
+def wait_until(true: Callable[[], bool], log: Path, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, log.read_text()
@@ -79,10 +79,13 @@ def work() -> Iterator[Path]:
 def service(work: Path, reference_folder: Path) -> Iterator[Service]:
     roots = [f"--allow-root={root}" for root in (work, reference_folder.parent)]
     service = Service(work / "data", *roots, "--max-running-jobs=2")
-    service.start()
-    yield service
-    ray = service.ray_process()
-    service.stop()
+    try:
+        service.start()
+        yield service
+        ray = service.ray_process()
+        service.stop()
+    finally:
+        service.kill()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(ray, signal.SIGKILL)  # whatever it has left behind
     assert not (service.data_dir / "ray.json").exists(), "it ends Ray where no job needs it"

@@ -149,7 +149,7 @@ class CachedPairs(_Source):
         if rows.status[row] != OK:
             raise MissingPair(f"{where}: the reference could not score it ({rows.status[row]})")
         if pair.error is not None:
-            raise PairMismatch(f"{where}: was scored, but is now unusable ({pair.error})")
+            raise PairMismatch(f"{where}: has a reference row, but is unusable here ({pair.error})")
         image, caption = _contents(pair)
         if hash_image(image) != rows.image_hash[row]:
             raise PairMismatch(f"{where}: the image is not the one that the reference scored")
