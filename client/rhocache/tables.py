@@ -126,7 +126,7 @@ def _text(value: Any) -> str:
 
 def _quantile(share: str) -> str:
     names = {"0": "least", "0.5": "median", "1": "most"}
-    return names.get(share, f"{100 * float(share):g} %")
+    return names.get(share, f"{100 * float(share):g}%")
 
 
 def _shards(seen: Job) -> str:

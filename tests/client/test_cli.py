@@ -131,9 +131,10 @@ def test_watching_a_cancelled_job_fails(
 
 
 def test_ctrl_c(url: str, submit: Callable[[], str]) -> None:
-    with subprocess.Popen(
-        [COMMAND, "jobs", "watch", submit(), "--url", url], stderr=subprocess.PIPE, text=True
-    ) as watching:
+    # A shell's background jobs ignore SIGINT, and their children, this suite among them, with them.
+    terminal = ["env", "--default-signal=INT"]
+    watch = [COMMAND, "jobs", "watch", submit(), "--url", url]
+    with subprocess.Popen([*terminal, *watch], stderr=subprocess.PIPE, text=True) as watching:
         assert watching.stderr is not None
         assert watching.stderr.readline().startswith("validating: ")
         watching.send_signal(signal.SIGINT)
