@@ -5,8 +5,10 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 
 import hashlib
+import io
+from collections import Counter
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -47,18 +49,57 @@ class ShardRows:
         return np.array([status == OK for status in self.status], dtype=np.bool_)
 
     def content_sha256(self) -> str:
-        """SHA-256 of the rows themselves, whatever Parquet writer wrote them."""
-        ok = self.ok
-        digest = hashlib.sha256()
-        for shape in (self.image.shape, self.text.shape):
-            digest.update(repr(shape).encode())
-        for strings in (self.keys, self.status):
-            digest.update("\0".join(strings).encode())
-        for array in (self.image[ok], self.text[ok], self.similarity[ok]):
-            digest.update(np.ascontiguousarray(array).tobytes())
-        for hashes in (self.image_hash, self.caption_hash):
-            digest.update(b"".join(h if h is not None else b"-" for h in hashes))
+        digest = ContentDigest()
+        digest.update(self)
         return digest.hexdigest()
+
+
+class ContentDigest:
+    """SHA-256 of rows themselves, however a Parquet writer groups and writes them."""
+
+    def __init__(self) -> None:
+        self._shapes = ""
+        self._columns = [hashlib.sha256() for _ in range(7)]
+
+    def update(self, rows: ShardRows) -> None:
+        """Count in the next rows of the shard."""
+        ok = rows.ok
+        self._shapes = repr((rows.image.shape[1:], rows.text.shape[1:]))
+        columns = (
+            *("".join(f"{each}\0" for each in s).encode() for s in (rows.keys, rows.status)),
+            *(
+                np.ascontiguousarray(array[ok]).tobytes()
+                for array in (rows.image, rows.text, rows.similarity)
+            ),
+            *(
+                b"".join(h if h is not None else b"-" for h in hashes)
+                for hashes in (rows.image_hash, rows.caption_hash)
+            ),
+        )
+        for digest, column in zip(self._columns, columns, strict=True):
+            digest.update(column)
+
+    def hexdigest(self) -> str:
+        digests = "".join(column.hexdigest() for column in self._columns)
+        return hashlib.sha256((self._shapes + digests).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a shard file comes to."""
+
+    rows: int
+    failed_by_code: Counter[str]
+    size: int  # bytes
+    content_sha256: str
+    file_sha256: str
+
+    @classmethod
+    def of(cls, data: bytes, rows: ShardRows) -> Self:
+        """Sum up a file that was read whole."""
+        failed = Counter(status for status in rows.status if status != OK)
+        sha256 = hashlib.sha256(data).hexdigest()
+        return cls(len(rows.keys), failed, len(data), rows.content_sha256(), sha256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,30 +127,83 @@ def schema(views: int, captions: int, dimension: int, dtype: np.dtype[Any]) -> p
     )
 
 
-def encode(rows: ShardRows, fingerprint_sha256: str, source_sha256: str) -> bytes:
-    """Give the bytes of a shard file: equal rows and footer, equal bytes.
+class Sink(Protocol):
+    def write(self, data: bytes, /) -> int: ...
 
-    The embeddings are stored in the dtype that they have: float16 or float32.
+
+class ShardFileWriter:
+    """Writes a shard file a row group at a time: equal rows, groups and footer, equal bytes.
+
+    The embeddings are stored in ``dtype``: float16 or float32.
     """
-    bad = ~rows.ok
-    layout = schema(rows.image.shape[1], rows.text.shape[1], rows.image.shape[2], rows.image.dtype)
-    columns = [
-        pa.array(rows.keys, pa.string()),
-        pa.array(np.arange(len(rows.keys), dtype=np.int32)),
-        pa.array(rows.status).dictionary_encode(),
-        _tensor(rows.image, bad, layout.field("image_embeddings").type),
-        _tensor(rows.text, bad, layout.field("text_embeddings").type),
-        pa.array(rows.similarity, mask=bad),
-        pa.array(rows.image_hash, _HASH),
-        pa.array(rows.caption_hash, _HASH),
-    ]
-    table = pa.Table.from_arrays(columns, schema=layout).replace_schema_metadata(
-        {_VERSION: FORMAT_VERSION, _FINGERPRINT: fingerprint_sha256, _SOURCE: source_sha256}
+
+    def __init__(
+        self, sink: Sink, *, views: int, captions: int, dimension: int, dtype: np.dtype[Any]
+    ) -> None:
+        self._sink = _HashingSink(sink)
+        self.dtype = dtype
+        self._schema = schema(views, captions, dimension, dtype)
+        self._content = ContentDigest()
+        self._failed = Counter[str]()
+        self._rows = 0
+        # Unit vectors neither repeat nor compress: pyarrow's defaults make them 5x slower to read.
+        self._writer = pq.ParquetWriter(
+            cast("Any", self._sink),
+            self._schema,
+            use_dictionary=["status"],  # pyright: ignore[reportArgumentType]
+            compression="none",
+        )
+        empty = np.empty((0, views, dimension), dtype), np.empty((0, captions, dimension), dtype)
+        self._content.update(ShardRows([], [], *empty, np.empty(0, np.float32), [], []))
+
+    def write(self, rows: ShardRows) -> None:
+        """Add a row group."""
+        bad = ~rows.ok
+        numbers = np.arange(self._rows, self._rows + len(rows.keys), dtype=np.int32)
+        columns = [
+            pa.array(rows.keys, pa.string()),
+            pa.array(numbers),
+            pa.array(rows.status).dictionary_encode(),
+            _tensor(rows.image, bad, self._schema.field("image_embeddings").type),
+            _tensor(rows.text, bad, self._schema.field("text_embeddings").type),
+            pa.array(rows.similarity, mask=bad),
+            pa.array(rows.image_hash, _HASH),
+            pa.array(rows.caption_hash, _HASH),
+        ]
+        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
+        self._content.update(rows)
+        self._failed.update(status for status in rows.status if status != OK)
+        self._rows += len(rows.keys)
+
+    def close(self, fingerprint_sha256: str, source_sha256: str) -> Totals:
+        """Write the footer. The sink stays open."""
+        self._writer.add_key_value_metadata(
+            {_VERSION: FORMAT_VERSION, _FINGERPRINT: fingerprint_sha256, _SOURCE: source_sha256}  # pyright: ignore[reportArgumentType]
+        )
+        self._writer.close()
+        return Totals(
+            rows=self._rows,
+            failed_by_code=self._failed,
+            size=self._sink.position,
+            content_sha256=self._content.hexdigest(),
+            file_sha256=self._sink.sha256.hexdigest(),
+        )
+
+
+def encode(rows: ShardRows, fingerprint_sha256: str, source_sha256: str) -> bytes:
+    """Give the bytes of a shard file of one row group."""
+    sink = io.BytesIO()
+    _, views, dimension = rows.image.shape
+    writer = ShardFileWriter(
+        sink,
+        views=views,
+        captions=rows.text.shape[1],
+        dimension=dimension,
+        dtype=rows.image.dtype,
     )
-    sink = pa.BufferOutputStream()
-    # Unit vectors neither repeat nor compress: pyarrow's defaults only make them 5x slower to read.
-    pq.write_table(table, sink, use_dictionary=["status"], compression="none")  # pyright: ignore[reportArgumentType]
-    return sink.getvalue().to_pybytes()
+    writer.write(rows)
+    writer.close(fingerprint_sha256, source_sha256)
+    return sink.getvalue()
 
 
 def decode(data: bytes, source: str) -> tuple[ShardRows, Footer]:
@@ -118,8 +212,9 @@ def decode(data: bytes, source: str) -> tuple[ShardRows, Footer]:
     Raises CacheCorrupt, or UnsupportedVersion for a newer major version.
     """
     try:
-        table = pq.read_table(pa.BufferReader(data))
-        footer = _footer(table.schema, table.num_rows, source)
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
+            table = file.read()
+            footer = _footer(file.metadata, source)
         rows = ShardRows(
             keys=cast("list[str]", table["key"].to_pylist()),
             status=cast("list[str]", table["status"].to_pylist()),
@@ -141,17 +236,37 @@ def read_footer(data: Any, source: str) -> Footer:
     """
     try:
         with pq.ParquetFile(data) as file:
-            return _footer(file.schema_arrow, file.metadata.num_rows, source)
+            return _footer(file.metadata, source)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise CacheCorrupt(f"{source} is not a readable shard file: {error}") from error
 
 
-def _footer(table: pa.Schema, rows: int, source: str) -> Footer:
-    metadata = table.metadata or {}
+def _footer(file: pq.FileMetaData, source: str) -> Footer:
+    metadata = file.metadata or {}
     if not {_VERSION, _FINGERPRINT, _SOURCE} <= metadata.keys():
         raise CacheCorrupt(f"{source} is a Parquet file, but not one of rhocache's")
     check_version(metadata[_VERSION].decode(), source)
-    return Footer(metadata[_FINGERPRINT].decode(), metadata[_SOURCE].decode(), rows)
+    return Footer(metadata[_FINGERPRINT].decode(), metadata[_SOURCE].decode(), file.num_rows)
+
+
+class _HashingSink(io.RawIOBase):
+    """Hashes what is written to a file on its way."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._file = sink
+        self.sha256 = hashlib.sha256()
+        self.position = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.position
+
+    def write(self, data: Any, /) -> int:
+        self.sha256.update(data)
+        self.position += len(data)
+        return self._file.write(data)
 
 
 def _tensor(values: npt.NDArray[Any], null: npt.NDArray[np.bool_], tensor: Any) -> Any:

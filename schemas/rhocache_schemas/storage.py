@@ -1,14 +1,20 @@
 """Local paths and object stores behind one URI, through ``pyarrow.fs``."""
 
 import os
+import shutil
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 from pyarrow import fs
 
 from rhocache_schemas.errors import InvalidInput, StorageError
 
 SCHEMES = ("file", "s3", "gs")
+TEMPORARY = ".tmp"  # suffix of a file that is not committed yet
+_COPY_BYTES = 8 << 20
 
 
 def scheme(uri: str) -> str:
@@ -78,15 +84,67 @@ def write_atomic(uri: str, data: bytes) -> None:
 
     Locally: a temporary file beside it, synced, then renamed. In an object store: one PUT.
     """
-    filesystem, path = resolve(uri)
-    try:
-        if isinstance(filesystem, fs.LocalFileSystem):
-            _write_local(Path(path), data)
-        else:
-            with filesystem.open_output_stream(path) as stream:
-                stream.write(data)
-    except OSError as error:
-        raise StorageError(f"cannot write {uri}: {reason(error)}") from error
+    with AtomicFile(uri) as target:
+        target.write(data)
+        target.commit()
+
+
+class AtomicFile:
+    """A file on its way to ``uri``: there whole once it is committed, and until then nowhere.
+
+    Locally: a temporary file beside it, synced, then renamed. For an object store: a temporary
+    file on the local disk, then one upload. A context manager, which leaves nothing behind.
+
+    Its methods raise StorageError.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._filesystem, self._path = resolve(uri)
+
+    def __enter__(self) -> Self:
+        with self._errors():
+            if isinstance(self._filesystem, fs.LocalFileSystem):
+                path = Path(self._path)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                handle, name = tempfile.mkstemp(
+                    prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent
+                )
+                self._temporary = Path(name)
+                self._file = os.fdopen(handle, "w+b")
+            else:
+                self._temporary = None
+                self._file = tempfile.TemporaryFile()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        if self._temporary is not None:
+            self._temporary.unlink(missing_ok=True)
+
+    def write(self, data: bytes, /) -> int:
+        with self._errors():
+            return self._file.write(data)
+
+    def commit(self) -> None:
+        with self._errors():
+            self._file.flush()
+            if self._temporary is None:
+                self._file.seek(0)
+                with self._filesystem.open_output_stream(self._path) as stream:
+                    shutil.copyfileobj(self._file, stream, _COPY_BYTES)
+            else:
+                os.fsync(self._file.fileno())
+                self._temporary.chmod(0o666 & ~_umask())
+                self._temporary.replace(self._path)
+                _sync_folder(Path(self._path).parent)
+
+    @contextmanager
+    def _errors(self) -> Generator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StorageError(f"cannot write {self._uri}: {reason(error)}") from error
 
 
 def delete(uri: str) -> None:
@@ -105,22 +163,11 @@ def reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _write_local(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+def _sync_folder(folder: Path) -> None:
+    """The rename itself must survive a power cut."""
+    directory = os.open(folder, os.O_RDONLY)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)  # the rename itself must survive a power cut
+        os.fsync(directory)
     finally:
         os.close(directory)
 
