@@ -23,12 +23,26 @@ class Plan(Document):
     spec: JobSpec
     fingerprint: Fingerprint
     shards_sha256: str  # over the sorted shard names
+    # Device -> batch size that it was found to suit: a run that goes on keeps to it.
+    batch_sizes: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     created_at: float  # Unix seconds
 
     @classmethod
-    def begin(cls, spec: JobSpec, fingerprint: Fingerprint, shards: Iterable[str]) -> Self:
+    def begin(
+        cls,
+        spec: JobSpec,
+        fingerprint: Fingerprint,
+        shards: Iterable[str],
+        batch_sizes: dict[str, int],
+    ) -> Self:
         digest = hashlib.sha256("\n".join(sorted(shards)).encode()).hexdigest()
-        return cls(spec=spec, fingerprint=fingerprint, shards_sha256=digest, created_at=time.time())
+        return cls(
+            spec=spec,
+            fingerprint=fingerprint,
+            shards_sha256=digest,
+            batch_sizes=batch_sizes,
+            created_at=time.time(),
+        )
 
 
 class ShardFailure(Document):

@@ -20,6 +20,7 @@ def description(copied: JobSpec) -> Description:
         dimension=manifest.dimension,
         logit_scale=manifest.logit_scale,
         logit_bias=manifest.logit_bias,
+        device="cpu",
         batch_size=manifest.batch_size,
         software=manifest.software,
     )

@@ -4,7 +4,6 @@ import hashlib
 import io
 import tarfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +13,18 @@ import torch
 import xxhash
 from PIL import Image
 
+from rhocache_schemas import shard_file
 from rhocache_schemas.dataset import list_shards
 from rhocache_schemas.errors import ShardError, ShardErrorCode
 from rhocache_schemas.reference import ReferenceSpec
-from rhocache_schemas.shard_file import ShardRows
-from rhocache_workers.encode import encode_shard
+from rhocache_schemas.shard_file import ShardFileWriter, ShardRows
+from rhocache_schemas.tar_shard import ShardReader
+from rhocache_workers import encode as encoding
+from rhocache_workers.decode import ThreadDecoder
+from rhocache_workers.encode import Preparation, encode_shard
 from rhocache_workers.reference import Reference, load_reference
+from rhocache_workers.stages import Stages
+from rhocache_workers.towers import Towers
 
 
 @pytest.fixture(scope="module")
@@ -28,21 +33,20 @@ def reference(reference_folder: Path) -> Reference:
 
 
 def encode(reference: Reference, tar: Path, batch_size: int = 4, **options) -> tuple:
+    """The rows of its shard file, and the shard's SHA-256."""
     (shard,) = list_shards(str(tar))
-    with ThreadPoolExecutor(2) as pool:
-        encoding = encode_shard(
-            reference,
-            shard,
-            caption_field=options.pop("caption_field", None),
-            dtype=options.pop("dtype", "float32"),
-            batch_size=batch_size,
-            pool=pool,
-        )
-        while True:
-            try:
-                next(encoding)
-            except StopIteration as end:
-                return end.value
+    reader = ShardReader(shard, options.pop("caption_field", None))
+    stages, decoder = Stages(), ThreadDecoder(reference.preprocess, threads=2)
+    sink = io.BytesIO()
+    writer = ShardFileWriter(
+        sink, views=1, captions=1, dimension=32, dtype=np.dtype(options.pop("dtype", "float32"))
+    )
+    preparation = options.pop("preparation", None) or Preparation(reference)
+    rows = preparation.rows(reader, decoder, stages)
+    seen = list(encode_shard(rows, Towers(reference, batch_size), decoder, writer, stages))
+    assert seen == sorted(seen)
+    writer.close("f", reader.sha256)
+    return shard_file.decode(sink.getvalue(), "here")[0], reader.sha256
 
 
 def plain_loop(folder: Path, tar: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -191,3 +195,43 @@ def test_an_empty_shard_has_no_rows(
     rows, _ = encode(reference, write_tar(tmp_path / "a.tar", []))
     assert rows.keys == []
     assert rows.image.shape == (0, 1, 32)
+
+
+def test_row_groups_hold_a_window_each(
+    reference: Reference, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _ = encode(reference, dataset / "00000.tar")
+    monkeypatch.setattr(encoding, "WINDOW", 3)
+    parts, _ = encode(reference, dataset / "00000.tar")
+    assert parts.keys == whole.keys
+    np.testing.assert_allclose(parts.image, whole.image, atol=1e-6, rtol=0)
+    np.testing.assert_allclose(parts.text, whole.text, atol=1e-6, rtol=0)
+
+
+def test_what_repeats_is_encoded_once(
+    reference: Reference, tmp_path: Path, write_tar: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, texts = [png("RGB"), png("L"), b"no image"], [b"one", b"two"]
+    pairs = [{f"{i}.png": images[i % 3], f"{i}.txt": texts[i % 2]} for i in range(12)]
+    tar = write_tar(tmp_path / "a.tar", pairs)
+    counts = {"images": 0, "texts": 0}
+
+    def counted(name: str, towers: Towers, inputs: object, method: Callable) -> object:
+        counts[name] += len(inputs)
+        return method(towers, inputs)
+
+    for name in counts:
+        method = getattr(Towers, name)
+        monkeypatch.setattr(
+            Towers, name, lambda self, x, name=name, method=method: counted(name, self, x, method)
+        )
+    shared = Preparation(reference)
+    first, _ = encode(reference, tar, preparation=shared)
+    assert counts == {"images": 2, "texts": 2}
+    assert first.status == ["ok", "ok", "image_undecodable"] * 4
+    again, _ = encode(reference, tar, preparation=shared)
+    assert counts == {"images": 2, "texts": 2}
+    np.testing.assert_array_equal(again.image, first.image)
+    np.testing.assert_array_equal(again.text, first.text)
+    assert (first.image[0] == first.image[3]).all()
+    assert (first.image[0] != first.image[1]).any()

@@ -25,7 +25,7 @@ from rhocache_schemas.dataset import Shard
 from rhocache_schemas.errors import JobError, ShardError, ShardErrorCode
 from rhocache_schemas.job import JobSpec
 from rhocache_workers.encode import UnderWay
-from rhocache_workers.encoder import Description, Encoder
+from rhocache_workers.encoder import SHARDS_AT_A_TIME, Description, Encoder
 from rhocache_workers.settled import SettledShard
 
 _DEATHS = (RayActorError, NodeDiedError, ObjectLostError, OutOfMemoryError)
@@ -39,14 +39,19 @@ class Crew:
     Raises JobError when Ray can't be started or joined, or breaks down.
     """
 
-    def __init__(self, spec: JobSpec, ray_address: str | None) -> None:
+    def __init__(self, spec: JobSpec, ray_address: str | None, batch_sizes: dict[str, int]) -> None:
         self._spec = spec
+        self._batch_sizes = batch_sizes  # what ``auto`` means, by device, where that is known
         self._address = ray_address
         self._description: Description | None = None
         self._deaths = 0  # of encoders that were loading
         self._loading: dict[Any, Any] = {}  # ref -> actor
         self._working: dict[Any, tuple[Any, Shard]] = {}  # generator of refs -> actor and shard
-        self._idle: list[Any] = []
+        self._isolating: dict[Any, Any] = {}  # generator of refs -> actor that does it alone
+        self._ready: list[Any] = []  # actors that have loaded
+        self._waiting: deque[Shard] = deque()
+        # Shards whose encoder died: each is tried again by itself, its images decoded apart.
+        self._alone: deque[Shard] = deque()
 
     def __enter__(self) -> Self:
         self._owns_ray = not ray.is_initialized()
@@ -56,11 +61,7 @@ class Crew:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        for actor in [
-            *self._loading.values(),
-            *self._idle,
-            *(a for a, _ in self._working.values()),
-        ]:
+        for actor in (*self._loading.values(), *self._ready):
             ray.kill(actor)
         if self._owns_ray:
             ray.shutdown()
@@ -84,43 +85,68 @@ class Crew:
         Raises StorageError when the cache can't be written, JobError when encoders die whatever
         they do, or hold different references.
         """
-        waiting = deque(shards)
+        self._waiting = deque(shards)
         attempts: Counter[str] = Counter()
-        for _ in range(min(self._size, len(waiting)) - 1):
+        for _ in range(min(self._size, len(self._waiting)) - 1):
             self._hire()
-        while waiting or self._working:
-            while waiting and self._idle:
-                actor, shard = self._idle.pop(), waiting.popleft()
-                outcomes = actor.encode.options(num_returns="streaming").remote(shard)
-                self._working[outcomes] = (actor, shard)
+        while self._waiting or self._alone or self._working:
+            self._hand_out()
             waits: list[Any] = [*self._working, *self._loading]
             ready: Any = ray.wait(waits, fetch_local=False)[0][0]
             if ready in self._loading:
                 self._loaded(ready)
                 continue
-            actor, shard = self._working[ready]
+            actor, _ = self._working[ready]
             try:
                 outcome = _result(next(ready))
             except _DEATHS as error:
-                del self._working[ready]
-                ray.kill(actor)  # it may only have been out of reach
-                self._hire()
-                attempts[shard.name] += 1
-                if attempts[shard.name] < ATTEMPTS:
-                    waiting.append(shard)
-                    yield UnderWay(shard.name, 0)
-                else:
-                    yield _deadly(shard, error)
+                for lost in self._bury(actor):
+                    attempts[lost.name] += 1
+                    if attempts[lost.name] < ATTEMPTS:
+                        self._alone.append(lost)
+                        yield UnderWay(lost.name, 0)
+                    else:
+                        yield _deadly(lost, error)
                 continue
             if not isinstance(outcome, UnderWay):
                 del self._working[ready]
-                self._idle.append(actor)
+                self._isolating.pop(ready, None)
             yield outcome
+
+    def _hand_out(self) -> None:
+        """Keep every encoder busy, with a second shard to read where all have a first."""
+        for most in range(SHARDS_AT_A_TIME):
+            for actor in self._ready:
+                held = sum(holder is actor for holder, _ in self._working.values())
+                if held != most or actor in self._isolating.values():
+                    continue
+                if held == 0 and self._alone:
+                    ref = self._start(actor, self._alone.popleft(), isolate=True)
+                    self._isolating[ref] = actor
+                elif self._waiting and (held == 0 or len(self._waiting) >= self._size):
+                    self._start(actor, self._waiting.popleft(), isolate=False)
+
+    def _start(self, actor: Any, shard: Shard, *, isolate: bool) -> Any:
+        method = actor.encode.options(num_returns="streaming")
+        ref = method.remote(shard, isolate=isolate)
+        self._working[ref] = (actor, shard)
+        return ref
+
+    def _bury(self, actor: Any) -> list[Shard]:
+        """Replace an encoder; give the shards that it had."""
+        lost = [ref for ref, (holder, _) in self._working.items() if holder is actor]
+        ray.kill(actor)  # it may only have been out of reach
+        self._ready.remove(actor)
+        self._hire()
+        for ref in lost:
+            self._isolating.pop(ref, None)
+        return [self._working.pop(ref)[1] for ref in lost]
 
     def _hire(self) -> None:
         encoder: Any = ray.remote(Encoder)
-        actor = encoder.options(**self._options).remote(self._spec, self._threads)
-        self._loading[actor.load.remote()] = actor
+        options = {**self._options, "max_concurrency": SHARDS_AT_A_TIME}
+        actor = encoder.options(**options).remote(self._spec, self._threads)
+        self._loading[actor.load.remote(self._batch_sizes)] = actor
 
     def _loaded(self, ref: Any) -> None:
         actor = self._loading.pop(ref)
@@ -136,12 +162,13 @@ class Crew:
             return
         if self._description is None:
             self._description = description
+            self._batch_sizes = {description.device: description.batch_size}
         elif description.fingerprint.digest != self._description.fingerprint.digest:
             raise JobError(
                 f"two encoders hold different references: the files of {self._spec.reference.model}"
                 " or their software differ between the cluster's nodes"
             )
-        self._idle.append(actor)
+        self._ready.append(actor)
 
 
 def _start_ray(address: str | None) -> None:

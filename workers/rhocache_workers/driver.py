@@ -15,9 +15,11 @@ from rhocache_schemas.roots import check_allowed
 from rhocache_workers.commit import commit
 from rhocache_workers.crew import Crew
 from rhocache_workers.encode import UnderWay
+from rhocache_workers.encoder import Description
 from rhocache_workers.interrupts import sigterm_as_interrupt
 from rhocache_workers.progress import OnProgress, ProgressLog
 from rhocache_workers.settled import SettledShard, find_settled
+from rhocache_workers.stages import Stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class ScoreSummary:
     failed_shards: int
     seconds: float  # of this run
     pairs_per_second: float  # of this run's encoding; 0 when nothing was left to encode
+    limited_by: str  # the stage that was busiest, and the others
     fingerprint: str  # SHA-256 digest
 
 
@@ -78,6 +81,7 @@ def score(
         failed_shards=len(outcome.failures),
         seconds=time.monotonic() - started,
         pairs_per_second=progress.pairs_per_second,
+        limited_by=str(outcome.stages),
         fingerprint=outcome.fingerprint.digest,
     )
 
@@ -89,6 +93,7 @@ class _Outcome:
     fingerprint: Fingerprint
     settled: dict[str, SettledShard]
     failures: dict[str, ShardError] = field(default_factory=dict)
+    stages: Stages = field(default_factory=Stages)  # of this run
 
     @property
     def rows(self) -> int:
@@ -102,10 +107,10 @@ class _Outcome:
 def _run(spec: JobSpec, ray_address: str | None, progress: ProgressLog) -> _Outcome:
     shards = list_shards(spec.dataset, spec.shards)
     progress.plan(shards)
-    with Crew(spec, ray_address) as crew, sigterm_as_interrupt():
+    with Crew(spec, ray_address, _known_batch_sizes(spec.output)) as crew, sigterm_as_interrupt():
         description = crew.describe()
         fingerprint = description.fingerprint
-        _plan(spec, fingerprint, shards)
+        _plan(spec, description, shards)
         outcome = _Outcome(fingerprint, find_settled(spec.output, shards, fingerprint.digest))
         progress.begin(outcome.settled.values())
         _encode(spec.output, crew, shards, outcome, progress)
@@ -115,16 +120,23 @@ def _run(spec: JobSpec, ray_address: str | None, progress: ProgressLog) -> _Outc
     return outcome
 
 
-def _plan(spec: JobSpec, fingerprint: Fingerprint, shards: list[Shard]) -> None:
+def _known_batch_sizes(cache: str) -> dict[str, int]:
+    uri = layout.plan_file(cache)
+    return Plan.read(uri).batch_sizes if storage.exists(uri) else {}
+
+
+def _plan(spec: JobSpec, description: Description, shards: list[Shard]) -> None:
     """Begin the cache, or check that it was begun for the same.
 
     Raises FingerprintMismatch.
     """
     uri = layout.plan_file(spec.output)
     if storage.exists(uri):
-        Plan.read(uri).fingerprint.check_same(fingerprint, spec.output)
+        Plan.read(uri).fingerprint.check_same(description.fingerprint, spec.output)
     else:
-        plan = Plan.begin(spec, fingerprint, [shard.name for shard in shards])
+        names = [shard.name for shard in shards]
+        sizes = {description.device: description.batch_size}
+        plan = Plan.begin(spec, description.fingerprint, names, sizes)
         storage.write_atomic(uri, plan.to_json())
 
 
@@ -138,6 +150,7 @@ def _encode(
             storage.write_atomic(uri, ShardFailure.of(event).to_json())
         elif not isinstance(event, UnderWay):
             outcome.settled[event.index.name] = event
+            outcome.stages.add(event.stages)
             storage.delete(layout.failure_file(cache, event.index.name))
         progress.add(event)
 

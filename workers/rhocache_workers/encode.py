@@ -1,23 +1,27 @@
-"""From one dataset shard to the rows of its shard file."""
+"""From the pairs of one dataset shard to the row groups of its shard file."""
 
-from collections import deque
-from collections.abc import Generator, Iterator
-from concurrent.futures import Executor, Future
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
-from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rhocache_schemas.dataset import Shard
-from rhocache_schemas.errors import RowError, RowErrorCode
-from rhocache_schemas.images import open_image
-from rhocache_schemas.job import Dtype
+from rhocache_schemas.errors import RowErrorCode
 from rhocache_schemas.pairs import Pair, hash_caption, hash_image
-from rhocache_schemas.shard_file import OK, ShardRows
-from rhocache_schemas.tar_shard import ShardReader
+from rhocache_schemas.shard_file import OK, ShardFileWriter, ShardRows
+from rhocache_workers.decode import Decoder
+from rhocache_workers.memo import Embedding, Memo
 from rhocache_workers.reference import Reference
+from rhocache_workers.stages import Stages
+from rhocache_workers.towers import Towers
+
+# Rows that are sorted, written and forgotten together: a row group of the shard file.
+WINDOW = 1024
+MEMORIES = 1 << 15  # embeddings that are remembered, of images and of captions: 64 MB each at d=512
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,114 +32,183 @@ class UnderWay:
     pairs: int  # seen so far
 
 
-def encode_shard(
-    reference: Reference,
-    shard: Shard,
-    *,
-    caption_field: str | None,
-    dtype: Dtype,
-    batch_size: int,
-    pool: Executor,
-) -> Generator[UnderWay, None, tuple[ShardRows, str]]:
-    """Embed every pair of a shard; return its rows and the shard's SHA-256.
+@dataclass(slots=True)
+class Row:
+    """A pair on its way to a row. What it shares with other pairs is in its embeddings."""
 
-    It yields after each batch. The ``pool`` decodes and preprocesses
-    the next batches while the towers embed this one. Equal shards and batch sizes give equal rows,
-    whatever the pool does.
-
-    Raises ShardError.
-    """
-    reader = ShardReader(shard, caption_field)
-    rows: list[_Row] = []
-    usable = _usable(_read(reference, reader, pool, ahead=2 * batch_size), rows)
-    while batch := list(islice(usable, batch_size)):
-        _encode_batch(reference, batch)
-        yield UnderWay(shard.name, len(rows))
-    if reader.sha256 is None:
-        raise RuntimeError("the reader stopped before the end of the shard")
-    dimension = int(reference.architecture["embed_dim"])
-    return _columns(rows, dimension, np.dtype(dtype)), reader.sha256
+    key: str
+    error: RowErrorCode | None
+    image_hash: bytes | None
+    caption_hash: bytes | None
+    image: Embedding | None = None  # both there unless error
+    text: Embedding | None = None
 
 
-class _Row:
-    """A pair on its way; its pixels and caption are dropped as soon as they have served."""
+class Preparation:
+    """Pairs to rows: hashes, and the towers' input for what was not met before."""
 
-    def __init__(self, pair: Pair, pixels: Tensor | RowErrorCode) -> None:
-        self.key = pair.key
-        self.status = str(pixels) if isinstance(pixels, RowErrorCode) else OK
-        self.source = None if isinstance(pixels, RowErrorCode) else (pixels, pair.caption or "")
-        self.image_hash = None if pair.image is None else hash_image(pair.image)
-        self.caption_hash = None if pair.caption is None else hash_caption(pair.caption)
-        self.image: np.ndarray | None = None  # float32 [d], as is the next
-        self.text: np.ndarray | None = None
-        self.similarity = float("nan")
+    def __init__(self, reference: Reference) -> None:
+        self._tokenizer = reference.tokenizer
+        self._images, self._texts = Memo(MEMORIES), Memo(MEMORIES)
+        self._lock = threading.Lock()  # Hugging Face's tokenizers are not safe to share by threads
 
-
-def _read(reference: Reference, reader: ShardReader, pool: Executor, ahead: int) -> Iterator[_Row]:
-    """The shard's pairs in order, with up to ``ahead`` more in the pool's hands."""
-    pending: deque[tuple[Pair, Future[Tensor | RowErrorCode]]] = deque()
-    for pair in reader:
-        pending.append((pair, pool.submit(_pixels, reference, pair)))
-        if len(pending) > ahead:
-            pair, future = pending.popleft()
-            yield _Row(pair, future.result())
-    while pending:
-        pair, future = pending.popleft()
-        yield _Row(pair, future.result())
-
-
-def _usable(rows: Iterator[_Row], seen: list[_Row]) -> Iterator[_Row]:
-    """The rows to embed; all of them are put into ``seen``."""
-    for row in rows:
-        seen.append(row)
-        if row.status == OK:
+    def rows(self, pairs: Iterable[Pair], decoder: Decoder, stages: Stages) -> Iterator[Row]:
+        """Give each pair's row, in order, while the decoder works on its image."""
+        iterator = iter(pairs)
+        while True:
+            with stages.busy("read"):
+                pair = next(iterator, None)
+                if pair is None:
+                    return
+                row = self._row(pair, decoder, stages)
             yield row
 
+    def forget(self) -> None:
+        self._images.clear()
+        self._texts.clear()
 
-def _pixels(reference: Reference, pair: Pair) -> Tensor | RowErrorCode:
-    """What the image tower takes, float32 [3, height, width], or why there is nothing for it."""
-    if pair.error is not None:
-        return pair.error
+    def _row(self, pair: Pair, decoder: Decoder, stages: Stages) -> Row:
+        image, caption = pair.image, pair.caption
+        row = Row(
+            key=pair.key,
+            error=pair.error,
+            image_hash=None if image is None else hash_image(image),
+            caption_hash=None if caption is None else hash_caption(caption),
+        )
+        if pair.error is None and row.image_hash and row.caption_hash:
+            row.image = self._images.get(
+                row.image_hash, lambda: Embedding(decoder.submit(image or b"", stages))
+            )
+            row.text = self._texts.get(row.caption_hash, lambda: self._tokens(caption or ""))
+        return row
+
+    def _tokens(self, caption: str) -> Embedding:
+        tokens: Future[Any] = Future()
+        with self._lock:
+            tokens.set_result(self._tokenizer([caption])[0])
+        return Embedding(tokens)
+
+
+def encode_shard(
+    rows: Iterable[Row], towers: Towers, decoder: Decoder, writer: ShardFileWriter, stages: Stages
+) -> Iterator[int]:
+    """Embed the rows and write them, a row group a window. Yields the pairs seen so far."""
+    shard = _Shard(towers, decoder, stages, writer.dtype)
+    window: list[Row] = []
+    seen = 0
     try:
-        return reference.preprocess(open_image(pair.image or b""))
-    except RowError as error:
-        return error.code
-    except (OSError, ValueError):  # opens, but can't be converted or resized
-        return RowErrorCode.IMAGE_UNDECODABLE
+        for row in rows:
+            window.append(row)
+            seen += 1
+            shard.take(row)
+            if shard.batch_is_full:
+                shard.encode_images()
+                yield seen
+            if len(window) == WINDOW:
+                _write(writer, shard, window, stages)
+                window = []
+                yield seen
+        if window:
+            _write(writer, shard, window, stages)
+    finally:
+        shard.fetch()
 
 
-def _encode_batch(reference: Reference, batch: list[_Row]) -> None:
-    pixels, captions = zip(*(row.source for row in batch if row.source), strict=True)
-    # Captions wait until here because Hugging Face's tokenizers are not safe to share by threads.
-    image, text = reference.encode(torch.stack(pixels), reference.tokenizer(captions))
-    similarity = (image * text).sum(dim=1)
-    finite = (image.isfinite() & text.isfinite()).all(dim=1)
-    for row, *values, good in zip(
-        batch, image.numpy(), text.numpy(), similarity.tolist(), finite.tolist(), strict=True
-    ):
-        row.source = None
-        if good:
-            row.image, row.text, row.similarity = values
+def _write(writer: ShardFileWriter, shard: "_Shard", window: list[Row], stages: Stages) -> None:
+    columns = shard.finish(window)
+    with stages.busy("write"):
+        writer.write(columns)
+
+
+class _Shard:
+    """What of a shard is on its way through the towers."""
+
+    def __init__(
+        self, towers: Towers, decoder: Decoder, stages: Stages, dtype: np.dtype[Any]
+    ) -> None:
+        self._towers = towers
+        self._decoder = decoder
+        self._stages = stages
+        self._dtype = dtype
+        self._waiting: dict[Embedding, Tensor] = {}  # images that have no batch yet
+        self._on_device: list[tuple[list[Embedding], Tensor]] = []  # a GPU may be at them still
+
+    @property
+    def batch_is_full(self) -> bool:
+        return len(self._waiting) >= self._towers.batch_size
+
+    def take(self, row: Row) -> None:
+        image = row.image
+        if image is None or image.source is None or image in self._waiting:
+            return
+        decoded = self._decoder.wait(image.source)
+        if isinstance(decoded, RowErrorCode):
+            image.error, image.source = decoded, None
         else:
-            row.status = str(RowErrorCode.NON_FINITE_EMBEDDING)
+            self._waiting[image] = decoded
+
+    def encode_images(self) -> None:
+        with self._stages.busy("image"):
+            vectors = self._towers.images(list(self._waiting.values()))
+        self._on_device.append((list(self._waiting), vectors))
+        for image in self._waiting:
+            image.source = None
+        self._waiting = {}
+
+    def fetch(self) -> None:
+        with self._stages.busy("image"):
+            for images, vectors in self._on_device:
+                _assign(images, vectors)
+        self._on_device = []
+
+    def finish(self, window: list[Row]) -> ShardRows:
+        """Embed what is left of a window, and give its columns."""
+        if self._waiting:
+            self.encode_images()
+        self.fetch()
+        for row in window:
+            if row.image is not None and row.image.error is not None:
+                row.error = row.image.error
+        usable = [row for row in window if row.error is None]
+        with self._stages.busy("text"):
+            self._encode_texts(usable)
+        return self._columns(window, usable)
+
+    def _encode_texts(self, usable: list[Row]) -> None:
+        texts = list(dict.fromkeys(row.text for row in usable if row.text and row.text.source))
+        if texts:
+            tokens = torch.stack([text.source.result() for text in texts])  # pyright: ignore
+            _assign(texts, self._towers.texts(tokens))
+            for text in texts:
+                text.source = None
+
+    def _columns(self, window: list[Row], usable: list[Row]) -> ShardRows:
+        numbers = {id(row): number for number, row in enumerate(window)}
+        at = [numbers[id(row)] for row in usable]
+        image = np.full((len(window), self._towers.dimension), np.nan, np.float32)
+        text = image.copy()
+        if usable:
+            image[at] = np.stack([row.image.vector for row in usable])  # pyright: ignore
+            text[at] = np.stack([row.text.vector for row in usable])  # pyright: ignore
+        similarity = (image * text).sum(axis=1)
+        for number in at:
+            if not (np.isfinite(image[number]).all() and np.isfinite(text[number]).all()):
+                window[number].error = RowErrorCode.NON_FINITE_EMBEDDING
+        bad = [number for number, row in enumerate(window) if row.error is not None]
+        for column in (image, text, similarity):
+            column[bad] = np.nan
+        return ShardRows(
+            keys=[row.key for row in window],
+            status=[OK if row.error is None else str(row.error) for row in window],
+            image=image[:, None].astype(self._dtype),
+            text=text[:, None].astype(self._dtype),
+            similarity=similarity,
+            image_hash=[row.image_hash for row in window],
+            caption_hash=[row.caption_hash for row in window],
+        )
 
 
-def _columns(rows: list[_Row], dimension: int, dtype: np.dtype) -> ShardRows:
-    return ShardRows(
-        keys=[row.key for row in rows],
-        status=[row.status for row in rows],
-        image=_stack([row.image for row in rows], dimension, dtype),
-        text=_stack([row.text for row in rows], dimension, dtype),
-        similarity=np.array([row.similarity for row in rows], dtype=np.float32),
-        image_hash=[row.image_hash for row in rows],
-        caption_hash=[row.caption_hash for row in rows],
-    )
-
-
-def _stack(vectors: list[np.ndarray | None], dimension: int, dtype: np.dtype) -> np.ndarray:
-    """[n, 1, d], NaN where there is no vector."""
-    stacked = np.full((len(vectors), 1, dimension), np.nan, dtype=dtype)
-    for row, vector in enumerate(vectors):
-        if vector is not None:
-            stacked[row, 0] = vector
-    return stacked
+def _assign(embeddings: list[Embedding], vectors: Tensor) -> None:
+    # Copies: a slice would keep its whole batch in memory for as long as it is remembered.
+    for embedding, vector in zip(embeddings, vectors.cpu().numpy(), strict=True):
+        embedding.vector = vector.copy()

@@ -1,22 +1,32 @@
-"""The Ray actor that holds a reference and embeds one shard at a time."""
+"""The Ray actor that holds a reference and turns dataset shards into shard files."""
 
 import importlib.metadata
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import threading
+import time
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
-from rhocache_schemas import layout, shard_file, storage
+from rhocache_schemas import layout, storage
 from rhocache_schemas.dataset import Shard
 from rhocache_schemas.errors import ShardError, ShardErrorCode
 from rhocache_schemas.fingerprint import Fingerprint
 from rhocache_schemas.job import JobSpec
-from rhocache_workers.encode import UnderWay, encode_shard
+from rhocache_schemas.shard_file import ShardFileWriter, Totals
+from rhocache_schemas.tar_shard import ShardReader
+from rhocache_workers.calibration import calibrate
+from rhocache_workers.decode import Decoder, IsolatedDecoder, ThreadDecoder
+from rhocache_workers.encode import Preparation, UnderWay, encode_shard
+from rhocache_workers.read_ahead import ReadAhead
 from rhocache_workers.reference import load_reference
 from rhocache_workers.settled import SettledShard, settle
+from rhocache_workers.stages import Stages
+from rhocache_workers.towers import Towers
 
-BATCH_SIZE = {"cpu": 32, "cuda": 256}  # what ``auto`` means
+SHARDS_AT_A_TIME = 2  # while one is in the towers, the next is being read
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +37,7 @@ class Description:
     dimension: int
     logit_scale: float
     logit_bias: float | None
+    device: str  # ``cpu`` or ``cuda``
     batch_size: int
     software: dict[str, str]  # package -> version
 
@@ -37,53 +48,101 @@ class Encoder:
     def __init__(self, spec: JobSpec, threads: int) -> None:
         self._spec = spec
         self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._turn = threading.Lock()  # to use the towers, for as long as a shard takes
+        self._last_turn: float | None = None  # when it ended
 
-    def load(self) -> Description:
-        """Load the reference. Apart from the constructor, so that its errors come as themselves."""
+    def load(self, batch_sizes: dict[str, int]) -> Description:
+        """Load the reference. Apart from the constructor, so that its errors come as themselves.
+
+        ``batch_sizes`` are what ``auto`` is known to mean already, by device.
+        """
         torch.set_num_threads(self._threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         spec = self._spec
-        self._reference = load_reference(spec.reference, device)
-        size = spec.batch_size
-        self._batch_size = BATCH_SIZE[device] if size == "auto" else size
-        fingerprint = self._reference.fingerprint(spec.dtype, spec.caption_field)
+        reference = self._reference = load_reference(spec.reference, device)
+        size = batch_sizes.get(device) if spec.batch_size == "auto" else spec.batch_size
+        calibration = calibrate(reference, size)
+        self._stable = calibration.stable
+        self._towers = Towers(reference, calibration.batch_size)
+        self._decoder = ThreadDecoder(reference.preprocess, self._threads)
+        self._shared = Preparation(reference)
+        fingerprint = reference.fingerprint(spec.dtype, spec.caption_field)
         self._fingerprint_sha256 = fingerprint.digest
         return Description(
             fingerprint=fingerprint,
-            dimension=int(self._reference.architecture["embed_dim"]),
-            logit_scale=self._reference.logit_scale,
-            logit_bias=self._reference.logit_bias,
-            batch_size=self._batch_size,
+            dimension=reference.dimension,
+            logit_scale=reference.logit_scale,
+            logit_bias=reference.logit_bias,
+            device=device,
+            batch_size=calibration.batch_size,
             software={
                 name: importlib.metadata.version(name)
                 for name in ("rhocache", "torch", "open_clip_torch", "pillow", "pyarrow", "ray")
             },
         )
 
-    def encode(self, shard: Shard) -> Iterator[UnderWay | SettledShard | ShardError]:
+    def encode(
+        self, shard: Shard, *, isolate: bool = False
+    ) -> Iterator[UnderWay | SettledShard | ShardError]:
         """Embed a shard and write its file, telling after each batch how far it is.
 
         The last value is the outcome: a shard that can't be read is an answer, not a crash.
+        ``isolate`` decodes in a process apart, for a shard whose encoder died.
 
         Raises StorageError when the file can't be written.
         """
-        spec = self._spec
+        stages = Stages(decoders=self._threads)
+        share = self._stable and not isolate
+        preparation = self._shared if share else Preparation(self._reference)
         try:
-            rows, source_sha256 = yield from encode_shard(
-                self._reference,
-                shard,
-                caption_field=spec.caption_field,
-                dtype=spec.dtype,
-                batch_size=self._batch_size,
-                pool=self._pool,
-            )
+            with ExitStack() as stack:
+                decoder: Decoder = (
+                    stack.enter_context(IsolatedDecoder(self._reference.preprocess))
+                    if isolate
+                    else self._decoder
+                )
+                yield from self._encode(shard, preparation, decoder, stages)
         except ShardError as error:
+            preparation.forget()
             yield error
-            return
         except (MemoryError, torch.OutOfMemoryError) as error:
+            preparation.forget()
             yield ShardError(ShardErrorCode.OUT_OF_MEMORY, shard.name, str(error))
-            return
-        data = shard_file.encode(rows, self._fingerprint_sha256, source_sha256)
-        storage.write_atomic(layout.shard_file(spec.output, shard.name), data)
-        yield settle(shard, data, rows, source_sha256)
+
+    def _encode(
+        self, shard: Shard, preparation: Preparation, decoder: Decoder, stages: Stages
+    ) -> Iterator[UnderWay | SettledShard]:
+        spec = self._spec
+        reader = ShardReader(shard, spec.caption_field)
+        ahead = 2 * self._towers.batch_size
+        uri = layout.shard_file(spec.output, shard.name)
+        with (
+            storage.AtomicFile(uri) as file,
+            ReadAhead(preparation.rows(reader, decoder, stages), ahead) as rows,
+        ):
+            writer = ShardFileWriter(
+                file,
+                views=1,
+                captions=1,
+                dimension=self._reference.dimension,
+                dtype=np.dtype(spec.dtype),
+            )
+            with self._towers_turn(stages):
+                for pairs in encode_shard(rows, self._towers, decoder, writer, stages):
+                    yield UnderWay(shard.name, pairs)
+            if reader.sha256 is None:
+                raise RuntimeError("the reader stopped before the end of the shard")
+            with stages.busy("write"):
+                totals: Totals = writer.close(self._fingerprint_sha256, reader.sha256)
+                file.commit()
+        yield settle(shard, totals, reader.sha256, stages)
+
+    @contextmanager
+    def _towers_turn(self, stages: Stages) -> Generator[None]:
+        with self._turn:
+            since = self._last_turn or time.perf_counter()
+            try:
+                yield
+            finally:
+                self._last_turn = time.perf_counter()
+                stages.elapsed = self._last_turn - since

@@ -13,13 +13,14 @@ from typing import Any
 import open_clip
 import torch
 from open_clip.model import get_input_dtype
-from PIL import Image
 from torch import Tensor
 
 from rhocache_schemas.errors import ReferenceUnavailable
 from rhocache_schemas.fingerprint import Fingerprint
 from rhocache_schemas.job import Dtype
 from rhocache_schemas.reference import HF_HUB, ReferenceSpec
+from rhocache_workers.preprocess import Preprocess
+from rhocache_workers.text_tower import TextTower
 
 # What the tokenizer makes of these tells two tokenizers apart, whatever their settings are called.
 _PROBE = ["a photo of a cat", "Ünïcödé, 数字 123 & emoji 🙂!", "UPPER lower  spaces\tand\nlines"]
@@ -29,7 +30,8 @@ _PROBE = ["a photo of a cat", "Ünïcödé, 数字 123 & emoji 🙂!", "UPPER lo
 class Reference:
     spec: ReferenceSpec
     model: Any  # open_clip's CLIP, CustomTextCLIP or CoCa, in evaluation mode
-    preprocess: Callable[[Image.Image], Tensor]  # to float32 [3, height, width]
+    text_tower: TextTower
+    preprocess: Preprocess
     tokenizer: Callable[[Sequence[str]], Tensor]  # to int64 [B, context length]
     architecture: dict[str, Any]
     device: torch.device
@@ -43,16 +45,33 @@ class Reference:
         bias = getattr(self.model, "logit_bias", None)
         return None if bias is None else float(bias)
 
-    @torch.inference_mode()
-    def encode(self, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Embed B images, float32 [B, 3, height, width], and B texts, int64 [B, context length].
+    @property
+    def dimension(self) -> int:
+        return int(self.architecture["embed_dim"])
 
-        Gives two float32 [B, d] of unit vectors, on the CPU.
-        """
-        pixels = pixels.to(self.device, get_input_dtype(self.spec.precision))
-        image = self.model.encode_image(pixels, normalize=False)
-        text = self.model.encode_text(tokens.to(self.device), normalize=False)
-        return _unit(image), _unit(text)
+    @property
+    def context_length(self) -> int:
+        return int(self.model.context_length)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        size = self.model.visual.image_size
+        return (size, size) if isinstance(size, int) else tuple(size)
+
+    @torch.inference_mode()
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """Embed B images, uint8 [B, 3, height, width]: float32 [B, d], unit, on the device."""
+        if self.device.type == "cuda":
+            pixels = pixels.pin_memory()
+        pixels = self.preprocess.normalize(pixels.to(self.device, non_blocking=True))
+        pixels = pixels.to(get_input_dtype(self.spec.precision))
+        return _unit(self.model.encode_image(pixels, normalize=False))
+
+    @torch.inference_mode()
+    def encode_texts(self, tokens: Tensor) -> Tensor:
+        """Embed B texts, int64 [B, context length]: float32 [B, d], unit, on the device."""
+        return _unit(self.text_tower.encode(tokens))
 
     def fingerprint(self, dtype: Dtype, caption_field: str | None) -> Fingerprint:
         return Fingerprint(
@@ -101,7 +120,15 @@ def load_reference(spec: ReferenceSpec, device: str = "cpu") -> Reference:
         raise ReferenceUnavailable(f"cannot load {_name(spec)}: {detail}") from error
     model, preprocess = made
     model.eval().requires_grad_(False)
-    return Reference(spec, model, preprocess, tokenizer, architecture, torch.device(device))
+    return Reference(
+        spec=spec,
+        model=model,
+        text_tower=TextTower(model, tokenizer(_PROBE)),
+        preprocess=Preprocess(preprocess),
+        tokenizer=tokenizer,
+        architecture=architecture,
+        device=torch.device(device),
+    )
 
 
 def _check_folder(folder: Path) -> None:
@@ -153,7 +180,7 @@ def _unit(features: Tensor) -> Tensor:
     Unlike torch's ``normalize`` this makes a zero vector NaN: it has no direction to store.
     """
     features = features.float()
-    return (features / features.norm(dim=-1, keepdim=True)).cpu()
+    return features / features.norm(dim=-1, keepdim=True)
 
 
 def _hash_weights(state: dict[str, Tensor]) -> str:

@@ -4,15 +4,16 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rhocache_schemas import index, layout, shard_file, storage
 from rhocache_schemas.dataset import Shard
 from rhocache_schemas.errors import CacheCorrupt, UnsupportedVersion
 from rhocache_schemas.index import IndexRow
 from rhocache_schemas.records import Manifest
-from rhocache_schemas.shard_file import OK, ShardRows
+from rhocache_schemas.shard_file import OK, Totals
 from rhocache_workers.listing import shard_file_sizes
+from rhocache_workers.stages import Stages
 
 _READERS = 16  # threads; an object store answers each of them only after a while
 
@@ -21,26 +22,29 @@ _READERS = 16  # threads; an object store answers each of them only after a whil
 class SettledShard:
     index: IndexRow
     failed_by_code: Counter[str]
+    stages: Stages = field(default_factory=Stages)  # of this run
 
 
-def settle(shard: Shard, data: bytes, rows: ShardRows, source_sha256: str) -> SettledShard:
-    """Sum up a shard file with the bytes ``data``."""
-    counts = Counter(rows.status)
-    ok = counts.pop(OK, 0)
+def settle(
+    shard: Shard, totals: Totals, source_sha256: str, stages: Stages | None = None
+) -> SettledShard:
+    """Sum up a shard file."""
+    failed = totals.failed_by_code.total()
     return SettledShard(
         IndexRow(
             name=shard.name,
-            rows=len(rows.keys),
-            ok=ok,
-            failed=counts.total(),
-            bytes=len(data),
+            rows=totals.rows,
+            ok=totals.rows - failed,
+            failed=failed,
+            bytes=totals.size,
             source_size=shard.size,
             source_mtime_ns=shard.mtime_ns,
             source_sha256=source_sha256,
-            content_sha256=rows.content_sha256(),
-            file_sha256=hashlib.sha256(data).hexdigest(),
+            content_sha256=totals.content_sha256,
+            file_sha256=totals.file_sha256,
         ),
-        counts,
+        totals.failed_by_code,
+        stages or Stages(),
     )
 
 
@@ -89,7 +93,7 @@ def _read(cache: str, shard: Shard, fingerprint_sha256: str) -> SettledShard | N
         return None  # written again, whatever it is
     if footer.fingerprint_sha256 != fingerprint_sha256:
         return None
-    return settle(shard, data, rows, footer.source_sha256)
+    return settle(shard, Totals.of(data, rows), footer.source_sha256)
 
 
 def _failures(cache: str, row: IndexRow) -> Counter[str]:

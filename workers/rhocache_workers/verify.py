@@ -233,7 +233,10 @@ def _encode_again(report: VerifyReport, manifest: Manifest, chosen: list[Scored]
     differences = []
     for pair, image, text in chosen:
         pixels = reference.preprocess(open_image(pair.image or b""))
-        again = reference.encode(pixels[None], reference.tokenizer([pair.caption or ""]))
+        again = (
+            reference.encode_images(pixels[None]),
+            reference.encode_texts(reference.tokenizer([pair.caption or ""])),
+        )
         differences.append(
             max(
                 float(np.abs(a.numpy()[0] - b).max())

@@ -1,0 +1,49 @@
+"""Images and captions that repeat are encoded once."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import Future
+
+import numpy as np
+from torch import Tensor
+
+from rhocache_schemas.errors import RowErrorCode
+
+
+class Embedding:
+    """What becomes of one image or caption, shared by all the pairs that have it.
+
+    It starts with a ``source``, the tower's input, and ends with a ``vector`` or an ``error``.
+    """
+
+    __slots__ = ("error", "source", "vector")
+
+    def __init__(self, source: "Future[Tensor | RowErrorCode]") -> None:
+        self.source: Future[Tensor | RowErrorCode] | None = source
+        self.vector: np.ndarray | None = None  # float32 [d], unit
+        self.error: RowErrorCode | None = None
+
+
+class Memo:
+    """The ``capacity`` embeddings that were asked for last, by the hash of what they embed."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._entries: OrderedDict[bytes, Embedding] = OrderedDict()
+        self._lock = threading.Lock()  # two shards are read at a time
+
+    def get(self, key: bytes, make: Callable[[], Embedding]) -> Embedding:
+        with self._lock:
+            found = self._entries.get(key)
+            if found is None:
+                found = self._entries[key] = make()
+                if len(self._entries) > self._capacity:
+                    self._entries.popitem(last=False)
+            else:
+                self._entries.move_to_end(key)
+            return found
+
+    def clear(self) -> None:
+        with self._lock:
+            self._entries.clear()
