@@ -18,7 +18,7 @@ from torch import Tensor
 from rhocache_schemas.errors import ReferenceUnavailable
 from rhocache_schemas.fingerprint import Fingerprint
 from rhocache_schemas.job import Dtype
-from rhocache_schemas.reference import HF_HUB, ReferenceSpec
+from rhocache_schemas.reference import HF_HUB, LOCAL_DIR, ReferenceSpec
 from rhocache_workers.preprocess import Preprocess
 from rhocache_workers.text_tower import TextTower
 
@@ -97,21 +97,14 @@ def load_reference(spec: ReferenceSpec, device: str = "cpu") -> Reference:
     Raises ReferenceUnavailable when there is no such model, tag, folder or file, when a hub can't
     be reached, or when the weights don't fit.
     """
-    if spec.local_dir is not None:
-        name = spec.model
-        _check_folder(Path(spec.local_dir))
-    elif spec.model.startswith(HF_HUB):
-        name = spec.model
-    else:
-        name = spec.model.replace("/", "-")  # open_clip takes ViT-B/32 for a model, not elsewhere
-        _check_architecture(name, spec.pretrained or "")
+    name = open_clip_name(spec.model, spec.pretrained)
     try:
-        with _quiet():
+        with quiet():
             made: Any = open_clip.create_model_from_pretrained(
                 name, spec.pretrained, precision=spec.precision, device=device, weights_only=True
             )
             architecture: Any = open_clip.get_model_config(name)
-            _refuse_code(architecture)
+            refuse_code(architecture)
             tokenizer: Any = open_clip.get_tokenizer(name)
     except ReferenceUnavailable:
         raise
@@ -131,6 +124,21 @@ def load_reference(spec: ReferenceSpec, device: str = "cpu") -> Reference:
     )
 
 
+def open_clip_name(model: str, pretrained: str | None) -> str:
+    """Give the name by which open_clip takes ``model``, after checks that need no weights.
+
+    ``pretrained`` None leaves it open which weights an architecture will have.
+
+    Raises ReferenceUnavailable.
+    """
+    if model.startswith(LOCAL_DIR):
+        _check_folder(Path(model.removeprefix(LOCAL_DIR)))
+    elif not model.startswith(HF_HUB):
+        model = model.replace("/", "-")  # open_clip takes ViT-B/32 for a model, not elsewhere
+        _check_architecture(model, pretrained)
+    return model
+
+
 def _check_folder(folder: Path) -> None:
     """Name what is missing in plainer words than open_clip would."""
     if not folder.is_dir():
@@ -143,7 +151,7 @@ def _check_folder(folder: Path) -> None:
         raise ReferenceUnavailable(f"{folder} has no weights: no open_clip_model.safetensors")
 
 
-def _check_architecture(name: str, pretrained: str) -> None:
+def _check_architecture(name: str, pretrained: str | None) -> None:
     models = open_clip.list_models()
     if name not in models:
         near = get_close_matches(name, models, n=3, cutoff=0.5)
@@ -151,6 +159,8 @@ def _check_architecture(name: str, pretrained: str) -> None:
             f"open_clip has no model {name!r}"
             + (f"; did you mean {' or '.join(near)}?" if near else "")
         )
+    if pretrained is None:
+        return
     tag = open_clip.get_pretrained_cfg(name, pretrained)
     if not tag and not Path(pretrained).is_file():
         tags = open_clip.list_pretrained_tags_by_model(name)
@@ -168,7 +178,7 @@ def _check_architecture(name: str, pretrained: str) -> None:
         )
 
 
-def _refuse_code(architecture: dict[str, Any]) -> None:
+def refuse_code(architecture: dict[str, Any]) -> None:
     """transformers runs a tokenizer repository's own Python when its config asks for that."""
     if "trust_remote_code" in architecture["text_cfg"].get("tokenizer_kwargs", {}):
         raise ReferenceUnavailable("the model's config asks for trust_remote_code: refused")
@@ -202,7 +212,7 @@ def _name(spec: ReferenceSpec) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """open_clip tells its progress on the root logger."""
     disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)
