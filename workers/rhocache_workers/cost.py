@@ -1,0 +1,219 @@
+"""What scoring a dataset will cost: operations, hours and storage, before any of it is done."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from statistics import mean
+from typing import get_args
+
+import numpy as np
+import torch
+from open_clip.model import get_input_dtype
+from pydantic import ValidationError
+from torch import Tensor
+
+from rhocache_schemas import shard_file
+from rhocache_schemas.dataset import Shard, list_shards
+from rhocache_schemas.documents import describe
+from rhocache_schemas.errors import DatasetError, InvalidInput, RowError
+from rhocache_schemas.images import open_image
+from rhocache_schemas.job import Dtype
+from rhocache_schemas.reference import ReferenceSpec
+from rhocache_schemas.shard_file import OK, ShardRows
+from rhocache_schemas.tar_shard import ShardReader
+from rhocache_workers.devices import Device, device_here, find_device
+from rhocache_workers.flops import Outline, cut_text_tower
+from rhocache_workers.reference import Reference, load_reference
+
+_SAMPLE = 1000  # pairs whose captions and keys stand for all
+_BATCH = {"cpu": 32, "cuda": 256}  # images and captions to time
+_SECONDS = 2.0  # to time each tower for
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Floating-point operations of one pair."""
+
+    image_flops: int
+    text_flops: int  # at text_length
+    full_text_flops: int  # at context_length
+    text_length: float  # mean positions of the captions that were sampled
+    context_length: int
+
+    @property
+    def flops(self) -> int:
+        return self.image_flops + self.text_flops
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    bytes_per_pair: float
+    bytes: int  # of the cache
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """``dataclasses.asdict`` is what ``rhocache plan --json`` prints. Hours are of one device."""
+
+    dataset: str
+    model: str
+    precision: str
+    shards: int
+    bytes: int  # of the dataset
+    pairs: int
+    pairs_estimated: bool  # from the first shard's pairs and the sizes of all
+    work: Work
+    device: Device
+    predicted_hours: float
+    measured_hours: float | None
+    measured_over_predicted: float | None
+    storage: dict[str, Storage]  # by dtype
+
+
+def estimate(
+    dataset: str,
+    model: str,
+    pretrained: str | None = None,
+    *,
+    precision: str = "fp32",
+    device: str | None = None,
+    pairs: int | None = None,
+    shards: str | None = None,
+    caption_field: str | None = None,
+    measure: bool = False,
+) -> Cost:
+    """Predict what scoring ``dataset`` with a reference costs on one ``device`` (None: this one's).
+
+    Without ``pairs`` the first shard is read to its end, to estimate how many there are. The
+    weights are needed only to ``measure``, which times the reference on real pairs.
+
+    Raises InvalidInput, DatasetError, ShardError and ReferenceUnavailable.
+    """
+    if pairs is not None and pairs < 1:
+        raise InvalidInput(f"{pairs} pairs: there must be at least one")
+    if measure and device not in (None, device_here()):
+        raise InvalidInput(f"only this machine's {device_here()} can be measured, not {device}")
+    named = measure or pretrained is not None
+    spec = _reference_spec(model, pretrained, precision) if named else None
+    listed = list_shards(dataset, shards)
+    outline = Outline(model, pretrained)
+    chosen = find_device(device, precision)
+    sample = _read_sample(listed[0], caption_field, whole=pairs is None)
+    size = sum(shard.size for shard in listed)
+    total = pairs or round(sample.pairs * size / listed[0].size)
+    work = _work(outline, sample.captions)
+    predicted = work.flops / chosen.flops
+    measured = _seconds_per_pair(spec, sample, work) if spec and measure else None
+    return Cost(
+        dataset=dataset,
+        model=model,
+        precision=precision,
+        shards=len(listed),
+        bytes=size,
+        pairs=total,
+        pairs_estimated=pairs is None,
+        work=work,
+        device=chosen,
+        predicted_hours=predicted * total / 3600,
+        measured_hours=None if measured is None else measured * total / 3600,
+        measured_over_predicted=None if measured is None else measured / predicted,
+        storage={
+            dtype: _storage(total, sample.keys, outline.dimension, dtype)
+            for dtype in get_args(Dtype)
+        },
+    )
+
+
+def _reference_spec(model: str, pretrained: str | None, precision: str) -> ReferenceSpec:
+    fields = {"model": model, "pretrained": pretrained, "precision": precision}
+    try:
+        return ReferenceSpec.model_validate(fields)
+    except ValidationError as error:
+        raise InvalidInput(describe(error)) from error
+
+
+def _work(outline: Outline, captions: list[str]) -> Work:
+    length = mean(outline.text_lengths(captions))
+    return Work(
+        image_flops=outline.image_flops(),
+        text_flops=outline.text_flops(round(length)),
+        full_text_flops=outline.text_flops(outline.context_length),
+        text_length=length,
+        context_length=outline.context_length,
+    )
+
+
+@dataclass
+class _Sample:
+    """The first pairs of the first shard."""
+
+    pairs: int = 0  # that were read
+    keys: list[str] = field(default_factory=list)
+    captions: list[str] = field(default_factory=list)
+    images: list[bytes] = field(default_factory=list)
+
+
+def _read_sample(shard: Shard, caption_field: str | None, *, whole: bool) -> _Sample:
+    """Sample a shard; count its pairs up to the last if ``whole``."""
+    sample = _Sample()
+    for pair in ShardReader(shard, caption_field):
+        sample.pairs += 1
+        if sample.pairs <= _SAMPLE:
+            sample.keys.append(pair.key)
+            if pair.error is None:
+                sample.captions.append(pair.caption or "")
+                if len(sample.images) < max(_BATCH.values()):
+                    sample.images.append(pair.image or b"")
+        elif not whole:
+            break
+    if not sample.captions:
+        raise DatasetError(f"{shard.uri}, the first shard, has no usable pair to plan by")
+    return sample
+
+
+def _storage(pairs: int, keys: list[str], dimension: int, dtype: Dtype) -> Storage:
+    """Write a real shard file of these keys to see what a pair takes."""
+    n = len(keys)
+    vectors = np.zeros((n, 1, dimension), dtype)
+    hashes: list[bytes | None] = [bytes(8)] * n
+    similarity = np.zeros(n, np.float32)
+    rows = ShardRows(keys, [OK] * n, vectors, vectors, similarity, hashes, hashes)
+    sha256 = "0" * 64
+    each = len(shard_file.encode(rows, sha256, sha256)) / n
+    return Storage(bytes_per_pair=each, bytes=round(each * pairs))
+
+
+@torch.inference_mode()
+def _seconds_per_pair(spec: ReferenceSpec, sample: _Sample, work: Work) -> float:
+    """Time both towers on real pictures, and on captions cut to their mean length."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    reference = load_reference(spec, device)
+    most = _BATCH[device]
+    pictures = [pixels for data in sample.images[:most] for pixels in _pixels(reference, data)]
+    if not pictures:
+        raise DatasetError("no image of the first shard's first pairs can be decoded")
+    dtype = get_input_dtype(spec.precision) or torch.float32
+    pixels = torch.stack(pictures).to(device, dtype)
+    length = round(work.text_length)
+    tokens = reference.tokenizer(sample.captions[:most])[:, :length].to(device)
+    if length < work.context_length:
+        cut_text_tower(reference.model, length)
+    image = _seconds(lambda: reference.model.encode_image(pixels))
+    text = _seconds(lambda: reference.model.encode_text(tokens))
+    return image / len(pixels) + text / len(tokens)
+
+
+def _pixels(reference: Reference, data: bytes) -> Iterator[Tensor]:
+    with suppress(RowError, OSError, ValueError):  # as encoders skip it
+        yield reference.preprocess(open_image(data))
+
+
+def _seconds(run: Callable[[], Tensor]) -> float:
+    """Mean seconds of one run; the result is waited for."""
+    run().sum().item()  # warms up
+    started, runs = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - started) < _SECONDS:
+        run().sum().item()
+        runs += 1
+    return elapsed / runs

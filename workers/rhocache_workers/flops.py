@@ -1,0 +1,109 @@
+"""What a reference computes for an image and for a caption, counted without its weights."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import open_clip
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from rhocache_schemas.errors import ReferenceUnavailable
+from rhocache_workers.reference import open_clip_name, quiet, refuse_code
+
+_BUCKET = 8  # encoders round the lengths of captions up to this
+
+
+class Outline:
+    """An architecture on torch's meta device: its shapes can be run, but it holds no numbers.
+
+    A multiplication and an addition are two floating-point operations.
+    """
+
+    def __init__(self, model: str, pretrained: str | None = None) -> None:
+        """Raises ReferenceUnavailable."""
+        self._name = open_clip_name(model, pretrained)
+        config = self._made(open_clip.get_model_config)
+        refuse_code(config)
+        self.dimension = int(config["embed_dim"])
+        self._model = self._made(_on_meta)
+        self.context_length = int(self._model.context_length)
+
+    def image_flops(self) -> int:
+        size = self._model.visual.image_size
+        height, width = (size, size) if isinstance(size, int) else size
+        return _count(self._model.encode_image, torch.empty(1, 3, height, width, device="meta"))
+
+    def text_flops(self, length: int) -> int:
+        """Count what a caption of ``length`` positions takes, at most the context length."""
+        model = self._model
+        if length < self.context_length:
+            model = self._made(_on_meta)
+            cut_text_tower(model, length)
+        tokens = torch.zeros(1, length, dtype=torch.int64, device="meta")
+        return _count(model.encode_text, tokens)
+
+    def text_lengths(self, captions: Sequence[str]) -> list[int]:
+        """Positions that encoders run for each caption: to its end token where that is exact.
+
+        Raises ReferenceUnavailable when the tokenizer can't be loaded.
+        """
+        if not _can_be_cut(self._model):
+            return [self.context_length] * len(captions)
+        tokens = self._made(open_clip.get_tokenizer)(captions)
+        text = _text_tower(self._model)
+        if _pool(self._model) == "argmax":
+            ends = tokens.argmax(dim=1)
+        else:
+            end = getattr(self._model, "text_eos_id", None) or text.eos_id
+            ends = (tokens == end).int().argmax(dim=1)
+        return (ends // _BUCKET + 1).mul(_BUCKET).clamp(max=self.context_length).tolist()
+
+    def _made(self, make: Callable[[str], Any]) -> Any:
+        try:
+            with quiet():
+                return make(self._name)
+        except Exception as error:  # open_clip passes on whatever the files or the hub lead to
+            detail = " ".join(str(error).split())[:500]
+            raise ReferenceUnavailable(f"cannot load {self._name}: {detail}") from error
+
+
+def cut_text_tower(model: Any, length: int) -> None:
+    """Leave a causal text tower only its first ``length`` positions."""
+    text = _text_tower(model)
+    positions = text.positional_embedding[:length]
+    text.positional_embedding = nn.Parameter(positions, requires_grad=False)
+    text.attn_mask = text.attn_mask[:length, :length]
+
+
+def _can_be_cut(model: Any) -> bool:
+    """In a causal tower that reads the embedding at the end token, nothing after it counts."""
+    text = _text_tower(model)
+    return (
+        getattr(text, "attn_mask", None) is not None
+        and _pool(model) in ("argmax", "eos")
+        and getattr(text, "cls_emb", None) is None  # CoCa's stands after the padding
+    )
+
+
+def _text_tower(model: Any) -> Any:
+    return getattr(model, "text", model)
+
+
+def _pool(model: Any) -> str | None:
+    return getattr(model, "text_pool_type", getattr(_text_tower(model), "pool_type", None))
+
+
+def _on_meta(name: str) -> Any:
+    with torch.device("meta"):
+        model: Any = open_clip.create_model(
+            name, device="meta", load_weights=False, pretrained_text=False
+        )
+    return model.eval().requires_grad_(False)
+
+
+def _count(encode: Callable[[Tensor], Tensor], batch: Tensor) -> int:
+    # On the meta device attention never takes the fused CPU kernel, which has no formula.
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        encode(batch)
+    return counter.get_total_flops()
