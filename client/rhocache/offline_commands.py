@@ -1,4 +1,4 @@
-"""``score``, ``inspect`` and ``verify``: making and checking caches without a service."""
+"""``plan``, ``score``, ``inspect`` and ``verify``: caches without a service."""
 
 import json
 from dataclasses import asdict
@@ -15,8 +15,47 @@ Cache = Annotated[str, typer.Argument(help="The cache's folder: a path or a URI.
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (score, inspect, verify):
+    for command in (plan, score, inspect, verify):
         app.command()(command)
+
+
+def plan(
+    dataset: options.Dataset,
+    model: options.Model,
+    pretrained: options.Pretrained = None,
+    pairs: Annotated[
+        int | None, typer.Option(help="Pairs to plan for; default: an estimate of the dataset's.")
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="h100|a100|l4|cpu", help="What to score on; default: this machine's."),
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time the reference here, on pairs of the dataset.")
+    ] = False,
+    shards: options.Shards = None,
+    caption_field: options.CaptionField = None,
+    precision: options.PrecisionName = "fp32",
+    as_json: options.Json = False,
+) -> None:
+    """Say what scoring a dataset would cost: operations, hours and storage."""
+    with extra("workers"):
+        from rhocache_workers.cost import estimate
+    found = estimate(
+        dataset,
+        model,
+        pretrained,
+        precision=precision,
+        device=device,
+        pairs=pairs,
+        shards=shards,
+        caption_field=caption_field,
+        measure=measure,
+    )
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+    else:
+        Console().print(tables.cost(found))
 
 
 def score(

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +15,7 @@ from rhocache_schemas.api import Job
 
 if TYPE_CHECKING:
     from rhocache_trainer import EvaluationResult
+    from rhocache_workers.cost import Cost
     from rhocache_workers.inspect import Inspection
     from rhocache_workers.verify import VerifyReport
 
@@ -21,6 +23,33 @@ if TYPE_CHECKING:
 def summary(result: Any) -> Table:
     """Any dataclass, a field a line."""
     return _facts(asdict(result).items())
+
+
+def cost(found: "Cost") -> Table:
+    work, device = found.work, found.device
+    facts: dict[str, Any] = {
+        "dataset": f"{found.shards:,} shards, {decimal(found.bytes)}",
+        "pairs": f"{found.pairs:,}" + (", estimated" if found.pairs_estimated else ""),
+        "image tower": _flop(work.image_flops),
+        "text tower": f"{_flop(work.text_flops)} at {work.text_length:.1f} positions "
+        f"({_flop(work.full_text_flops)} at all {work.context_length})",
+        "a pair": _flop(work.flops),
+        "device": f"{device.name}, {_flop(device.peak_flops)}/s in {found.precision}, "
+        f"of which {device.utilisation:.0%} is expected",
+    }
+    if found.measured_hours is None:
+        facts["hours"] = f"{_duration(found.predicted_hours, found.pairs)}, predicted"
+    else:
+        facts["hours"] = (
+            f"{_duration(found.measured_hours, found.pairs)}, measured: "
+            f"{found.measured_over_predicted:.2f} times the predicted "
+            f"{_number(found.predicted_hours)}"
+        )
+    for dtype, storage in found.storage.items():
+        facts[f"cache in {dtype}"] = (
+            f"{decimal(storage.bytes)}, {_number(storage.bytes_per_pair)} bytes a pair"
+        )
+    return _facts(facts.items())
 
 
 def inspection(found: "Inspection") -> Table:
@@ -122,6 +151,21 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}: {_text(inner)}" for name, inner in value.items())
     return str(value)
+
+
+def _flop(operations: float) -> str:
+    if operations < 1e12:
+        return f"{_number(operations / 1e9)} GFLOP"
+    return f"{_number(operations / 1e12)} TFLOP"
+
+
+def _duration(hours: float, pairs: int) -> str:
+    return f"{_number(hours)} ({_number(pairs / hours / 3600)} pairs/s)"
+
+
+def _number(value: float) -> str:
+    """Three digits at least, and never an exponent for a large one."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _quantile(share: str) -> str:

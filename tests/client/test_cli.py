@@ -60,6 +60,7 @@ def test_a_command_loads_no_room_that_it_does_not_use() -> None:
     ("arguments", "package", "extra"),
     [
         (["score", "d", "--model", "local-dir:m", "--out", "o"], "ray", "workers"),
+        (["plan", "d", "--model", "m"], "torch", "workers"),
         (["serve"], "fastapi", "service"),
         (["train", "c.yaml"], "torch", "trainer"),
         (["evaluate", "m", "d"], "open_clip", "trainer"),
@@ -102,6 +103,8 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
     assert "needs pretrained" in line
     line = error_line("score", EXAMPLES, *model, "--batch-size", "many", code=2)
     assert "batch_size" in line
+    line = error_line("plan", EXAMPLES, "--model", "ViT-B-32", "--pairs", "0", code=2)
+    assert "at least one" in line
     line = error_line("jobs", "list", "--url", "http://127.0.0.1:9", code=1)
     assert "no service answers at http://127.0.0.1:9" in line
 
@@ -140,6 +143,18 @@ def test_ctrl_c(url: str, submit: Callable[[], str]) -> None:
         watching.send_signal(signal.SIGINT)
         assert watching.stderr.read() == "rhocache: interrupted; what is done is kept\n"
     assert watching.returncode == 130
+
+
+def test_a_plan(reference_folder: Path) -> None:
+    model = ["--model", f"local-dir:{reference_folder}"]
+    planned = json.loads(run("plan", EXAMPLES, *model, "--device=h100", "--json").stdout)
+    assert planned["shards"] == 4
+    assert planned["pairs"] == pytest.approx(2048, rel=0.01)
+    assert planned["device"]["name"] == "h100"
+    assert {"work", "predicted_hours", "measured_hours", "storage"} <= planned.keys()
+    measured = run("plan", EXAMPLES, *model, "--measure").stdout
+    assert "4 shards, 9.4 MB" in measured
+    assert "times the predicted" in measured
 
 
 def test_a_cache_is_made_looked_at_and_checked(
