@@ -35,8 +35,15 @@ def commands_of(markdown: str) -> list[str]:
     return re.findall(r"^rhocache .*$", "".join(blocks), re.MULTILINE)
 
 
-@pytest.mark.parametrize("line", commands_of((ROOT / "README.md").read_text()))
-def test_the_commands_of_the_readme_exist(line: str) -> None:
+@pytest.mark.parametrize(
+    "line",
+    [
+        line
+        for path in (ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")))
+        for line in commands_of(path.read_text())
+    ],
+)
+def test_the_commands_of_the_documents_exist(line: str) -> None:
     check_command(line)
 
 

@@ -18,7 +18,7 @@ PEAKS: dict[str, dict[str, float]] = {
     "a100": {"fp32": 19.5e12, "bf16": 312e12, "fp16": 312e12},
     "l4": {"fp32": 30.3e12, "bf16": 121e12, "fp16": 121e12},
 }
-# The share of its peak that we expect of a whole encoder. Only that of cpu was measured; the faster
+# The share of its peak that we expect of both towers. Only that of cpu was measured; the faster
 # a device multiplies, the more of its time goes to everything else.
 UTILISATION = {"cpu": 0.65, "h100": 0.35, "a100": 0.45, "l4": 0.45}
 
