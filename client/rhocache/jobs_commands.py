@@ -77,6 +77,7 @@ def submit(
     workers: options.Workers = None,
     batch_size: options.BatchSize = "auto",
     error_budget: options.ErrorBudget = 1.0,
+    retry_failed: options.RetryFailed = False,
     url: Url = DEFAULT_URL,
     wait: Annotated[bool, typer.Option("--wait", help="Watch the job to its end.")] = False,
     as_json: options.Json = False,
@@ -94,6 +95,7 @@ def submit(
         workers=workers,
         batch_size=batch_size,
         error_budget=error_budget,
+        retry_failed=retry_failed,
     )
     with Client(url) as client:
         job = client.submit(spec)

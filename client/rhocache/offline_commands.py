@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -10,6 +10,9 @@ from rich.console import Console
 from rhocache import options, tables
 from rhocache.display import Seen, ShardProgress
 from rhocache.extras import extra
+
+if TYPE_CHECKING:
+    from rhocache_workers.verify import VerifyReport
 
 Cache = Annotated[str, typer.Argument(help="The cache's folder: a path or a URI.")]
 
@@ -70,6 +73,7 @@ def score(
     workers: options.Workers = None,
     batch_size: options.BatchSize = "auto",
     error_budget: options.ErrorBudget = 1.0,
+    retry_failed: options.RetryFailed = False,
     ray_address: Annotated[
         str | None, typer.Option(help="A running Ray cluster to join; default: start Ray here.")
     ] = None,
@@ -91,6 +95,7 @@ def score(
         workers=workers,
         batch_size=batch_size,
         error_budget=error_budget,
+        retry_failed=retry_failed,
     )
     with extra("workers"):
         from rhocache_workers.driver import score as run
@@ -120,6 +125,12 @@ def verify(
     dataset: Annotated[
         str | None, typer.Option(help="Also compare every pair with this dataset.")
     ] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Compare with the dataset that was scored.")
+    ] = False,
+    mend: Annotated[
+        bool, typer.Option("--repair", help="Encode the shards again in which anything is wrong.")
+    ] = False,
     sample: Annotated[
         int, typer.Option(min=0, help="Pairs to encode again when the reference is at hand.")
     ] = 64,
@@ -128,10 +139,22 @@ def verify(
     """Check a cache: hashes, counts, footers and rows. Ends with 1 when anything is wrong."""
     with extra("workers"):
         from rhocache_workers.verify import verify as check
-    report = check(cache, dataset, sample=sample)
+    report = check(cache, dataset, sample=sample, deep=deep)
     if as_json:
         typer.echo(json.dumps(asdict(report) | {"ok": report.ok}))
     else:
         tables.print_report(Console(), report)
+    if mend and not report.ok:
+        _repair(report, dataset)
+        report = check(cache, dataset, sample=sample, deep=deep)
+        if not as_json:
+            tables.print_report(Console(), report)
     if not report.ok:
         raise typer.Exit(1)
+
+
+def _repair(report: "VerifyReport", dataset: str | None) -> None:
+    with extra("workers"):
+        from rhocache_workers.repair import repair
+    with ShardProgress() as progress:
+        repair(report, dataset=dataset, on_progress=lambda seen: progress.show(Seen.of_run(seen)))

@@ -35,6 +35,12 @@ BatchSize = Annotated[str, typer.Option(metavar="auto|N", help="Pairs that are e
 ErrorBudget = Annotated[
     float, typer.Option(help="Largest share of pairs, and of shards, that may fail.")
 ]
+RetryFailed = Annotated[
+    bool,
+    typer.Option(
+        "--retry-failed", help="Encode shards again that have rows which another try may mend."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="End with one JSON object.")]
 
 

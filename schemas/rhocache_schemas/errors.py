@@ -13,6 +13,7 @@
     ├── ReferenceUnavailable        the reference model could not be found or loaded
     ├── CacheError
     │   ├── CacheNotFound           nothing at the given place
+    │   ├── CacheBusy               another run is at work on it
     │   ├── CacheIncomplete         no manifest yet, or a shard is missing
     │   ├── CacheCorrupt            bytes that differ from their recorded hash
     │   ├── FingerprintMismatch     made by another reference, preprocessing or dtype
@@ -98,6 +99,11 @@ class RowErrorCode(StrEnum):
     DUPLICATE_KEY = "duplicate_key"  # the key was used before in the same shard
     NON_FINITE_EMBEDDING = "non_finite_embedding"
 
+    @property
+    def retryable(self) -> bool:
+        """Whether another try, or newer software, may do better with the same bytes."""
+        return self in (RowErrorCode.IMAGE_UNDECODABLE, RowErrorCode.NON_FINITE_EMBEDDING)
+
 
 class RowError(RhocacheError):
     def __init__(self, code: RowErrorCode, detail: str) -> None:
@@ -115,6 +121,10 @@ class CacheError(RhocacheError):
 
 class CacheNotFound(CacheError):
     code = "cache-not-found"
+
+
+class CacheBusy(CacheError):
+    code = "cache-busy"
 
 
 class CacheIncomplete(CacheError):

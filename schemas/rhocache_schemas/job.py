@@ -35,6 +35,10 @@ class JobSpec(Document):
         float,
         Field(ge=0, le=1, description="largest share of pairs, and of shards, that may fail"),
     ] = 1.0
+    retry_failed: Annotated[
+        bool,
+        Field(description="encode shards again that have rows which another try may mend"),
+    ] = False
     metadata: Annotated[
         dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
         Field(max_length=16, default_factory=dict),

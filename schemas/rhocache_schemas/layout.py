@@ -6,6 +6,7 @@ PLAN = "plan.json"
 PROGRESS = "progress.json"
 INDEX = "index.parquet"
 MANIFEST = "manifest.json"
+LEASE = "lease.json"
 
 
 def shard_file(cache: str, shard: str) -> str:
@@ -31,3 +32,7 @@ def index_file(cache: str) -> str:
 
 def manifest_file(cache: str) -> str:
     return join(cache, MANIFEST)
+
+
+def lease_file(cache: str) -> str:
+    return join(cache, LEASE)

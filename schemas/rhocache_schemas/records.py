@@ -58,6 +58,16 @@ class ShardFailure(Document):
         return cls(shard=error.shard, code=error.code, detail=error.detail, failed_at=time.time())
 
 
+class LeaseHolder(Document):
+    """``lease.json``: the run that is at work on the cache. There only while it is."""
+
+    run: str
+    host: str
+    pid: int
+    job: str | None = None  # the service's id, when a service started the run
+    renewals: Count = 0
+
+
 class Fault(Strict):
     """Why a run ended without a manifest."""
 

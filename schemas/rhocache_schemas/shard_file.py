@@ -134,7 +134,8 @@ class Sink(Protocol):
 class ShardFileWriter:
     """Writes a shard file a row group at a time: equal rows, groups and footer, equal bytes.
 
-    The embeddings are stored in ``dtype``: float16 or float32.
+    The embeddings are stored in ``dtype``: float16 or float32. A context manager, so that a file
+    that is given up takes no footer.
     """
 
     def __init__(
@@ -155,6 +156,13 @@ class ShardFileWriter:
         )
         empty = np.empty((0, views, dimension), dtype), np.empty((0, captions, dimension), dtype)
         self._content.update(ShardRows([], [], *empty, np.empty(0, np.float32), [], []))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sink.given_up = True
+        self._writer.close()
 
     def write(self, rows: ShardRows) -> None:
         """Add a row group."""
@@ -256,6 +264,7 @@ class _HashingSink(io.RawIOBase):
         self._file = sink
         self.sha256 = hashlib.sha256()
         self.position = 0
+        self.given_up = False
 
     def writable(self) -> bool:
         return True
@@ -264,6 +273,8 @@ class _HashingSink(io.RawIOBase):
         return self.position
 
     def write(self, data: Any, /) -> int:
+        if self.given_up:  # a ParquetWriter can't be left without its writing a footer
+            return len(data)
         self.sha256.update(data)
         self.position += len(data)
         return self._file.write(data)

@@ -1,10 +1,12 @@
 """Local paths and object stores behind one URI, through ``pyarrow.fs``."""
 
+import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
@@ -15,6 +17,8 @@ from rhocache_schemas.errors import InvalidInput, StorageError
 SCHEMES = ("file", "s3", "gs")
 TEMPORARY = ".tmp"  # suffix of a file that is not committed yet
 _COPY_BYTES = 8 << 20
+_ATTEMPTS = 6  # at a request of an object store
+_GIVE_UP = timedelta(minutes=2)
 
 
 def scheme(uri: str) -> str:
@@ -46,16 +50,27 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
         return fs.LocalFileSystem(), str(path)
     if not rest.partition("/")[0]:
         raise InvalidInput(f"{uri!r} names no bucket")
-    endpoint = os.environ.get("AWS_ENDPOINT_URL")
-    if kind == "s3" and endpoint:
-        # from_uri would ask AWS itself for the bucket's region, which a private endpoint lacks.
-        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-        return fs.S3FileSystem(endpoint_override=endpoint, region=region), rest.rstrip("/")
     try:
-        filesystem, path = fs.FileSystem.from_uri(uri)
+        if kind == "s3":
+            return _s3(rest.partition("/")[0]), rest.rstrip("/")
+        return fs.GcsFileSystem(retry_time_limit=_GIVE_UP), rest.rstrip("/")
     except (OSError, ValueError) as error:
         raise StorageError(f"cannot reach {uri}: {error}") from error
-    return filesystem, path
+
+
+def _s3(bucket: str) -> fs.S3FileSystem:
+    endpoint = os.environ.get("AWS_ENDPOINT_URL")
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    if not region:  # only AWS itself can be asked for a bucket's region
+        region = "us-east-1" if endpoint else fs.resolve_s3_region(bucket)
+    return fs.S3FileSystem(
+        endpoint_override=endpoint,
+        region=region,
+        # The SDK's: errors of the server and timeouts, with exponential backoff and jitter.
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
+        connect_timeout=10,
+        request_timeout=30,
+    )
 
 
 def join(uri: str, *names: str) -> str:
@@ -77,6 +92,19 @@ def read_bytes(uri: str) -> bytes:
             return stream.read()
     except OSError as error:
         raise StorageError(f"cannot read {uri}: {reason(error)}") from error
+
+
+def sha256(uri: str) -> str:
+    """Hash a file, hexadecimal, without holding it in memory."""
+    filesystem, path = resolve(uri)
+    digest = hashlib.sha256()
+    try:
+        with filesystem.open_input_stream(path) as stream:
+            while data := stream.read(_COPY_BYTES):
+                digest.update(data)
+    except OSError as error:
+        raise StorageError(f"cannot read {uri}: {reason(error)}") from error
+    return digest.hexdigest()
 
 
 def write_atomic(uri: str, data: bytes) -> None:
@@ -145,6 +173,14 @@ class AtomicFile:
             yield
         except OSError as error:
             raise StorageError(f"cannot write {self._uri}: {reason(error)}") from error
+
+
+def discard_temporaries(uri: str) -> None:
+    """Remove what an AtomicFile left in a folder, and below it, when its process was killed."""
+    filesystem, path = resolve(uri)
+    if isinstance(filesystem, fs.LocalFileSystem):
+        for file in Path(path).rglob(f".*.????????{TEMPORARY}"):
+            file.unlink(missing_ok=True)
 
 
 def delete(uri: str) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from rhocache_schemas.dataset import list_shards
-from rhocache_schemas.errors import StorageError
+from rhocache_schemas.errors import CacheBusy, StorageError
 from rhocache_schemas.job import JobSpec
 from rhocache_schemas.records import Manifest
 from rhocache_workers.commit import commit
@@ -35,7 +35,7 @@ def settled(copied: JobSpec, description: Description) -> list[SettledShard]:
 def test_a_commit_of_fewer_shards_is_consistent(
     copied: JobSpec, description: Description, settled: list[SettledShard]
 ) -> None:
-    commit(copied, description, settled[:2], {})
+    commit(copied, description, settled[:2], {}, lambda: None)
     report = verify(copied.output)
     assert (report.findings, report.shards, report.rows) == ([], 2, 16)
 
@@ -47,10 +47,22 @@ def test_no_manifest_stands_beside_an_index_that_it_does_not_name(
     path.unlink()
     (path / "in the way").mkdir(parents=True)
     with pytest.raises(StorageError, match=r"index\.parquet"):
-        commit(copied, description, settled[:2], {})
+        commit(copied, description, settled[:2], {}, lambda: None)
     assert not Path(copied.output, "manifest.json").exists()
 
 
 def test_another_fingerprint_settles_nothing(copied: JobSpec) -> None:
     Path(copied.output, "manifest.json").unlink()
     assert find_settled(copied.output, list_shards(copied.dataset), "0" * 64) == {}
+
+
+def test_nothing_is_committed_once_the_lease_is_lost(
+    copied: JobSpec, description: Description, settled: list[SettledShard]
+) -> None:
+    def lost() -> None:
+        raise CacheBusy("taken over")
+
+    before = {file.name: file.read_bytes() for file in Path(copied.output).glob("*.*")}
+    with pytest.raises(CacheBusy):
+        commit(copied, description, settled[:2], {}, lost)
+    assert {file.name: file.read_bytes() for file in Path(copied.output).glob("*.*")} == before

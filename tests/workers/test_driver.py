@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ import pytest
 
 from rhocache_schemas import shard_file
 from rhocache_schemas.errors import (
+    CacheBusy,
     DatasetError,
     ErrorBudgetExceeded,
     FingerprintMismatch,
@@ -28,8 +30,11 @@ from rhocache_schemas.errors import (
 from rhocache_schemas.job import JobSpec
 from rhocache_schemas.records import Manifest, Plan, Progress, ShardFailure
 from rhocache_schemas.reference import ReferenceSpec
+from rhocache_workers import driver
 from rhocache_workers.driver import ScoreSummary, score
 from rhocache_workers.encode import UnderWay
+from rhocache_workers.lease import Lease
+from rhocache_workers.verify import verify
 
 
 def read_progress(spec: JobSpec) -> Progress:
@@ -121,6 +126,59 @@ def test_a_source_of_another_size_is_done_again(
         "00001.tar.parquet"
     ]
     assert (summary.rows, summary.failed) == (19, 0)
+
+
+def test_a_source_with_another_time_is_looked_at(
+    copied: JobSpec, write_tar: Callable, pictures: list, ray_address: str
+) -> None:
+    before = shard_files(copied)
+    touched, changed = (Path(copied.dataset) / f"0000{shard}.tar" for shard in (0, 2))
+    touched.touch()
+    data = changed.read_bytes()
+    caption = next(v for k, v in pictures[16].items() if k.endswith(".txt"))
+    assert data.count(caption) > 0
+    changed.write_bytes(data.replace(caption, caption[::-1]))
+    score(copied)
+    assert [n for n, seen in shard_files(copied).items() if seen != before[n]] == [
+        "00002.tar.parquet"
+    ]
+    assert verify(copied.output, deep=True).findings == []
+    after = shard_files(copied)
+    Path(copied.output, "manifest.json").unlink()
+    changed.write_bytes(data)  # newer than what an interrupted run made of it
+    score(copied)
+    assert [n for n, seen in shard_files(copied).items() if seen != after[n]] == [
+        "00002.tar.parquet"
+    ]
+
+
+def test_removed_shards_leave_the_manifest_and_new_ones_enter_it(
+    copied: JobSpec, ray_address: str
+) -> None:
+    dataset = Path(copied.dataset)
+    (dataset / "00000.tar").rename(dataset / "00003.tar")
+    assert score(copied).shards == 3
+    names = [row["name"] for row in pq.read_table(Path(copied.output, "index.parquet")).to_pylist()]
+    assert names == ["00001.tar", "00002.tar", "00003.tar"]
+    assert verify(copied.output, deep=True).findings == []
+
+
+def test_failed_rows_are_tried_again_when_asked(
+    copied: JobSpec, scored: JobSpec, ray_address: str
+) -> None:
+    before = shard_files(copied)
+    score(copied.model_copy(update={"retry_failed": True}))
+    assert [n for n, seen in shard_files(copied).items() if seen != before[n]] == [
+        "00001.tar.parquet"  # it has the damaged picture
+    ]
+
+
+def test_what_killed_runs_left_is_cleared_away(copied: JobSpec, ray_address: str) -> None:
+    litter = Path(copied.output, "shards", ".00001.tar.parquet.abcd_123.tmp")
+    litter.touch()
+    score(copied)
+    assert not litter.exists()
+    assert not Path(copied.output, "lease.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -272,6 +330,21 @@ from rhocache_workers.driver import score
 score(JobSpec.model_validate_json(sys.argv[1]), ray_address=sys.argv[2])
 """
 
+# Takes its time over each event, and renews its lease in less.
+SLOW = """
+import functools, time
+from rhocache_workers import driver
+from rhocache_workers.progress import ProgressLog
+
+driver.Lease = functools.partial(driver.Lease, renew_seconds=0.05)
+
+def slowly(self, event, add=ProgressLog.add):
+    time.sleep(0.3)
+    add(self, event)
+
+ProgressLog.add = slowly
+"""
+
 
 @pytest.fixture
 def larger(tmp_path: Path, spec: JobSpec, pictures: list, write_tar: Callable) -> JobSpec:
@@ -281,10 +354,10 @@ def larger(tmp_path: Path, spec: JobSpec, pictures: list, write_tar: Callable) -
     return spec.model_copy(update={"dataset": str(tmp_path / "larger"), "batch_size": 1})
 
 
-def start_driver(spec: JobSpec, address: str) -> subprocess.Popen:
+def start_driver(spec: JobSpec, address: str, code: str = DRIVER) -> subprocess.Popen:
     """Run it in a process of its own until it has written a shard."""
     driver = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, spec.model_dump_json(), address], stderr=subprocess.PIPE
+        [sys.executable, "-c", code, spec.model_dump_json(), address], stderr=subprocess.PIPE
     )
     deadline = time.monotonic() + 100
     while not shard_files(spec):
@@ -310,6 +383,30 @@ def test_a_killed_run_goes_on_and_ends_the_same(
     undisturbed = larger.model_copy(update={"output": str(tmp_path / "undisturbed")})
     score(undisturbed)
     assert contents(larger) == contents(undisturbed)
+
+
+def test_two_drivers_on_one_cache(
+    larger: JobSpec, tmp_path: Path, ray_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second says that another is at work; one that slept too long ends without a trace."""
+    undisturbed = larger.model_copy(update={"output": str(tmp_path / "undisturbed")})
+    score(undisturbed)
+    first = start_driver(larger, ray_address, SLOW + DRIVER)
+    with pytest.raises(CacheBusy, match=f"process {first.pid} on .*end it and run this again"):
+        score(larger)
+    assert read_progress(larger).phase == "encoding"
+
+    first.send_signal(signal.SIGSTOP)
+    monkeypatch.setattr(driver, "Lease", functools.partial(Lease, stale_seconds=0.5))
+    assert score(larger).rows == 10 * 24
+    assert contents(larger) == contents(undisturbed)
+    manifest = Path(larger.output, "manifest.json").read_bytes()
+    first.send_signal(signal.SIGCONT)
+    _, told = first.communicate(timeout=60)
+    assert b"CacheBusy" in told, told.decode()
+    assert contents(larger) == contents(undisturbed)
+    assert Path(larger.output, "manifest.json").read_bytes() == manifest
+    assert read_progress(larger).phase == "completed"
 
 
 def test_sigterm_cancels_and_keeps_what_is_committed(larger: JobSpec, ray_address: str) -> None:

@@ -3,14 +3,14 @@
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from rhocache_schemas import index, layout, storage
 from rhocache_schemas.errors import ShardError
 from rhocache_schemas.job import JobSpec
 from rhocache_schemas.records import Manifest
 from rhocache_workers.encoder import Description
-from rhocache_workers.settled import SettledShard
+from rhocache_workers.settled import SettledShard, readable_manifest
 
 
 def commit(
@@ -18,8 +18,12 @@ def commit(
     description: Description,
     settled: list[SettledShard],
     failures: Mapping[str, ShardError],
+    confirm: Callable[[], None],
 ) -> None:
-    """Write ``index.parquet`` and ``manifest.json``, unless they say just this already."""
+    """Write ``index.parquet`` and ``manifest.json``, unless they say just this already.
+
+    ``confirm`` raises where this run may not write them any more.
+    """
     rows = sorted((shard.index for shard in settled), key=lambda row: row.name)
     data = index.encode(rows)
     failed_by_code = sum((shard.failed_by_code for shard in settled), Counter[str]())
@@ -44,11 +48,20 @@ def commit(
     )
     uri = layout.manifest_file(spec.output)
     if storage.exists(uri):
-        before = Manifest.read(uri)
-        same = {"created_at": before.created_at, "software": before.software}
-        if manifest.model_copy(update=same) == before:
-            return
+        before = readable_manifest(spec.output)
+        if before is not None:
+            same = {"created_at": before.created_at, "software": before.software}
+            if manifest.model_copy(update=same) == before and _index_is_whole(spec.output, data):
+                return
+        confirm()
         # Between the two writes a reader finds an incomplete cache, never a manifest that lies.
         storage.delete(uri)
+    confirm()
     storage.write_atomic(layout.index_file(spec.output), data)
+    confirm()
     storage.write_atomic(uri, manifest.to_json())
+
+
+def _index_is_whole(cache: str, data: bytes) -> bool:
+    uri = layout.index_file(cache)
+    return storage.exists(uri) and storage.read_bytes(uri) == data

@@ -1,30 +1,30 @@
 """What scoring a dataset will cost: operations, hours and storage, before any of it is done."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import mean
 from typing import get_args
 
 import numpy as np
 import torch
-from open_clip.model import get_input_dtype
 from pydantic import ValidationError
 from torch import Tensor
 
 from rhocache_schemas import shard_file
 from rhocache_schemas.dataset import Shard, list_shards
 from rhocache_schemas.documents import describe
-from rhocache_schemas.errors import DatasetError, InvalidInput, RowError
-from rhocache_schemas.images import open_image
+from rhocache_schemas.errors import DatasetError, InvalidInput
 from rhocache_schemas.job import Dtype
 from rhocache_schemas.reference import ReferenceSpec
 from rhocache_schemas.shard_file import OK, ShardRows
 from rhocache_schemas.tar_shard import ShardReader
+from rhocache_workers.calibration import calibrate
+from rhocache_workers.decode import decode
 from rhocache_workers.devices import Device, device_here, find_device
-from rhocache_workers.flops import Outline, cut_text_tower
-from rhocache_workers.reference import Reference, load_reference
+from rhocache_workers.flops import Outline
+from rhocache_workers.reference import load_reference
+from rhocache_workers.towers import Towers
 
 _SAMPLE = 1000  # pairs whose captions and keys stand for all
 _BATCH = {"cpu": 32, "cuda": 256}  # images and captions to time
@@ -104,7 +104,7 @@ def estimate(
     total = pairs or round(sample.pairs * size / listed[0].size)
     work = _work(outline, sample.captions)
     predicted = work.flops / chosen.flops
-    measured = _seconds_per_pair(spec, sample, work) if spec and measure else None
+    measured = _seconds_per_pair(spec, sample) if spec and measure else None
     return Cost(
         dataset=dataset,
         model=model,
@@ -185,28 +185,20 @@ def _storage(pairs: int, keys: list[str], dimension: int, dtype: Dtype) -> Stora
 
 
 @torch.inference_mode()
-def _seconds_per_pair(spec: ReferenceSpec, sample: _Sample, work: Work) -> float:
-    """Time both towers on real pictures, and on captions cut to their mean length."""
+def _seconds_per_pair(spec: ReferenceSpec, sample: _Sample) -> float:
+    """Time both towers on real pictures and captions, as encoders run them."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     reference = load_reference(spec, device)
     most = _BATCH[device]
-    pictures = [pixels for data in sample.images[:most] for pixels in _pixels(reference, data)]
-    if not pictures:
+    decoded = [decode(reference.preprocess, data) for data in sample.images[:most]]
+    pixels = [image for image in decoded if isinstance(image, Tensor)]
+    if not pixels:
         raise DatasetError("no image of the first shard's first pairs can be decoded")
-    dtype = get_input_dtype(spec.precision) or torch.float32
-    pixels = torch.stack(pictures).to(device, dtype)
-    length = round(work.text_length)
-    tokens = reference.tokenizer(sample.captions[:most])[:, :length].to(device)
-    if length < work.context_length:
-        cut_text_tower(reference.model, length)
-    image = _seconds(lambda: reference.model.encode_image(pixels))
-    text = _seconds(lambda: reference.model.encode_text(tokens))
+    tokens = reference.tokenizer(sample.captions[:most])
+    towers = Towers(reference, calibrate(reference, None).batch_size)
+    image = _seconds(lambda: towers.images(pixels))
+    text = _seconds(lambda: towers.texts(tokens))
     return image / len(pixels) + text / len(tokens)
-
-
-def _pixels(reference: Reference, data: bytes) -> Iterator[Tensor]:
-    with suppress(RowError, OSError, ValueError):  # as encoders skip it
-        yield reference.preprocess(open_image(data))
 
 
 def _seconds(run: Callable[[], Tensor]) -> float:

@@ -2,11 +2,18 @@
 
 import time
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from rhocache_schemas import layout, storage
 from rhocache_schemas.dataset import Shard, list_shards
-from rhocache_schemas.errors import ErrorBudgetExceeded, JobError, RhocacheError, ShardError
+from rhocache_schemas.errors import (
+    CacheBusy,
+    ErrorBudgetExceeded,
+    JobError,
+    RhocacheError,
+    ShardError,
+)
 from rhocache_schemas.fingerprint import Fingerprint
 from rhocache_schemas.job import JobSpec
 from rhocache_schemas.locations import absolute, named_locations
@@ -17,7 +24,8 @@ from rhocache_workers.crew import Crew
 from rhocache_workers.encode import UnderWay
 from rhocache_workers.encoder import Description
 from rhocache_workers.interrupts import sigterm_as_interrupt
-from rhocache_workers.progress import OnProgress, ProgressLog
+from rhocache_workers.lease import Lease
+from rhocache_workers.progress import Event, OnProgress, ProgressLog
 from rhocache_workers.settled import SettledShard, find_settled
 from rhocache_workers.stages import Stages
 
@@ -45,15 +53,18 @@ def score(
     job: str | None = None,
     roots: list[str] | None = None,
     on_progress: OnProgress | None = None,
+    redo: Collection[str] = (),
 ) -> ScoreSummary:
     """Score ``spec.dataset`` with ``spec.reference`` into the cache ``spec.output``.
 
     Only shards that are not done yet are encoded, so an interrupted run goes on where it was.
     ``ray_address`` joins a cluster; without it Ray is started here. ``job`` marks the progress
-    file as a service's job; ``roots`` are the places that the job may name.
+    file as a service's job; ``roots`` are the places that the job may name. ``redo`` names shards
+    to encode again.
 
-    Raises UriNotAllowed, DatasetError, ReferenceUnavailable, FingerprintMismatch (the cache was
-    begun with another reference or options), StorageError, ErrorBudgetExceeded and JobError. Then,
+    Raises UriNotAllowed, DatasetError, CacheBusy (another run is at work on the cache),
+    ReferenceUnavailable, FingerprintMismatch (the cache was begun with another reference or
+    options), StorageError, ErrorBudgetExceeded and JobError. Then,
     and on KeyboardInterrupt, committed shards stay and the same call goes on from them.
     """
     started = time.monotonic()
@@ -63,10 +74,12 @@ def score(
             check_allowed(location, roots)
     progress = ProgressLog(spec.output, job, on_progress)
     try:
-        outcome = _run(spec, ray_address, progress)
+        outcome = _run(spec, Lease(spec.output, job), ray_address, progress, redo)
     except KeyboardInterrupt:
         progress.enter("cancelled")
         raise
+    except CacheBusy:
+        raise  # and the progress file is the other run's
     except Exception as error:
         code = error.code if isinstance(error, RhocacheError) else "internal"
         progress.enter("failed", Fault(code=code, detail=str(error)))
@@ -104,19 +117,36 @@ class _Outcome:
         return sum(shard.index.failed for shard in self.settled.values())
 
 
-def _run(spec: JobSpec, ray_address: str | None, progress: ProgressLog) -> _Outcome:
-    shards = list_shards(spec.dataset, spec.shards)
-    progress.plan(shards)
-    with Crew(spec, ray_address, _known_batch_sizes(spec.output)) as crew, sigterm_as_interrupt():
-        description = crew.describe()
-        fingerprint = description.fingerprint
-        _plan(spec, description, shards)
-        outcome = _Outcome(fingerprint, find_settled(spec.output, shards, fingerprint.digest))
-        progress.begin(outcome.settled.values())
-        _encode(spec.output, crew, shards, outcome, progress)
-    progress.enter("finalizing")
-    _check(spec, len(shards), outcome)
-    commit(spec, description, list(outcome.settled.values()), outcome.failures)
+def _run(
+    spec: JobSpec,
+    lease: Lease,
+    ray_address: str | None,
+    progress: ProgressLog,
+    redo: Collection[str],
+) -> _Outcome:
+    cache, shards = spec.output, list_shards(spec.dataset, spec.shards)
+    with lease:
+        progress.plan(shards)
+        storage.discard_temporaries(cache)
+        with Crew(spec, ray_address, _known_batch_sizes(cache)) as crew, sigterm_as_interrupt():
+            description = crew.describe()
+            fingerprint = description.fingerprint
+            _plan(spec, description, shards)
+            others = [shard for shard in shards if shard.name not in redo]
+            keep = {
+                name: shard
+                for name, shard in find_settled(cache, others, fingerprint.digest).items()
+                if not (spec.retry_failed and shard.retryable)
+            }
+            outcome = _Outcome(fingerprint, keep)
+            progress.begin(outcome.settled.values())
+            for event in crew.encode([shard for shard in shards if shard.name not in keep]):
+                lease.check()
+                _note(cache, event, outcome)
+                progress.add(event)
+        progress.enter("finalizing")
+        _check(spec, len(shards), outcome)
+        commit(spec, description, list(outcome.settled.values()), outcome.failures, lease.confirm)
     return outcome
 
 
@@ -140,19 +170,15 @@ def _plan(spec: JobSpec, description: Description, shards: list[Shard]) -> None:
         storage.write_atomic(uri, plan.to_json())
 
 
-def _encode(
-    cache: str, crew: Crew, shards: list[Shard], outcome: _Outcome, progress: ProgressLog
-) -> None:
-    for event in crew.encode([shard for shard in shards if shard.name not in outcome.settled]):
-        if isinstance(event, ShardError):
-            outcome.failures[event.shard] = event
-            uri = layout.failure_file(cache, event.shard)
-            storage.write_atomic(uri, ShardFailure.of(event).to_json())
-        elif not isinstance(event, UnderWay):
-            outcome.settled[event.index.name] = event
-            outcome.stages.add(event.stages)
-            storage.delete(layout.failure_file(cache, event.index.name))
-        progress.add(event)
+def _note(cache: str, event: Event, outcome: _Outcome) -> None:
+    if isinstance(event, ShardError):
+        outcome.failures[event.shard] = event
+        uri = layout.failure_file(cache, event.shard)
+        storage.write_atomic(uri, ShardFailure.of(event).to_json())
+    elif not isinstance(event, UnderWay):
+        outcome.settled[event.index.name] = event
+        outcome.stages.add(event.stages)
+        storage.delete(layout.failure_file(cache, event.index.name))
 
 
 def _check(spec: JobSpec, shards: int, outcome: _Outcome) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from rhocache_schemas import layout, storage
 from rhocache_schemas.dataset import Shard
@@ -26,6 +27,7 @@ from rhocache_workers.settled import SettledShard, settle
 from rhocache_workers.stages import Stages
 from rhocache_workers.towers import Towers
 
+READ_ATTEMPTS = 3
 SHARDS_AT_A_TIME = 2  # while one is in the towers, the next is being read
 
 
@@ -101,7 +103,9 @@ class Encoder:
                     if isolate
                     else self._decoder
                 )
-                yield from self._encode(shard, preparation, decoder, stages)
+                for attempt in _attempts():
+                    with attempt:
+                        yield from self._encode(shard, preparation, decoder, stages)
         except ShardError as error:
             preparation.forget()
             yield error
@@ -118,15 +122,15 @@ class Encoder:
         uri = layout.shard_file(spec.output, shard.name)
         with (
             storage.AtomicFile(uri) as file,
-            ReadAhead(preparation.rows(reader, decoder, stages), ahead) as rows,
-        ):
-            writer = ShardFileWriter(
+            ShardFileWriter(
                 file,
                 views=1,
                 captions=1,
                 dimension=self._reference.dimension,
                 dtype=np.dtype(spec.dtype),
-            )
+            ) as writer,
+            ReadAhead(preparation.rows(reader, decoder, stages), ahead) as rows,
+        ):
             with self._towers_turn(stages):
                 for pairs in encode_shard(rows, self._towers, decoder, writer, stages):
                     yield UnderWay(shard.name, pairs)
@@ -146,3 +150,15 @@ class Encoder:
             finally:
                 self._last_turn = time.perf_counter()
                 stages.elapsed = self._last_turn - since
+
+
+def _attempts() -> Retrying:
+    """Read a shard again, from its start, when the storage failed half-way."""
+    return Retrying(
+        retry=retry_if_exception(
+            lambda error: isinstance(error, ShardError) and error.code == ShardErrorCode.IO_ERROR
+        ),
+        wait=wait_random_exponential(max=10),
+        stop=stop_after_attempt(READ_ATTEMPTS),
+        reraise=True,
+    )

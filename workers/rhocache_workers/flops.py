@@ -10,8 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rhocache_schemas.errors import ReferenceUnavailable
 from rhocache_workers.reference import open_clip_name, quiet, refuse_code
-
-_BUCKET = 8  # encoders round the lengths of captions up to this
+from rhocache_workers.text_tower import can_be_cut, cut_lengths, text_module
 
 
 class Outline:
@@ -48,16 +47,10 @@ class Outline:
 
         Raises ReferenceUnavailable when the tokenizer can't be loaded.
         """
-        if not _can_be_cut(self._model):
+        if not can_be_cut(self._model):
             return [self.context_length] * len(captions)
         tokens = self._made(open_clip.get_tokenizer)(captions)
-        text = _text_tower(self._model)
-        if _pool(self._model) == "argmax":
-            ends = tokens.argmax(dim=1)
-        else:
-            end = getattr(self._model, "text_eos_id", None) or text.eos_id
-            ends = (tokens == end).int().argmax(dim=1)
-        return (ends // _BUCKET + 1).mul(_BUCKET).clamp(max=self.context_length).tolist()
+        return cut_lengths(self._model, tokens).tolist()
 
     def _made(self, make: Callable[[str], Any]) -> Any:
         try:
@@ -70,28 +63,10 @@ class Outline:
 
 def cut_text_tower(model: Any, length: int) -> None:
     """Leave a causal text tower only its first ``length`` positions."""
-    text = _text_tower(model)
+    text = text_module(model)
     positions = text.positional_embedding[:length]
     text.positional_embedding = nn.Parameter(positions, requires_grad=False)
     text.attn_mask = text.attn_mask[:length, :length]
-
-
-def _can_be_cut(model: Any) -> bool:
-    """In a causal tower that reads the embedding at the end token, nothing after it counts."""
-    text = _text_tower(model)
-    return (
-        getattr(text, "attn_mask", None) is not None
-        and _pool(model) in ("argmax", "eos")
-        and getattr(text, "cls_emb", None) is None  # CoCa's stands after the padding
-    )
-
-
-def _text_tower(model: Any) -> Any:
-    return getattr(model, "text", model)
-
-
-def _pool(model: Any) -> str | None:
-    return getattr(model, "text_pool_type", getattr(_text_tower(model), "pool_type", None))
 
 
 def _on_meta(name: str) -> Any:

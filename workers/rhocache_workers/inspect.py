@@ -12,7 +12,7 @@ from rhocache_schemas import index, layout, storage
 from rhocache_schemas.errors import CacheCorrupt, CacheNotFound
 from rhocache_schemas.records import Manifest, Plan, Progress
 from rhocache_schemas.shard_file import OK
-from rhocache_workers.listing import failed_shards, shard_file_sizes
+from rhocache_workers.listing import failed_shards, shard_files
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 _READERS = 16  # threads; an object store answers each of them only after a while
@@ -59,7 +59,8 @@ def inspect(cache: str) -> Inspection:
         sizes = {entry.name: entry.bytes for entry in entries}
         failures = committed.failed_shards
     else:
-        sizes, failures = shard_file_sizes(cache), failed_shards(cache)
+        sizes = {name: info.size for name, info in shard_files(cache).items()}
+        failures = failed_shards(cache)
     codes, similarities = _rows(cache, list(sizes))
     begun = committed or plan.spec
     return Inspection(

@@ -10,8 +10,8 @@ from rhocache_schemas.errors import StorageError
 from rhocache_schemas.records import ShardFailure
 
 
-def shard_file_sizes(cache: str) -> dict[str, int]:
-    """Shard name -> bytes of its file."""
+def shard_files(cache: str) -> dict[str, fs.FileInfo]:
+    """Shard name -> size and modification time of its file."""
     return dict(_files(cache, "shards", ".parquet"))
 
 
@@ -21,8 +21,8 @@ def failed_shards(cache: str) -> dict[str, str]:
     return {name: ShardFailure.read(layout.failure_file(cache, name)).code for name in names}
 
 
-def _files(cache: str, folder: str, suffix: str) -> Iterator[tuple[str, int]]:
-    """The files below a folder: their names under it without the suffix, and their bytes."""
+def _files(cache: str, folder: str, suffix: str) -> Iterator[tuple[str, fs.FileInfo]]:
+    """The files below a folder, by their names under it without the suffix."""
     filesystem, root = storage.resolve(storage.join(cache, folder))
     try:
         infos = filesystem.get_file_info(
@@ -33,4 +33,4 @@ def _files(cache: str, folder: str, suffix: str) -> Iterator[tuple[str, int]]:
     for info in infos:
         name = posixpath.relpath(info.path, root)
         if info.is_file and name.endswith(suffix):
-            yield name.removesuffix(suffix), info.size
+            yield name.removesuffix(suffix), info

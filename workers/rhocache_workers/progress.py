@@ -13,6 +13,7 @@ from rhocache_workers.settled import SettledShard
 SECONDS = 1.0  # between two writes of the file while shards are encoded
 
 OnProgress = Callable[[Progress], None]
+Event = UnderWay | SettledShard | ShardError
 
 
 class ProgressLog:
@@ -43,7 +44,7 @@ class ProgressLog:
         self._encoding_since = self._encoding_until = time.monotonic()
         self.enter("encoding")
 
-    def add(self, event: UnderWay | SettledShard | ShardError) -> None:
+    def add(self, event: Event) -> None:
         if isinstance(event, UnderWay):
             self._under_way[event.shard] = event.pairs
         elif isinstance(event, ShardError):

@@ -4,15 +4,21 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rhocache_schemas import index, layout, shard_file, storage
 from rhocache_schemas.dataset import Shard
-from rhocache_schemas.errors import CacheCorrupt, UnsupportedVersion
+from rhocache_schemas.errors import (
+    CacheCorrupt,
+    InvalidDocument,
+    RowErrorCode,
+    StorageError,
+    UnsupportedVersion,
+)
 from rhocache_schemas.index import IndexRow
 from rhocache_schemas.records import Manifest
 from rhocache_schemas.shard_file import OK, Totals
-from rhocache_workers.listing import shard_file_sizes
+from rhocache_workers.listing import shard_files
 from rhocache_workers.stages import Stages
 
 _READERS = 16  # threads; an object store answers each of them only after a while
@@ -23,6 +29,11 @@ class SettledShard:
     index: IndexRow
     failed_by_code: Counter[str]
     stages: Stages = field(default_factory=Stages)  # of this run
+
+    @property
+    def retryable(self) -> bool:
+        """Whether it has rows that another try may mend."""
+        return any(RowErrorCode(code).retryable for code in self.failed_by_code)
 
 
 def settle(
@@ -54,43 +65,69 @@ def find_settled(
     """Sum up the shards that earlier runs have done with this fingerprint.
 
     What a committed index says is taken as it is, where the file still has its size: reading the
-    whole cache again is ``verify``'s work, and a new hash would bless a damaged file.
+    whole cache again is ``verify``'s work, and a new hash would bless a damaged file. A source
+    that may have changed, by its times, is read again and hashed.
 
     Raises StorageError.
     """
-    sizes = shard_file_sizes(cache)
+    files = shard_files(cache)
     committed = _committed(cache)
 
     def find(shard: Shard) -> SettledShard | None:
-        row = committed.get(shard.name)
-        if row is None:
-            return _read(cache, shard, fingerprint_sha256)
-        same = (row.bytes, row.source_size) == (sizes[shard.name], shard.size)
-        return SettledShard(row, _failures(cache, row)) if same else None
+        row, file = committed.get(shard.name), files[shard.name]
+        try:
+            if row is None:
+                found = _read(cache, shard, fingerprint_sha256)
+                changed = shard.mtime_ns > (file.mtime_ns or 0)
+            elif (row.bytes, row.source_size) == (file.size, shard.size):
+                now = replace(row, source_mtime_ns=shard.mtime_ns)
+                found = SettledShard(now, _failures(cache, row))
+                changed = now != row
+            else:
+                return None
+        except (CacheCorrupt, UnsupportedVersion):
+            return None  # written again, whatever it is
+        if found is not None and changed and _sha256(shard) != found.index.source_sha256:
+            return None
+        return found
 
-    there = [shard for shard in shards if shard.name in sizes]
+    there = [shard for shard in shards if shard.name in files]
     with ThreadPoolExecutor(_READERS) as pool:
         return {found.index.name: found for found in pool.map(find, there) if found is not None}
 
 
 def _committed(cache: str) -> dict[str, IndexRow]:
     """The index by shard name; nothing where the cache is not committed or its index is damaged."""
-    if not storage.exists(layout.manifest_file(cache)):
+    manifest = readable_manifest(cache)
+    if manifest is None or not storage.exists(layout.index_file(cache)):
         return {}
-    manifest = Manifest.read(layout.manifest_file(cache))
     data = storage.read_bytes(layout.index_file(cache))
     if hashlib.sha256(data).hexdigest() != manifest.index_sha256:
         return {}
     return {row.name: row for row in index.decode(data, layout.index_file(cache))}
 
 
+def readable_manifest(cache: str) -> Manifest | None:
+    """The manifest, where there is one that is not damaged."""
+    uri = layout.manifest_file(cache)
+    try:
+        return Manifest.read(uri) if storage.exists(uri) else None
+    except InvalidDocument:
+        return None
+
+
+def _sha256(shard: Shard) -> str | None:
+    """Of a source, None where it can't be read: its encoder will say so better."""
+    try:
+        return storage.sha256(shard.uri)
+    except StorageError:
+        return None
+
+
 def _read(cache: str, shard: Shard, fingerprint_sha256: str) -> SettledShard | None:
     uri = layout.shard_file(cache, shard.name)
     data = storage.read_bytes(uri)
-    try:
-        rows, footer = shard_file.decode(data, uri)
-    except (CacheCorrupt, UnsupportedVersion):
-        return None  # written again, whatever it is
+    rows, footer = shard_file.decode(data, uri)
     if footer.fingerprint_sha256 != fingerprint_sha256:
         return None
     return settle(shard, Totals.of(data, rows), footer.source_sha256)

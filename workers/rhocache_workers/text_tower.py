@@ -23,25 +23,14 @@ class TextTower(nn.Module):
         super().__init__()
         self.model = model
         self._name = "model.text" if hasattr(model, "text") else "model"
-        self._pool = getattr(model, "text_pool_type", getattr(self._text, "pool_type", None))
-        self.cuts = (
-            getattr(self._text, "attn_mask", None) is not None
-            and self._pool in ("argmax", "eos")
-            and getattr(self._text, "cls_emb", None) is None  # CoCa's stands after the padding
-        )
+        self.cuts = can_be_cut(model)
         self.cuts = self.cuts and self._cutting_is_exact(probe)
 
     def lengths(self, tokens: Tensor) -> Tensor:
         """The positions that each of B texts gets, int64 [B], for tokens int64 [B, context]."""
-        context = tokens.shape[1]
-        if not self.cuts:
-            return torch.full((len(tokens),), context)
-        if self._pool == "argmax":
-            ends = tokens.argmax(dim=1)
-        else:
-            end = getattr(self.model, "text_eos_id", None) or self._text.eos_id
-            ends = (tokens == end).int().argmax(dim=1)
-        return (ends // BUCKET + 1).mul(BUCKET).clamp(max=context)
+        if self.cuts:
+            return cut_lengths(self.model, tokens)
+        return torch.full((len(tokens),), tokens.shape[1])
 
     def encode(self, tokens: Tensor) -> Tensor:
         """Embed B texts, int64 [B, context]: [B, d], not normalised, on the tower's device."""
@@ -49,25 +38,51 @@ class TextTower(nn.Module):
         if not self.cuts:
             return self(tokens)
         length = int(self.lengths(tokens).max())
+        text = text_module(self.model)
         parts = {
-            f"{self._name}.positional_embedding": self._text.positional_embedding[:length],
-            f"{self._name}.attn_mask": self._text.attn_mask[:length, :length],
+            f"{self._name}.positional_embedding": text.positional_embedding[:length],
+            f"{self._name}.attn_mask": text.attn_mask[:length, :length],
         }
         return functional_call(self, parts, (tokens[:, :length],))
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.model.encode_text(tokens, normalize=False)
 
-    @property
-    def _text(self) -> Any:  # no attribute: functional_call swaps a module registered twice, twice
-        return getattr(self.model, "text", self.model)
-
     @torch.inference_mode()
     def _cutting_is_exact(self, probe: Tensor) -> bool:
-        cut = self.encode(probe)
+        cut = torch.cat([self.encode(text[None]) for text in probe])
         whole = self(probe.to(cut.device))
         difference = (_unit(cut) - _unit(whole)).abs().max()
         return bool(difference <= _TOLERANCE[cut.dtype])
+
+
+def text_module(model: Any) -> Any:
+    """The part of an open_clip model that embeds texts, which may be the model itself."""
+    return getattr(model, "text", model)
+
+
+def can_be_cut(model: Any) -> bool:
+    """Whether the text tower is causal and reads the embedding at the end token."""
+    text = text_module(model)
+    return (
+        getattr(text, "attn_mask", None) is not None
+        and _pool(model) in ("argmax", "eos")
+        and getattr(text, "cls_emb", None) is None  # CoCa's stands after the padding
+    )
+
+
+def cut_lengths(model: Any, tokens: Tensor) -> Tensor:
+    """The positions up to each end token, rounded up: int64 [B] for int64 [B, context]."""
+    if _pool(model) == "argmax":
+        ends = tokens.argmax(dim=1)
+    else:
+        end = getattr(model, "text_eos_id", None) or text_module(model).eos_id
+        ends = (tokens == end).int().argmax(dim=1)
+    return (ends // BUCKET + 1).mul(BUCKET).clamp(max=tokens.shape[1])
+
+
+def _pool(model: Any) -> str | None:
+    return getattr(model, "text_pool_type", getattr(text_module(model), "pool_type", None))
 
 
 def _unit(features: Tensor) -> Tensor:

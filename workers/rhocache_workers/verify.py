@@ -37,6 +37,7 @@ Scored = tuple[Pair, np.ndarray, np.ndarray]  # with its image and text embeddin
 class Finding:
     where: str  # a file, ``shard NAME`` or ``shard NAME, key KEY``
     problem: str
+    shard: str | None = None  # the shard that must be encoded again to mend it
 
 
 @dataclass(slots=True)
@@ -55,8 +56,12 @@ class VerifyReport:
         return not self.findings
 
 
-def verify(cache: str, dataset: str | None = None, *, sample: int = 64) -> VerifyReport:
+def verify(
+    cache: str, dataset: str | None = None, *, sample: int = 64, deep: bool = False
+) -> VerifyReport:
     """Check hashes, counts, footers and rows; with a dataset, that every pair is still the same.
+
+    ``deep`` takes the dataset that the manifest names where none is given.
 
     With a dataset and the reference at hand, ``sample`` pairs are also encoded again.
 
@@ -79,6 +84,8 @@ def verify(cache: str, dataset: str | None = None, *, sample: int = 64) -> Verif
         report.findings.append(Finding(cache, str(error)))
         return report
     _check_manifest(report, manifest, rows)
+    if deep and dataset is None:
+        dataset = manifest.dataset
     sources = _sources(report, dataset, rows)
     chosen: list[Scored] = []
     for left, row in zip(range(len(rows), 0, -1), rows, strict=True):
@@ -112,7 +119,7 @@ def _check_shard(
     """Check one shard file; give its rows where they can be read."""
 
     def find(problem: str) -> None:
-        report.findings.append(Finding(f"shard {row.name}", problem))
+        report.findings.append(Finding(f"shard {row.name}", problem, row.name))
 
     uri = layout.shard_file(cache, row.name)
     if not storage.exists(uri):
@@ -177,7 +184,7 @@ def _check_source(
 
     def find(key: str | None, problem: str) -> None:
         where = f"shard {row.name}" + (f", key {key}" if key else "")
-        report.findings.append(Finding(where, problem))
+        report.findings.append(Finding(where, problem, row.name))
 
     reader = ShardReader(shard, manifest.fingerprint.caption_field)
     same: list[Scored] = []

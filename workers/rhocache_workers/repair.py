@@ -1,0 +1,35 @@
+"""Encoding again what ``verify`` found broken."""
+
+from rhocache_schemas import layout
+from rhocache_schemas.records import Plan
+from rhocache_workers.driver import ScoreSummary, score
+from rhocache_workers.progress import OnProgress
+from rhocache_workers.settled import readable_manifest
+from rhocache_workers.verify import VerifyReport
+
+
+def repair(
+    report: VerifyReport,
+    *,
+    dataset: str | None = None,
+    ray_address: str | None = None,
+    on_progress: OnProgress | None = None,
+) -> ScoreSummary:
+    """Encode the shards again in which something was found, and commit the cache anew.
+
+    The dataset and the reference are the manifest's, or what the cache was begun with where that
+    can't be read. Every other shard stays as it is.
+
+    Raises what ``score`` does.
+    """
+    spec = Plan.read(layout.plan_file(report.cache)).spec
+    manifest = readable_manifest(report.cache)
+    if manifest is not None:
+        spec = spec.model_copy(
+            update={"dataset": manifest.dataset, "reference": manifest.reference}
+        )
+    if dataset is not None:
+        spec = spec.model_copy(update={"dataset": dataset})
+    spec = spec.model_copy(update={"output": report.cache})
+    broken = {finding.shard for finding in report.findings if finding.shard is not None}
+    return score(spec, redo=broken, ray_address=ray_address, on_progress=on_progress)
