@@ -10,6 +10,10 @@ from rhocache_schemas.limits import DEFAULT_LIMITS, Limits
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 
+# Pillow warns of odd but readable files; the only question here is whether they read. Filters are
+# the process's: set around each call, those of one decoding thread would end another's.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
 
 def open_image(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
     """Decode an image in its stored mode (open_clip's preprocessing converts to RGB itself).
@@ -17,13 +21,10 @@ def open_image(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Image.Image:
     Raises RowError with image_undecodable, image_too_large or image_too_small.
     """
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of odd but readable files; the only question here is whether it reads.
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-            _check_size(*image.size, limits)
-            image.load()
-    except RowError:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        _check_size(*image.size, limits)
+        image.load()
+    except (RowError, MemoryError):  # a machine that is short of memory says nothing of the image
         raise
     except Image.DecompressionBombError as error:
         raise RowError(RowErrorCode.IMAGE_TOO_LARGE, str(error)) from error
