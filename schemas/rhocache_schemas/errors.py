@@ -94,7 +94,7 @@ class RowErrorCode(StrEnum):
     IMAGE_UNDECODABLE = "image_undecodable"
     IMAGE_TOO_LARGE = "image_too_large"  # more bytes or pixels than the limits
     IMAGE_TOO_SMALL = "image_too_small"  # a side too short to be resized sensibly
-    TEXT_MISSING = "text_missing"  # no caption, or nothing but white space
+    TEXT_MISSING = "text_missing"  # no caption, nothing but white space, or over the limits
     TEXT_NOT_UTF8 = "text_not_utf8"
     DUPLICATE_KEY = "duplicate_key"  # the key was used before in the same shard
     NON_FINITE_EMBEDDING = "non_finite_embedding"

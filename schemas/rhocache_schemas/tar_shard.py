@@ -1,7 +1,8 @@
 """Reading the pairs of a WebDataset tar as a stream, never extracting anything.
 
 A pair is a run of members that share a key: the name up to the first dot of its last part, as
-webdataset has it. Only regular files with a known suffix are looked at.
+webdataset has it. Only regular files with a known suffix are looked at; hidden ones, such as the
+``._name`` that macOS adds, are not.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ import json
 import tarfile
 from collections.abc import Iterator
 from tarfile import EOFHeaderError  # pyright: ignore
-from typing import Self
+from typing import IO, Self
 
 from pyarrow import NativeFile
 
@@ -20,7 +21,7 @@ from rhocache_schemas.errors import RowErrorCode, ShardError, ShardErrorCode
 from rhocache_schemas.limits import DEFAULT_LIMITS, Limits
 from rhocache_schemas.pairs import Pair
 
-IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+IMAGE_SUFFIXES = ("jpg", "png", "jpeg", "webp")  # where a key has several, open_clip's order
 CAPTION_SUFFIX = "txt"
 METADATA_SUFFIX = "json"
 SUFFIXES = {*IMAGE_SUFFIXES, CAPTION_SUFFIX, METADATA_SUFFIX}
@@ -32,7 +33,8 @@ _EXTENDED_HEADERS = {
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 }
-_EXTENDED_HEADER_BYTES = 1 << 20
+_EXTENDED_HEADER_BYTES = 64 << 10
+_HEADERS_BYTES = 1 << 20  # of one member, with its extended headers and its sparse map
 _READ_BYTES = 1 << 20
 
 
@@ -43,8 +45,8 @@ class ShardReader:
     SHA-256 (hexadecimal) of the whole shard, taken while it streamed by.
 
     Raises ShardError: tar_truncated where the archive ends or turns to garbage before its
-    end-of-archive marker, tar_unordered where no pair's members lie together, io_error where the
-    storage fails.
+    end-of-archive marker or goes on after it, tar_unordered where no pair's members lie together,
+    io_error where the storage fails.
     """
 
     def __init__(
@@ -69,8 +71,6 @@ class ShardReader:
                     complete += pair.image is not None and pair.caption is not None
                     duplicates += pair.error == RowErrorCode.DUPLICATE_KEY
                     yield pair
-                while hashing.read(_READ_BYTES):
-                    pass
                 self.sha256 = hashing.hexdigest()
         except OSError as error:
             raise self._error(ShardErrorCode.IO_ERROR, storage.reason(error)) from error
@@ -92,39 +92,55 @@ class ShardReader:
                 yield current, members
                 members = {}
             current = key
-            members[suffix] = (info, data)
+            if suffix in SUFFIXES:
+                members[suffix] = (info, data)
         if current is not None:
             yield current, members
 
     def _members(self, stream: "_HashingStream") -> Iterator[tuple[tarfile.TarInfo, bytes | None]]:
-        """Members that may belong to a pair; the data is None where it is over the cap."""
+        """Members that may belong to a pair; the data is None where unused or over its cap."""
         try:
-            # Errors in names are spelled out: Parquet's strings must be UTF-8.
-            archive = tarfile.open(  # noqa: SIM115 (only the stream under it needs closing)
-                fileobj=stream, mode="r|", tarinfo=_TarInfo, errors="backslashreplace",
-                bufsize=_READ_BYTES,
-            )  # fmt: skip
-            count = 0
-            while (info := archive.next()) is not None:
-                archive.members.clear()  # pyright: ignore (tarfile keeps every header otherwise)
-                count += 1
-                if count > self._limits.members:
-                    raise tarfile.ReadError(f"more than {self._limits.members} members")
-                # The last part of the suffix decides, so that a key with dots is still a row.
-                relevant = split_name(info.name)[1].rpartition(".")[2] in SUFFIXES
-                if relevant and info.isreg() and not info.issparse():
-                    small = info.size <= self._limits.member_bytes
-                    file = archive.extractfile(info) if small else None
-                    yield info, file.read() if file else None
-        except tarfile.TarError as error:
+            yield from self._regular_files(stream)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # tarfile raises whatever a damaged header leads it to
             raise self._error(
                 ShardErrorCode.TAR_TRUNCATED, f"{error} (near byte {stream.position})"
             ) from error
+
+    def _regular_files(
+        self, stream: "_HashingStream"
+    ) -> Iterator[tuple[tarfile.TarInfo, bytes | None]]:
+        # Names are the same in every locale, and their errors are spelled out: Parquet's strings
+        # must be UTF-8.
+        archive = tarfile.open(  # noqa: SIM115 (only the stream under it needs closing)
+            fileobj=stream, mode="r|", tarinfo=_TarInfo, encoding="utf-8",
+            errors="backslashreplace", bufsize=_READ_BYTES,
+        )  # fmt: skip
+        count = 0
+        while (info := archive.next()) is not None:
+            stream.header_at = archive.offset  # pyright: ignore
+            # tarfile keeps every header otherwise.
+            archive.members.clear()  # pyright: ignore
+            archive.pax_headers.clear()  # pyright: ignore
+            count += 1
+            if count > self._limits.members:
+                raise tarfile.ReadError(f"more than {self._limits.members} members")
+            key, suffix = split_name(info.name)
+            hidden = key == "" or key.endswith("/")
+            # The last part of the suffix decides, so that a key with dots is still a row.
+            relevant = suffix.rpartition(".")[2] in SUFFIXES and not hidden
+            if relevant and info.isreg() and not info.issparse():
+                yield info, self._data(archive, info, suffix)
         if not getattr(archive, "saw_end_marker", False):
-            raise self._error(
-                ShardErrorCode.TAR_TRUNCATED,
-                f"no end-of-archive marker: truncated or damaged near byte {stream.position}",
-            )
+            raise tarfile.ReadError("no end-of-archive marker: truncated or damaged")
+        stream.drain(archive.fileobj)  # pyright: ignore
+
+    def _data(self, archive: tarfile.TarFile, info: tarfile.TarInfo, suffix: str) -> bytes | None:
+        limits = self._limits
+        cap = limits.member_bytes if suffix in IMAGE_SUFFIXES else limits.text_bytes
+        file = archive.extractfile(info) if suffix in SUFFIXES and info.size <= cap else None
+        return file.read() if file else None
 
     def _pair(
         self,
@@ -163,7 +179,7 @@ class ShardReader:
             fields = json.loads(metadata or b"null")
         except UnicodeDecodeError:
             raise
-        except ValueError:
+        except (ValueError, RecursionError):  # no JSON, or JSON that is nested too deep
             return None
         caption: object = fields.get(self._caption_field) if isinstance(fields, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         if not isinstance(caption, str):
@@ -202,18 +218,40 @@ class _TarInfo(tarfile.TarInfo):
 
 
 class _HashingStream(io.BufferedIOBase):
-    """Passes reads through and hashes what goes by."""
+    """Passes reads through, hashes what goes by, and stops tarfile where it would not stop itself.
+
+    ``header_at`` is where the next member's header begins: there is data before it, and only
+    headers after it.
+    """
 
     def __init__(self, stream: NativeFile) -> None:
         self._source = stream
         self._sha256 = hashlib.sha256()
         self.position = 0
+        self.header_at = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
+        if self.position >= self.header_at + _HEADERS_BYTES:
+            raise tarfile.ReadError(f"a member's headers are over {_HEADERS_BYTES} bytes")
         data = self._source.read(size)
+        if not data and self.position < self.header_at:
+            raise tarfile.ReadError("unexpected end of data")
         self._sha256.update(data)
         self.position += len(data)
         return data
+
+    def drain(self, rest: IO[bytes]) -> None:
+        """Read what follows the end-of-archive marker, through tarfile, which holds a part of it.
+
+        Raises tarfile.ReadError where it is more than zeros: pairs would be lost without a word.
+        """
+        self.header_at = self.position
+        while chunk := rest.read(_READ_BYTES):
+            if chunk.count(0) < len(chunk):
+                raise tarfile.ReadError(
+                    "more data after the end-of-archive marker: damaged, or several tars in one"
+                )
+            self.header_at = self.position
 
     def hexdigest(self) -> str:
         return self._sha256.hexdigest()

@@ -180,7 +180,7 @@ def test_only_regular_files_are_read(tmp_path: Path, kind: bytes) -> None:
 
 
 def test_caps(tmp_path: Path) -> None:
-    limits = Limits(member_bytes=1000, members=4)
+    limits = Limits(member_bytes=1000, text_bytes=1000, members=4)
     data = tar_of(
         [("a.jpg", bytes(1001)), ("a.txt", b"x"), ("b.jpg", b"x"), ("b.txt", b"x" * 2000)]
     )
