@@ -67,14 +67,17 @@ def test_whoever_lost_it_is_told_and_leaves_it_alone(tmp_path: Path) -> None:
     assert read(tmp_path).run == "other"
 
 
-def test_a_renewal_finds_out_too(tmp_path: Path) -> None:
-    with Quick(str(tmp_path), None) as lease:
+def test_renewals_go_on_until_it_is_lost(tmp_path: Path) -> None:
+    def wait_for_renewal(renewals: int) -> None:
         deadline = time.monotonic() + 30
-        while not read(tmp_path).renewals and time.monotonic() < deadline:
+        while read(tmp_path).renewals <= renewals:
+            assert time.monotonic() < deadline
             time.sleep(0.01)
-        assert read(tmp_path).renewals
+
+    with Quick(str(tmp_path), None) as lease:
+        wait_for_renewal(0)
+        wait_for_renewal(read(tmp_path).renewals)
         (tmp_path / "lease.json").unlink()
-        while lease.lost is None and time.monotonic() < deadline:
-            time.sleep(0.01)
         with pytest.raises(CacheBusy, match="has ended since"):
-            lease.check()
+            lease.confirm()
+    assert not (tmp_path / "lease.json").exists()

@@ -24,7 +24,7 @@ def test_it_counts_what_is_under_way_and_estimates_what_is_left(tmp_path: Path) 
     told: list[Progress] = []
     log = ProgressLog(str(tmp_path), "job_1", told.append)
     log.plan(SHARDS)
-    log.begin([done("a", 10)])
+    log.begin([done("a", 10)], lambda: None)
     assert told[-1].pairs_per_second == 0
     assert told[-1].seconds_left is None
     log.add(UnderWay("b", 4))
@@ -52,7 +52,7 @@ def test_the_file_is_written_once_a_second_at_most(tmp_path: Path) -> None:
     told: list[Progress] = []
     log = ProgressLog(str(tmp_path), None, told.append)
     log.plan(SHARDS)
-    log.begin([])
+    log.begin([], lambda: None)
     for pairs in range(1000):
         log.add(UnderWay("a", pairs))
     assert len(told) == 2

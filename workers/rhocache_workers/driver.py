@@ -139,9 +139,8 @@ def _run(
                 if not (spec.retry_failed and shard.retryable)
             }
             outcome = _Outcome(fingerprint, keep)
-            progress.begin(outcome.settled.values())
+            progress.begin(outcome.settled.values(), lease.confirm)
             for event in crew.encode([shard for shard in shards if shard.name not in keep]):
-                lease.check()
                 _note(cache, event, outcome)
                 progress.add(event)
         progress.enter("finalizing")

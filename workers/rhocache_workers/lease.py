@@ -47,7 +47,6 @@ class Lease:
         self._mine = LeaseHolder(
             run=uuid.uuid4().hex, host=socket.gethostname(), pid=os.getpid(), job=job
         )
-        self.lost: CacheBusy | None = None  # set when another run took it
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
@@ -67,17 +66,11 @@ class Lease:
             self.confirm()
             storage.delete(self._uri)
 
-    def check(self) -> None:
-        """Raise what a renewal has found."""
-        if self.lost is not None:
-            raise self.lost
-
     def confirm(self) -> None:
-        """Look again, and raise CacheBusy when another run took the lease."""
+        """Look at the lease again, and raise CacheBusy when another run took it."""
         holder = self._read()
         if holder is None or holder.run != self._mine.run:
-            self.lost = self._busy(holder)
-        self.check()
+            raise self._busy(holder)
 
     def _keep(self) -> None:
         while not self._left.wait(self._renew_seconds):

@@ -36,8 +36,12 @@ class ProgressLog:
         self._total = len(self._sizes)
         self.enter("planning")
 
-    def begin(self, settled: Iterable[SettledShard]) -> None:
-        """Begin to encode: these shards are done."""
+    def begin(self, settled: Iterable[SettledShard], confirm: Callable[[], None]) -> None:
+        """Begin to encode: these shards are done.
+
+        ``confirm`` raises where the file has become another run's.
+        """
+        self._confirm = confirm
         for shard in settled:
             self._count(shard)
         self._pairs_before = self._pairs
@@ -55,6 +59,7 @@ class ProgressLog:
             self._count(event)
         self._encoding_until = time.monotonic()
         if self._encoding_until - self._told >= SECONDS:
+            self._confirm()
             self.enter("encoding")
 
     def enter(self, phase: Phase, fault: Fault | None = None) -> None:
