@@ -137,7 +137,7 @@ def test_a_shard_of_another_reference(cache: Path, tmp_path: Path):
     """Its bytes agree with the index, but its footer names another fingerprint."""
     path = cache / "shards" / "00000.tar.parquet"
     table = pq.read_table(path)
-    other = {**table.schema.metadata, b"rhocache.fingerprint_sha256": b"f" * 64}
+    other = {**pq.read_metadata(path).metadata, b"rhocache.fingerprint_sha256": b"f" * 64}
     pq.write_table(table.replace_schema_metadata(other), path)
     entries = pq.read_table(cache / "index.parquet").to_pylist()
     entries[0]["file_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
