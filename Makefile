@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format clean
+.PHONY: help setup demo test check format chaos clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -34,6 +34,10 @@ check: setup ## Lint, formatting, types, and the rooms' import rules
 format: setup ## Format the code and sort its imports
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+KILLS ?= 100
+chaos: setup ## Kill scoring jobs at random (KILLS=100) and count what is lost
+	$(BIN)/python -m benchmarks.chaos --kills $(KILLS)
 
 clean: ## Remove the environment and what the demo wrote
 	rm -rf $(VENV) demo

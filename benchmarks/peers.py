@@ -100,13 +100,12 @@ def ray_data(model: str, tars: list[str], batch: int) -> tuple[float, Embedded]:
     _, preprocess, tokenizer = load(model)
 
     def decode(row: dict[str, Any]) -> dict[str, Any]:
-        image = Image.open(io.BytesIO(row["jpg"]))
-        text = row["txt"] if isinstance(row["txt"], str) else row["txt"].decode()
+        image = Image.fromarray(row["jpg"])
         return {"key": row["__key__"], "pixels": preprocess(image).numpy(),
-                "tokens": tokenizer([text])[0].numpy()}  # fmt: skip
+                "tokens": tokenizer([row["txt"]])[0].numpy()}  # fmt: skip
 
     rows = (
-        ray.data.read_webdataset(tars, decoder=False)
+        ray.data.read_webdataset(tars)
         .map(decode)
         .map_batches(
             Predictor, fn_constructor_args=(model,), batch_size=batch, concurrency=1, num_cpus=1
