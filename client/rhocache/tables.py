@@ -139,6 +139,8 @@ def evaluation(result: "EvaluationResult") -> Table:
 
 def _facts(facts: Iterable[tuple[str, Any]]) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # half a fingerprint is of no use
     for name, value in facts:
         if value not in (None, "", {}):
             table.add_row(Text(name.replace("_", " "), style="bold"), Text(_text(value)))
