@@ -3,12 +3,13 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEER := .venv-clip-retrieval
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format chaos clean
+.PHONY: help setup demo test check format chaos benchmark gpu-check clean
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
 
 setup: $(VENV)/.installed ## Make .venv with everything that rhocache and its tests need
 
@@ -39,5 +40,22 @@ KILLS ?= 100
 chaos: setup ## Kill scoring jobs at random (KILLS=100) and count what is lost
 	$(BIN)/python -m benchmarks.chaos --kills $(KILLS)
 
+benchmark: setup $(PEER)/.installed ## Compare encoding with its peers (BENCHMARK='--rounds 3 --data DIR')
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[benchmarks]'
+	$(BIN)/python -m benchmarks.encode --clip-retrieval $(PEER)/bin/clip-retrieval $(BENCHMARK)
+
+# clip-retrieval wants an old numpy, and setuptools that still have pkg_resources.
+$(PEER)/.installed:
+	$(PYTHON) -m venv $(PEER)
+	grep -E '^(torch|torchvision)==' constraints.txt > $(PEER)/constraints.txt
+	$(PEER)/bin/pip install --quiet --disable-pip-version-check --constraint $(PEER)/constraints.txt clip-retrieval==2.45.0 'open_clip_torch<3' torchvision
+	$(PEER)/bin/pip install --quiet --disable-pip-version-check 'setuptools<70'
+	@touch $@
+
+gpu-check: setup ## Check exactness and speed on this machine's GPU
+	$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "torch finds no GPU on this machine")'
+	$(BIN)/python -m pytest tests/workers/test_cuda.py tests/workers/test_towers.py tests/workers/test_driver.py
+	$(MAKE) benchmark
+
 clean: ## Remove the environment and what the demo wrote
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) $(PEER) demo

@@ -1,5 +1,6 @@
 """How fast pairs go through a frozen CLIP: rhocache and its peers, side by side.
 
+    make benchmark    # or, without clip-retrieval's environment:
     python -m benchmarks.encode --data examples/openclipart --shards '0000[0-1].tar' --rounds 3
 
 Each way runs in a process of its own, in turns, so that a machine's moods meet all of them. Rates
@@ -60,16 +61,23 @@ def ours(model: str, data: str, shards: str, workers: int) -> tuple[Run, Embedde
     return Run(summary.pairs_per_second, summary.limited_by), embedded
 
 
-def run(way: str, model: str, data: str, shards: str) -> tuple[Run, Embedded]:
+def run(
+    way: str, model: str, data: str, shards: str, clip_retrieval: str | None
+) -> tuple[Run, Embedded]:
     if way.startswith("rhocache"):
         return ours(model, data, shards, workers=int(way.rpartition(" ")[2]))
     tars = sorted(str(p) for p in Path(data).glob("*.tar") if fnmatch(p.name, shards))
-    encode = {"plain loop": peers.plain_loop, "Ray Data": peers.ray_data}[way]
-    seconds, embedded = encode(model, tars, BATCH)
+    if way == CLIP_RETRIEVAL and clip_retrieval is not None:
+        weights = f"{model}/open_clip_model.safetensors"
+        seconds, embedded = peers.clip_retrieval(clip_retrieval, weights, tars, BATCH)
+    else:
+        encode = {"plain loop": peers.plain_loop, "Ray Data": peers.ray_data}[way]
+        seconds, embedded = encode(model, tars, BATCH)
     return Run(len(embedded) / seconds), embedded
 
 
-WAYS = ("rhocache, workers 1", "rhocache, workers 2", "plain loop", "Ray Data")
+CLIP_RETRIEVAL = "clip-retrieval"
+WAYS = ("rhocache, workers 1", "rhocache, workers 2", "plain loop", "Ray Data", CLIP_RETRIEVAL)
 
 
 def difference(one: Embedded, other: Embedded) -> float:
@@ -84,12 +92,15 @@ def main(
     shards: Annotated[str, typer.Option(help="Glob of the tars' names.")] = "*.tar",
     model: Annotated[str | None, typer.Option(help="local-dir; default: random ViT-B-32.")] = None,
     rounds: int = 3,
+    clip_retrieval: Annotated[
+        str | None, typer.Option(help="Its command, in an environment of its own; left out else.")
+    ] = None,
     out: Annotated[str | None, typer.Option(help="Write the table here, as Markdown.")] = None,
     way: Annotated[str | None, typer.Option(hidden=True)] = None,
     result: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     if way is not None and model is not None and result is not None:
-        seen, embedded = run(way, model, data, shards)
+        seen, embedded = run(way, model, data, shards, clip_retrieval)
         keys = sorted(embedded)
         image, text = (np.stack([embedded[key][side] for key in keys]) for side in (0, 1))
         np.savez(result, keys=keys, image=image, text=text)
@@ -100,17 +111,19 @@ def main(
         model = model or peers.random_reference(
             Path(folder, "model"), open_clip.get_model_config("ViT-B-32") or {}
         )
-        rates: dict[str, list[float]] = {each: [] for each in WAYS}
+        ways = [way for way in WAYS if way != CLIP_RETRIEVAL or clip_retrieval is not None]
+        passed = ["--clip-retrieval", clip_retrieval] if clip_retrieval is not None else []
+        rates: dict[str, list[float]] = {each: [] for each in ways}
         products: list[float] = []
         notes: dict[str, str] = {}
         found: dict[str, Embedded] = {}
         for number in range(rounds):
-            for each in WAYS:
+            for each in ways:
                 products.append(product_rate())
                 result = str(Path(folder, f"{WAYS.index(each)}.npz"))
                 subprocess.run(
                     [sys.executable, "-m", "benchmarks.encode", "--data", data, "--shards", shards,
-                     "--model", model, "--way", each, "--result", result],
+                     "--model", model, "--way", each, "--result", result, *passed],
                     check=True, capture_output=True,
                 )  # fmt: skip
                 rate, notes[each] = json.loads(Path(result + ".json").read_text())
@@ -133,7 +146,7 @@ def main(
         "|---|---|---|---|---|",
     ]
     best = median(rates[WAYS[0]])
-    for each in WAYS:
+    for each in ways:
         rate = median(rates[each])
         lines.append(
             f"| {each} | {rate:.1f} | {' '.join(f'{r:.1f}' for r in rates[each])} "
@@ -146,7 +159,7 @@ def main(
         f"{work.flops / 1e9 / len(first):.2f} a pair: done in {seconds:.1f} s, at "
         f"{work.flops / seconds / bound:.0%} of the matrix product's rate.",
         "",
-        *(f"- {each}: limited by {notes[each]}" for each in WAYS if notes[each]),
+        *(f"- {each}: limited by {notes[each]}" for each in ways if notes[each]),
     ]
     text_out = "\n".join(lines) + "\n"
     print(text_out)

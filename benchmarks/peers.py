@@ -2,7 +2,9 @@
 
 import io
 import json
+import subprocess
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator
 from copy import deepcopy
@@ -11,12 +13,15 @@ from typing import Any
 
 import numpy as np
 import open_clip
+import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 Embedded = dict[str, tuple[np.ndarray, np.ndarray]]
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def random_reference(folder: Path, architecture: dict[str, Any]) -> str:
@@ -31,7 +36,7 @@ def random_reference(folder: Path, architecture: dict[str, Any]) -> str:
 
 
 def load(model: str) -> tuple[Any, Any, Any]:
-    loaded: Any = open_clip.create_model_from_pretrained(f"local-dir:{model}")
+    loaded: Any = open_clip.create_model_from_pretrained(f"local-dir:{model}", device=DEVICE)
     made, preprocess = loaded
     return made.eval(), preprocess, open_clip.get_tokenizer(f"local-dir:{model}")
 
@@ -69,8 +74,8 @@ def plain_loop(model: str, tars: list[str], batch: int) -> tuple[float, Embedded
     for keys, pixels, tokens in DataLoader(
         Pairs(tars, preprocess, tokenizer), batch_size=batch, num_workers=min(2, len(tars))
     ):
-        image = clip.encode_image(pixels, normalize=True).numpy()
-        text = clip.encode_text(tokens, normalize=True).numpy()
+        image = clip.encode_image(pixels.to(DEVICE), normalize=True).cpu().numpy()
+        text = clip.encode_text(tokens.to(DEVICE), normalize=True).cpu().numpy()
         embedded |= dict(zip(keys, zip(image, text, strict=True), strict=True))
     return time.perf_counter() - started, embedded
 
@@ -85,8 +90,9 @@ class Predictor:
     @torch.inference_mode()
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, Any]:
         started = time.time()
-        image = self._clip.encode_image(torch.as_tensor(batch["pixels"]), normalize=True).numpy()
-        text = self._clip.encode_text(torch.as_tensor(batch["tokens"]), normalize=True).numpy()
+        pixels, tokens = (torch.as_tensor(batch[name]).to(DEVICE) for name in ("pixels", "tokens"))
+        image = self._clip.encode_image(pixels, normalize=True).cpu().numpy()
+        text = self._clip.encode_text(tokens, normalize=True).cpu().numpy()
         times = [started] * len(image), [time.time()] * len(image)
         return {"key": batch["key"], "image": image, "text": text,
                 "began": times[0], "ended": times[1]}  # fmt: skip
@@ -108,9 +114,36 @@ def ray_data(model: str, tars: list[str], batch: int) -> tuple[float, Embedded]:
         ray.data.read_webdataset(tars)
         .map(decode)
         .map_batches(
-            Predictor, fn_constructor_args=(model,), batch_size=batch, concurrency=1, num_cpus=1
+            Predictor,
+            fn_constructor_args=(model,),
+            batch_size=batch,
+            concurrency=1,
+            num_cpus=1,
+            num_gpus=int(DEVICE == "cuda"),
         )
         .take_all()
     )
     seconds = max(row["ended"] for row in rows) - min(row["began"] for row in rows)
     return seconds, {row["key"]: (row["image"], row["text"]) for row in rows}
+
+
+def clip_retrieval(
+    command: str, weights: str, tars: list[str], batch: int
+) -> tuple[float, Embedded]:
+    """Seconds that its own statistics count, loading left out, and its embeddings (float16)."""
+    dataset = "{" + ",".join(tars) + "}" if len(tars) > 1 else tars[0]  # a brace pattern
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(
+            [command, "inference", "--input_dataset", dataset, "--input_format", "webdataset",
+             "--output_folder", folder, "--clip_model", f"open_clip:ViT-B-32/{weights}",
+             "--use_jit", "False", "--batch_size", str(batch),
+             "--num_prepro_workers", str(min(2, len(tars)))],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        seconds = json.loads(Path(folder, "stats/0.json").read_text())["total_duration"]
+        keys = pq.read_table(f"{folder}/metadata/metadata_0.parquet")["image_path"].to_pylist()
+        image, text = (
+            np.load(f"{folder}/{side}_emb/{side}_emb_0.npy").astype(np.float32)
+            for side in ("img", "text")
+        )
+    return seconds, dict(zip(keys, zip(image, text, strict=True), strict=True))

@@ -31,6 +31,12 @@ DtypeName = Annotated[
 Workers = Annotated[
     int | None, typer.Option(help="Encoders; default: one a GPU, or one a machine.")
 ]
+RemoteDecoders = Annotated[
+    int | None,
+    typer.Option(
+        help="Cores elsewhere in the cluster that decode for each encoder; default: a GPU's need."
+    ),
+]
 BatchSize = Annotated[str, typer.Option(metavar="auto|N", help="Pairs that are encoded at once.")]
 ErrorBudget = Annotated[
     float, typer.Option(help="Largest share of pairs, and of shards, that may fail.")

@@ -31,6 +31,15 @@ class JobSpec(Document):
     workers: Annotated[
         int | None, Field(ge=1, le=4096, description="encoders; null: one a GPU, or one a machine")
     ] = None
+    remote_decoders: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=4096,
+            description="cores elsewhere in the cluster that decode images for each encoder; "
+            "null: as many as a GPU needs beyond those of its own machine",
+        ),
+    ] = None
     error_budget: Annotated[
         float,
         Field(ge=0, le=1, description="largest share of pairs, and of shards, that may fail"),

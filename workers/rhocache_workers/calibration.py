@@ -16,6 +16,7 @@ _CAPTIONS = ["a cat", "a red house by the sea", "two " + "very " * 12 + "old tre
 @dataclass(frozen=True, slots=True)
 class Calibration:
     batch_size: int
+    images_per_second: float  # through the image tower
     # Whether an embedding has the same bits whatever it is encoded with. Only then may shards
     # share embeddings: a shard file's bytes must not tell which shards came before it.
     stable: bool
@@ -47,7 +48,7 @@ def calibrate(reference: Reference, batch_size: int | None) -> Calibration:
         if size == largest:
             break
         size = min(largest, size * 2) if batch_size is None else largest
-    return Calibration(chosen, stable and _texts_are_stable(reference, chosen))
+    return Calibration(chosen, best, stable and _texts_are_stable(reference, chosen))
 
 
 def _texts_are_stable(reference: Reference, batch_size: int) -> bool:

@@ -1,15 +1,10 @@
 """The encoders of one run: Ray actors that each hold a reference and pull shards."""
 
 import math
-import os
 import socket
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Self
-
-# Before ray is imported: it reads these once.
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
 from ray.exceptions import (

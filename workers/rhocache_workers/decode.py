@@ -32,6 +32,8 @@ def decode(preprocess: Preprocess, data: bytes) -> Decoded:
 
 
 class Decoder(Protocol):
+    decoders: int  # images that it decodes at a time
+
     def submit(self, data: bytes, stages: Stages) -> "Future[Decoded]": ...
 
     def wait(self, future: "Future[Decoded]") -> Decoded: ...
@@ -42,6 +44,7 @@ class ThreadDecoder:
 
     def __init__(self, preprocess: Preprocess, threads: int) -> None:
         self._preprocess = preprocess
+        self.decoders = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     def submit(self, data: bytes, stages: Stages) -> "Future[Decoded]":
@@ -70,6 +73,7 @@ class IsolatedDecoder:
 
     def __init__(self, preprocess: Preprocess) -> None:
         self._decode = partial(decode, preprocess)
+        self.decoders = 1
         self._pool = ProcessPool(1, context=multiprocessing.get_context("spawn"))
 
     def __enter__(self) -> Self:

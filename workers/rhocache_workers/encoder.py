@@ -23,6 +23,7 @@ from rhocache_workers.decode import Decoder, IsolatedDecoder, ThreadDecoder
 from rhocache_workers.encode import Preparation, UnderWay, encode_shard
 from rhocache_workers.read_ahead import ReadAhead
 from rhocache_workers.reference import load_reference
+from rhocache_workers.remote_decode import ClusterDecoder, helpers_to_feed
 from rhocache_workers.settled import SettledShard, settle
 from rhocache_workers.stages import Stages
 from rhocache_workers.towers import Towers
@@ -66,7 +67,7 @@ class Encoder:
         calibration = calibrate(reference, size)
         self._stable = calibration.stable
         self._towers = Towers(reference, calibration.batch_size)
-        self._decoder = ThreadDecoder(reference.preprocess, self._threads)
+        self._decoder = self._make_decoder(calibration.images_per_second)
         self._shared = Preparation(reference)
         fingerprint = reference.fingerprint(spec.dtype, spec.caption_field)
         self._fingerprint_sha256 = fingerprint.digest
@@ -93,7 +94,6 @@ class Encoder:
 
         Raises StorageError when the file can't be written.
         """
-        stages = Stages(decoders=self._threads)
         share = self._stable and not isolate
         preparation = self._shared if share else Preparation(self._reference)
         try:
@@ -103,6 +103,7 @@ class Encoder:
                     if isolate
                     else self._decoder
                 )
+                stages = Stages(decoder.decoders)
                 for attempt in _attempts():
                     with attempt:
                         yield from self._encode(shard, preparation, decoder, stages)
@@ -140,6 +141,15 @@ class Encoder:
                 totals: Totals = writer.close(self._fingerprint_sha256, reader.sha256)
                 file.commit()
         yield settle(shard, totals, reader.sha256, stages)
+
+    def _make_decoder(self, images_per_second: float) -> Decoder:
+        reference, threads = self._reference, self._threads
+        helpers = self._spec.remote_decoders or 0
+        if self._spec.remote_decoders is None and reference.device.type == "cuda":
+            helpers = helpers_to_feed(reference.preprocess, images_per_second, threads)
+        if helpers:
+            return ClusterDecoder(reference.preprocess, threads, helpers)
+        return ThreadDecoder(reference.preprocess, threads)
 
     @contextmanager
     def _towers_turn(self, stages: Stages) -> Generator[None]:
