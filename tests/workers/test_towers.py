@@ -110,7 +110,8 @@ def test_out_of_memory_halves_the_batches_and_they_stay_so(
 
 def test_calibration(reference: Reference) -> None:
     found = calibrate(reference, None)
-    assert found.batch_size in {8, 16, 32, 64}
+    assert found.batch_size in {8, 16, 32}
+    assert found.images_per_second > 0
     assert calibrate(reference, 5).batch_size == 5
     small = SmallDevice(reference, images=10)
     assert calibrate(small, None).batch_size == 8  # pyright: ignore[reportArgumentType]
