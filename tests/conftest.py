@@ -1,6 +1,7 @@
 """What the tests of several rooms share: one small Ray cluster and small references."""
 
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -67,3 +68,17 @@ def ray_address() -> Iterator[str]:
     )
     yield context.address_info["address"]
     ray.shutdown()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 256 KB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a tmpfs needs root")
+    yield folder
+    subprocess.run(["umount", folder], check=True)

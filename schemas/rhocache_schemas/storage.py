@@ -2,10 +2,11 @@
 
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Self
@@ -18,6 +19,8 @@ SCHEMES = ("file", "s3", "gs")
 TEMPORARY = ".tmp"  # suffix of a file that is not committed yet
 _COPY_BYTES = 8 << 20
 _ATTEMPTS = 6  # at a request of an object store
+_CONNECT_SECONDS = 10
+_SILENT_SECONDS = 30  # without a byte, before a request counts as failed
 _GIVE_UP = timedelta(minutes=2)
 
 
@@ -68,8 +71,9 @@ def _s3(bucket: str) -> fs.S3FileSystem:
         region=region,
         # The SDK's: errors of the server and timeouts, with exponential backoff and jitter.
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
-        connect_timeout=10,
-        request_timeout=30,
+        connect_timeout=_CONNECT_SECONDS,
+        request_timeout=_SILENT_SECONDS,
+        allow_delayed_open=True,  # pyright: ignore[reportCallIssue] (a small file is one PUT)
     )
 
 
@@ -88,8 +92,8 @@ def exists(uri: str) -> bool:
 def read_bytes(uri: str) -> bytes:
     filesystem, path = resolve(uri)
     try:
-        with filesystem.open_input_stream(path) as stream:
-            return stream.read()
+        with filesystem.open_input_file(path) as file:  # which an object store gives in one piece
+            return file.read()
     except OSError as error:
         raise StorageError(f"cannot read {uri}: {reason(error)}") from error
 
@@ -129,26 +133,25 @@ class AtomicFile:
     def __init__(self, uri: str) -> None:
         self._uri = uri
         self._filesystem, self._path = resolve(uri)
+        self._folder, _, name = self._path.rpartition("/")
+        self._temporary = f"{self._folder}/.{name}.{secrets.token_hex(4)}{TEMPORARY}"
+        self._local = scheme(uri) == "file"
 
     def __enter__(self) -> Self:
         with self._errors():
-            if isinstance(self._filesystem, fs.LocalFileSystem):
-                path = Path(self._path)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                handle, name = tempfile.mkstemp(
-                    prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent
-                )
-                self._temporary = Path(name)
-                self._file = os.fdopen(handle, "w+b")
+            if self._local:
+                self._filesystem.create_dir(self._folder)
+                self._file = self._filesystem.open_output_stream(self._temporary)
             else:
-                self._temporary = None
                 self._file = tempfile.TemporaryFile()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-        if self._temporary is not None:
-            self._temporary.unlink(missing_ok=True)
+        with self._errors():
+            self._file.close()
+            if self._local:
+                with suppress(FileNotFoundError):
+                    self._filesystem.delete_file(self._temporary)
 
     def write(self, data: bytes, /) -> int:
         with self._errors():
@@ -156,16 +159,15 @@ class AtomicFile:
 
     def commit(self) -> None:
         with self._errors():
-            self._file.flush()
-            if self._temporary is None:
+            if self._local:
+                self._file.close()
+                _sync(self._temporary)
+                self._filesystem.move(self._temporary, self._path)
+                _sync(self._folder)  # the rename itself must survive a power cut
+            else:
                 self._file.seek(0)
                 with self._filesystem.open_output_stream(self._path) as stream:
                     shutil.copyfileobj(self._file, stream, _COPY_BYTES)
-            else:
-                os.fsync(self._file.fileno())
-                self._temporary.chmod(0o666 & ~_umask())
-                self._temporary.replace(self._path)
-                _sync_folder(Path(self._path).parent)
 
     @contextmanager
     def _errors(self) -> Generator[None]:
@@ -177,10 +179,13 @@ class AtomicFile:
 
 def discard_temporaries(uri: str) -> None:
     """Remove what an AtomicFile left in a folder, and below it, when its process was killed."""
-    filesystem, path = resolve(uri)
-    if isinstance(filesystem, fs.LocalFileSystem):
-        for file in Path(path).rglob(f".*.????????{TEMPORARY}"):
-            file.unlink(missing_ok=True)
+    _, path = resolve(uri)
+    if scheme(uri) == "file":
+        try:
+            for file in Path(path).rglob(f".*.????????{TEMPORARY}"):
+                file.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot clear {uri} of temporary files: {reason(error)}") from error
 
 
 def delete(uri: str) -> None:
@@ -196,19 +201,13 @@ def delete(uri: str) -> None:
 
 def reason(error: OSError) -> str:
     """The cause without the path, which the message around it already names."""
-    return error.strerror or str(error)
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
-def _sync_folder(folder: Path) -> None:
-    """The rename itself must survive a power cut."""
-    directory = os.open(folder, os.O_RDONLY)
+def _sync(path: str) -> None:
+    """Wait until a file, or a folder's list of files, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(directory)
+        os.fsync(handle)
     finally:
-        os.close(directory)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        os.close(handle)

@@ -17,7 +17,7 @@ from pyarrow import NativeFile
 
 from rhocache_schemas import storage
 from rhocache_schemas.dataset import Shard
-from rhocache_schemas.errors import RowErrorCode, ShardError, ShardErrorCode
+from rhocache_schemas.errors import RowErrorCode, ShardError, ShardErrorCode, StorageError
 from rhocache_schemas.limits import DEFAULT_LIMITS, Limits
 from rhocache_schemas.pairs import Pair
 
@@ -58,10 +58,10 @@ class ShardReader:
         self._limits = limits
 
     def __iter__(self) -> Iterator[Pair]:
-        filesystem, path = storage.resolve(self.shard.uri)
         seen: set[str] = set()
         complete = duplicates = row = 0
         try:
+            filesystem, path = storage.resolve(self.shard.uri)
             with filesystem.open_input_stream(path, buffer_size=_READ_BYTES) as stream:
                 hashing = _HashingStream(stream)
                 for key, members in self._groups(hashing):
@@ -74,6 +74,8 @@ class ShardReader:
                 self.sha256 = hashing.hexdigest()
         except OSError as error:
             raise self._error(ShardErrorCode.IO_ERROR, storage.reason(error)) from error
+        except StorageError as error:  # not even reached
+            raise self._error(ShardErrorCode.IO_ERROR, str(error)) from error
         if duplicates and not complete:
             raise self._error(
                 ShardErrorCode.TAR_UNORDERED,

@@ -143,6 +143,8 @@ def _run(
             for event in crew.encode([shard for shard in shards if shard.name not in keep]):
                 _note(cache, event, outcome)
                 progress.add(event)
+        lease.confirm()
+        storage.discard_temporaries(cache)  # of encoders that were killed
         progress.enter("finalizing")
         _check(spec, len(shards), outcome)
         commit(spec, description, list(outcome.settled.values()), outcome.failures, lease.confirm)

@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from rhocache_schemas import layout, storage
 from rhocache_schemas.dataset import Shard
-from rhocache_schemas.errors import RhocacheError, ShardError
+from rhocache_schemas.errors import RhocacheError, ShardError, StorageError
 from rhocache_schemas.records import Fault, Phase, Progress
 from rhocache_workers.encode import UnderWay
 from rhocache_workers.settled import SettledShard
@@ -59,23 +60,24 @@ class ProgressLog:
             self._count(event)
         self._encoding_until = time.monotonic()
         if self._encoding_until - self._told >= SECONDS:
-            self._confirm()
-            self.enter("encoding")
+            self._told = self._encoding_until
+            with suppress(StorageError):
+                self._confirm()
+                self.enter("encoding")
 
     def enter(self, phase: Phase, fault: Fault | None = None) -> None:
-        """Tell of a phase, and of its fault where it is ``failed``."""
+        """Tell of a phase, and of its fault where it is ``failed``.
+
+        That the file can't be written just now stops no run: what must be written will say so.
+        """
         if phase in ("failed", "cancelled") and not self._total and self._job is None:
             return  # nothing was begun, so nothing is left behind
         self._told = time.monotonic()
         progress = self._progress(phase, fault)
         if self._listener is not None:
             self._listener(progress)
-        try:
+        with suppress(RhocacheError):
             storage.write_atomic(self._uri, progress.to_json())
-        except RhocacheError:
-            # Where the output can't be written, the error on its way says so better.
-            if phase not in ("failed", "cancelled"):
-                raise
 
     @property
     def pairs_per_second(self) -> float:

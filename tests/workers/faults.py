@@ -1,0 +1,172 @@
+"""A disk with faults in it, and runs on it in which every step happens in one process.
+
+    python -m faults
+
+forks a run for each line of its input, a JSON list: a JobSpec as JSON, and the step and the file
+(a path under the cache) at which the run is to be killed, or null and null. It answers each with
+a line: how the run's process ended, as ``os.waitpid`` has it.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Self
+
+import pyarrow as pa
+from pyarrow import fs
+
+from rhocache_schemas import storage
+from rhocache_schemas.dataset import Shard
+from rhocache_schemas.job import JobSpec
+
+# Around the life of a file: what an AtomicFile does, told with the path that it is for.
+STEPS = ("before write", "half-written", "before rename", "after rename")
+_SMALL = 64  # bytes: a Parquet file begins with less than would be worth cutting in half
+
+Strike = Callable[[str, str], None]  # of a step and a path; it may kill the process, or raise
+
+
+class FaultyDisk(fs.FileSystemHandler):
+    """The local disk, which tells ``strike`` of each step before it is taken."""
+
+    def __init__(self, strike: Strike) -> None:
+        self._disk = fs.LocalFileSystem()
+        self._strike = strike
+
+    def install(self) -> None:
+        """Let every location of this process be on this disk."""
+        resolve = storage.resolve
+        storage.resolve = lambda uri: (fs.PyFileSystem(self), resolve(uri)[1])
+
+    def open_output_stream(self, path: str, metadata: dict) -> pa.NativeFile:
+        self._strike("before write", _target(path))
+        return pa.PythonFile(_Stream(self._disk.open_output_stream(path), path, self._strike), "w")
+
+    def move(self, src: str, dest: str) -> None:
+        self._strike("before rename", dest)
+        self._disk.move(src, dest)
+        self._strike("after rename", dest)
+
+    def delete_file(self, path: str) -> None:
+        self._strike("before delete", path)
+        self._disk.delete_file(path)
+        self._strike("after delete", path)
+
+    def open_input_stream(self, path: str) -> pa.NativeFile:
+        self._strike("read", path)
+        return self._disk.open_input_stream(path)
+
+    def open_input_file(self, path: str) -> pa.NativeFile:
+        self._strike("read", path)
+        return self._disk.open_input_file(path)
+
+    def get_file_info(self, paths: list[str]) -> list[fs.FileInfo]:
+        return self._disk.get_file_info(paths)
+
+    def get_file_info_selector(self, selector: fs.FileSelector) -> list[fs.FileInfo]:
+        return self._disk.get_file_info(selector)
+
+    def create_dir(self, path: str, recursive: bool) -> None:
+        self._disk.create_dir(path, recursive=recursive)
+
+    def get_type_name(self) -> str:
+        return "faulty"
+
+    def normalize_path(self, path: str) -> str:
+        return path
+
+    def _unused(self, *_: object) -> None:
+        raise NotImplementedError
+
+    delete_dir = delete_dir_contents = delete_root_dir_contents = _unused
+    copy_file = open_append_stream = _unused
+
+
+class _Stream:
+    closed = False
+
+    def __init__(self, file: pa.NativeFile, path: str, strike: Strike) -> None:
+        self._file = file
+        self._path = path
+        self._strike = strike
+
+    def write(self, data: bytes) -> int:
+        half = len(data) // 2 if len(data) > _SMALL else 0
+        if half:
+            self._file.write(data[:half])
+            self._strike("half-written", _target(self._path))
+        self._file.write(data[half:])
+        return len(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+        self.closed = True
+
+
+def _target(temporary: str) -> str:
+    """What a temporary file is to become."""
+    path = Path(temporary)
+    return str(path.with_name(path.name.removeprefix(".").rsplit(".", 2)[0]))
+
+
+def kill_at(step: str, path: str) -> Strike:
+    """SIGKILL, which no handler softens, where a run first comes to a step of a file."""
+
+    def strike(now: str, where: str) -> None:
+        if (now, where) == (step, path):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return strike
+
+
+class CrewHere:
+    """The driver's crew as one encoder in this process, without Ray."""
+
+    def __init__(self, spec: JobSpec, _: str | None, batch_sizes: dict[str, int]) -> None:
+        from rhocache_workers.encoder import Encoder
+
+        self._encoder = Encoder(spec, threads=1)
+        self._batch_sizes = batch_sizes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def describe(self):
+        return self._encoder.load(self._batch_sizes)
+
+    def encode(self, shards: Iterable[Shard]) -> Iterator:
+        for shard in shards:
+            yield from self._encoder.encode(shard)
+
+
+def main() -> None:
+    import torch
+
+    from rhocache_workers import driver
+
+    torch.set_num_threads(1)  # a pool of them would not survive the fork
+    driver.Crew = CrewHere
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            spec, step, name = json.loads(line)
+            spec = JobSpec.model_validate(spec)
+            if step is not None:
+                FaultyDisk(kill_at(step, f"{spec.output}/{name}")).install()
+            driver.score(spec)
+            os._exit(0)
+        sys.stdout.write(f"{os.waitpid(child, 0)[1]}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
