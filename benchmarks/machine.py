@@ -1,11 +1,11 @@
 """The machine that a benchmark ran on, and what it can do at most."""
 
+import importlib.metadata
 import platform
 import time
 from pathlib import Path
 
 import psutil
-import torch
 
 SIDE = 4096
 
@@ -19,12 +19,22 @@ def describe() -> str:
     memory = psutil.virtual_memory().total / 2**30
     return (
         f"{model}, {psutil.cpu_count()} cores, {memory:.0f} GiB, "
-        f"Python {platform.python_version()}, torch {torch.__version__}"
+        f"Python {platform.python_version()}, torch {importlib.metadata.version('torch')}"
     )
+
+
+def peak_memory() -> float:
+    """Of this process, in MB. In ``ru_maxrss`` there may be that of the process it came from."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise SystemExit("this system does not tell a process's peak memory")
 
 
 def product_rate() -> float:
     """Floating-point operations a second of a large float32 product: the best of a second."""
+    import torch  # what uses no torch can be described without it
+
     a, b = torch.randn(2, SIDE, SIDE)
     best, until = 0.0, time.perf_counter() + 1.5
     while time.perf_counter() < until:

@@ -3,8 +3,8 @@
 # pyarrow's stubs leave the parameters of its generic types open.
 # pyright: reportUnknownMemberType=false
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -43,8 +43,9 @@ SCHEMA = pa.schema(
 )
 
 
-def encode(rows: Iterable[IndexRow]) -> bytes:
-    table = pa.Table.from_pylist([asdict(row) for row in rows], schema=SCHEMA)
+def encode(rows: Sequence[IndexRow]) -> bytes:
+    columns = {name: [getattr(row, name) for row in rows] for name in SCHEMA.names}
+    table = pa.table(columns, schema=SCHEMA)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     return sink.getvalue().to_pybytes()
@@ -53,7 +54,8 @@ def encode(rows: Iterable[IndexRow]) -> bytes:
 def decode(data: bytes, source: str) -> list[IndexRow]:
     """Raises CacheCorrupt; ``source`` is what its message calls the index."""
     try:
-        records: list[dict[str, Any]] = pq.read_table(pa.BufferReader(data)).to_pylist()
-        return [IndexRow(**record) for record in records]
+        table = pq.read_table(pa.BufferReader(data)).cast(SCHEMA)
+        columns: list[list[Any]] = [column.to_pylist() for column in table.itercolumns()]
+        return [IndexRow(*values) for values in zip(*columns, strict=True)]
     except (pa.ArrowException, OSError, TypeError, ValueError) as error:
         raise CacheCorrupt(f"{source} is not a readable index: {error}") from error

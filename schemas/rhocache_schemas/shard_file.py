@@ -94,13 +94,6 @@ class Totals:
     content_sha256: str
     file_sha256: str
 
-    @classmethod
-    def of(cls, data: bytes, rows: ShardRows) -> Self:
-        """Sum up a file that was read whole."""
-        failed = Counter(status for status in rows.status if status != OK)
-        sha256 = hashlib.sha256(data).hexdigest()
-        return cls(len(rows.keys), failed, len(data), rows.content_sha256(), sha256)
-
 
 @dataclass(frozen=True, slots=True)
 class Footer:
@@ -223,18 +216,30 @@ def decode(data: bytes, source: str) -> tuple[ShardRows, Footer]:
         with pq.ParquetFile(pa.BufferReader(data)) as file:
             table = file.read()
             footer = _footer(file.metadata, source)
-        rows = ShardRows(
-            keys=cast("list[str]", table["key"].to_pylist()),
-            status=cast("list[str]", table["status"].to_pylist()),
-            image=_numpy(table["image_embeddings"]),
-            text=_numpy(table["text_embeddings"]),
-            similarity=table["similarity"].to_numpy(),
-            image_hash=table["image_hash"].to_pylist(),
-            caption_hash=table["caption_hash"].to_pylist(),
-        )
+        rows = _rows(table)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise CacheCorrupt(f"{source} is not a readable shard file: {error}") from error
     return rows, footer
+
+
+def sum_up(data: bytes, source: str) -> tuple[Totals, Footer]:
+    """Give what a shard file comes to. Holds a row group at a time, where ``decode`` has them all.
+
+    Raises CacheCorrupt, or UnsupportedVersion for a newer major version.
+    """
+    content, failed = ContentDigest(), Counter[str]()
+    try:
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
+            footer = _footer(file.metadata, source)
+            content.update(_rows(file.schema_arrow.empty_table()))
+            for group in range(file.num_row_groups):
+                rows = _rows(file.read_row_group(group))
+                content.update(rows)
+                failed.update(status for status in rows.status if status != OK)
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise CacheCorrupt(f"{source} is not a readable shard file: {error}") from error
+    sha256 = hashlib.sha256(data).hexdigest()
+    return Totals(footer.rows, failed, len(data), content.hexdigest(), sha256), footer
 
 
 def read_footer(data: Any, source: str) -> Footer:
@@ -285,6 +290,18 @@ def _tensor(values: npt.NDArray[Any], null: npt.NDArray[np.bool_], tensor: Any) 
     lists: Any = pa.FixedSizeListArray  # the stubs lack ``type`` together with ``mask``
     storage = lists.from_arrays(flat, type=tensor.storage_type, mask=pa.array(null))
     return cast("Any", pa.ExtensionArray).from_storage(tensor, storage)
+
+
+def _rows(table: pa.Table) -> ShardRows:
+    return ShardRows(
+        keys=cast("list[str]", table["key"].to_pylist()),
+        status=cast("list[str]", table["status"].to_pylist()),
+        image=_numpy(table["image_embeddings"]),
+        text=_numpy(table["text_embeddings"]),
+        similarity=table["similarity"].to_numpy(),
+        image_hash=table["image_hash"].to_pylist(),
+        caption_hash=table["caption_hash"].to_pylist(),
+    )
 
 
 def _numpy(column: Any) -> npt.NDArray[Any]:

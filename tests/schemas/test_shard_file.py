@@ -1,3 +1,7 @@
+import hashlib
+import io
+from collections import Counter
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -5,7 +9,7 @@ import pytest
 
 from rhocache_schemas import shard_file
 from rhocache_schemas.errors import CacheCorrupt, UnsupportedVersion
-from rhocache_schemas.shard_file import ShardRows
+from rhocache_schemas.shard_file import ShardFileWriter, ShardRows
 
 
 def example(dtype: str = "float16", views: int = 1) -> ShardRows:
@@ -80,6 +84,29 @@ def test_what_is_not_a_shard_file_is_refused() -> None:
     pq.write_table(pa.table({"key": ["a"]}), sink)
     with pytest.raises(CacheCorrupt, match="but not one of rhocache's"):
         shard_file.decode(sink.getvalue().to_pybytes(), "here")
+
+
+@pytest.mark.parametrize("groups", [0, 1, 3])
+def test_a_file_is_summed_up_by_row_groups(groups: int) -> None:
+    sink = io.BytesIO()
+    with ShardFileWriter(
+        sink, views=1, captions=1, dimension=8, dtype=np.dtype(np.float16)
+    ) as writer:
+        for _ in range(groups):
+            writer.write(example())
+        told = writer.close("f", "s")
+    totals, footer = shard_file.sum_up(sink.getvalue(), "here")
+    assert totals == told
+    assert (footer.fingerprint_sha256, footer.source_sha256) == ("f", "s")
+    rows, _ = shard_file.decode(sink.getvalue(), "here")
+    assert (totals.rows, totals.failed_by_code) == (
+        3 * groups,
+        Counter(rows.status) - Counter(ok=99),
+    )
+    assert totals.content_sha256 == rows.content_sha256()
+    assert totals.file_sha256 == hashlib.sha256(sink.getvalue()).hexdigest()
+    with pytest.raises(CacheCorrupt, match="here is not a readable shard file"):
+        shard_file.sum_up(sink.getvalue()[:-10], "here")
 
 
 def test_a_newer_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from rhocache_schemas.errors import CacheBusy, StorageError
 from rhocache_schemas.job import JobSpec
 from rhocache_schemas.records import Manifest
 from rhocache_workers.commit import commit
-from rhocache_workers.encoder import Description
+from rhocache_workers.messages import Description
 from rhocache_workers.settled import SettledShard, find_settled
 from rhocache_workers.verify import verify
 

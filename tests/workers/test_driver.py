@@ -32,8 +32,8 @@ from rhocache_schemas.records import Manifest, Plan, Progress, ShardFailure
 from rhocache_schemas.reference import ReferenceSpec
 from rhocache_workers import driver
 from rhocache_workers.driver import ScoreSummary, score
-from rhocache_workers.encode import UnderWay
 from rhocache_workers.lease import Lease
+from rhocache_workers.messages import UnderWay
 from rhocache_workers.verify import verify
 
 

@@ -8,7 +8,7 @@ from rhocache_schemas.dataset import Shard
 from rhocache_schemas.errors import ShardError, ShardErrorCode
 from rhocache_schemas.index import IndexRow
 from rhocache_schemas.records import Fault, Progress
-from rhocache_workers.encode import UnderWay
+from rhocache_workers.messages import UnderWay
 from rhocache_workers.progress import ProgressLog
 from rhocache_workers.settled import SettledShard
 

@@ -9,7 +9,7 @@ from rhocache_schemas import index, layout, storage
 from rhocache_schemas.errors import ShardError
 from rhocache_schemas.job import JobSpec
 from rhocache_schemas.records import Manifest
-from rhocache_workers.encoder import Description
+from rhocache_workers.messages import Description
 from rhocache_workers.settled import SettledShard, readable_manifest
 
 

@@ -19,8 +19,8 @@ from ray.exceptions import (
 from rhocache_schemas.dataset import Shard
 from rhocache_schemas.errors import JobError, ShardError, ShardErrorCode
 from rhocache_schemas.job import JobSpec
-from rhocache_workers.encode import UnderWay
-from rhocache_workers.encoder import SHARDS_AT_A_TIME, Description, Encoder
+from rhocache_workers.actor import SHARDS_AT_A_TIME, EncoderActor
+from rhocache_workers.messages import Description, UnderWay
 from rhocache_workers.settled import SettledShard
 
 _DEATHS = (RayActorError, NodeDiedError, ObjectLostError, OutOfMemoryError)
@@ -138,7 +138,7 @@ class Crew:
         return [self._working.pop(ref)[1] for ref in lost]
 
     def _hire(self) -> None:
-        encoder: Any = ray.remote(Encoder)
+        encoder: Any = ray.remote(EncoderActor)
         options = {**self._options, "max_concurrency": SHARDS_AT_A_TIME}
         actor = encoder.options(**options).remote(self._spec, self._threads)
         self._loading[actor.load.remote(self._batch_sizes)] = actor

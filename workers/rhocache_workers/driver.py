@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rhocache_schemas import layout, storage
 from rhocache_schemas.dataset import Shard, list_shards
@@ -21,10 +21,10 @@ from rhocache_schemas.records import Fault, Plan, ShardFailure
 from rhocache_schemas.roots import check_allowed
 from rhocache_workers.commit import commit
 from rhocache_workers.crew import Crew
-from rhocache_workers.encode import UnderWay
-from rhocache_workers.encoder import Description
 from rhocache_workers.interrupts import sigterm_as_interrupt
 from rhocache_workers.lease import Lease
+from rhocache_workers.listing import failure_files
+from rhocache_workers.messages import Description, UnderWay
 from rhocache_workers.progress import Event, OnProgress, ProgressLog
 from rhocache_workers.settled import SettledShard, find_settled
 from rhocache_workers.stages import Stages
@@ -105,6 +105,7 @@ class _Outcome:
 
     fingerprint: Fingerprint
     settled: dict[str, SettledShard]
+    failed_before: set[str]  # in earlier runs
     failures: dict[str, ShardError] = field(default_factory=dict)
     stages: Stages = field(default_factory=Stages)  # of this run
 
@@ -138,7 +139,7 @@ def _run(
                 for name, shard in find_settled(cache, others, fingerprint.digest).items()
                 if not (spec.retry_failed and shard.retryable)
             }
-            outcome = _Outcome(fingerprint, keep)
+            outcome = _Outcome(fingerprint, keep, failure_files(cache))
             progress.begin(outcome.settled.values(), lease.confirm)
             for event in crew.encode([shard for shard in shards if shard.name not in keep]):
                 _note(cache, event, outcome)
@@ -177,9 +178,13 @@ def _note(cache: str, event: Event, outcome: _Outcome) -> None:
         uri = layout.failure_file(cache, event.shard)
         storage.write_atomic(uri, ShardFailure.of(event).to_json())
     elif not isinstance(event, UnderWay):
-        outcome.settled[event.index.name] = event
-        outcome.stages.add(event.stages)
-        storage.delete(layout.failure_file(cache, event.index.name))
+        name = event.index.name
+        # Kept until the commit, for each of maybe 100,000 shards: no more than the index needs.
+        outcome.settled[name] = replace(event, stages=None)
+        if event.stages is not None:
+            outcome.stages.add(event.stages)
+        if name in outcome.failed_before:
+            storage.delete(layout.failure_file(cache, name))
 
 
 def _check(spec: JobSpec, shards: int, outcome: _Outcome) -> None:

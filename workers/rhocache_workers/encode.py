@@ -24,14 +24,6 @@ WINDOW = 1024
 MEMORIES = 1 << 15  # embeddings that are remembered, of images and of captions: 64 MB each at d=512
 
 
-@dataclass(frozen=True, slots=True)
-class UnderWay:
-    """A shard that is being encoded."""
-
-    shard: str
-    pairs: int  # seen so far
-
-
 @dataclass(slots=True)
 class Row:
     """A pair on its way to a row. What it shares with other pairs is in its embeddings."""

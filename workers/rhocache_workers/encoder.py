@@ -1,11 +1,10 @@
-"""The Ray actor that holds a reference and turns dataset shards into shard files."""
+"""What holds a reference and turns dataset shards into shard files."""
 
 import importlib.metadata
 import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,13 +13,13 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 from rhocache_schemas import layout, storage
 from rhocache_schemas.dataset import Shard
 from rhocache_schemas.errors import ShardError, ShardErrorCode
-from rhocache_schemas.fingerprint import Fingerprint
 from rhocache_schemas.job import JobSpec
 from rhocache_schemas.shard_file import ShardFileWriter, Totals
 from rhocache_schemas.tar_shard import ShardReader
 from rhocache_workers.calibration import calibrate
 from rhocache_workers.decode import Decoder, IsolatedDecoder, ThreadDecoder
-from rhocache_workers.encode import Preparation, UnderWay, encode_shard
+from rhocache_workers.encode import Preparation, encode_shard
+from rhocache_workers.messages import Description, UnderWay
 from rhocache_workers.read_ahead import ReadAhead
 from rhocache_workers.reference import load_reference
 from rhocache_workers.remote_decode import ClusterDecoder, helpers_to_feed
@@ -29,24 +28,10 @@ from rhocache_workers.stages import Stages
 from rhocache_workers.towers import Towers
 
 READ_ATTEMPTS = 3
-SHARDS_AT_A_TIME = 2  # while one is in the towers, the next is being read
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """What an encoder holds. Encoders of one run must hold the same."""
-
-    fingerprint: Fingerprint
-    dimension: int
-    logit_scale: float
-    logit_bias: float | None
-    device: str  # ``cpu`` or ``cuda``
-    batch_size: int
-    software: dict[str, str]  # package -> version
 
 
 class Encoder:
-    """Made an actor by the driver, which gives it its share of the cores or a GPU."""
+    """Works in an actor, to which the driver gives a share of the cores or a GPU."""
 
     def __init__(self, spec: JobSpec, threads: int) -> None:
         self._spec = spec

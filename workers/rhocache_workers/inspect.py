@@ -3,16 +3,16 @@
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rhocache_schemas import index, layout, storage
-from rhocache_schemas.errors import CacheCorrupt, CacheNotFound
+from rhocache_schemas.errors import CacheNotFound
 from rhocache_schemas.records import Manifest, Plan, Progress
 from rhocache_schemas.shard_file import OK
 from rhocache_workers.listing import failed_shards, shard_files
+from rhocache_workers.settled import read_columns
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 _READERS = 16  # threads; an object store answers each of them only after a while
@@ -89,18 +89,11 @@ def _rows(cache: str, shards: list[str]) -> tuple[Counter[str], np.ndarray]:
     codes: Counter[str] = Counter()
     similarities = [np.empty(0, np.float32)]
     with ThreadPoolExecutor(_READERS) as pool:
-        for table in pool.map(_columns, [layout.shard_file(cache, name) for name in shards]):
+        files = [layout.shard_file(cache, name) for name in shards]
+        for table in pool.map(partial(read_columns, columns=["status", "similarity"]), files):
             codes.update(map(str, table["status"].to_pylist()))
             similarities.append(table["similarity"].drop_null().to_numpy())
     return codes, np.concatenate(similarities)
-
-
-def _columns(uri: str) -> pa.Table:
-    filesystem, path = storage.resolve(uri)
-    try:
-        return pq.read_table(path, filesystem=filesystem, columns=["status", "similarity"])
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise CacheCorrupt(f"{uri} is not a readable shard file: {error}") from error
 
 
 def _quantiles(similarities: np.ndarray) -> dict[str, float]:

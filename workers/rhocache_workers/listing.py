@@ -17,8 +17,15 @@ def shard_files(cache: str) -> dict[str, fs.FileInfo]:
 
 def failed_shards(cache: str) -> dict[str, str]:
     """Shard name -> ShardErrorCode, of the shards that the newest run could not read."""
-    names = [name for name, _ in _files(cache, "failures", ".json")]
-    return {name: ShardFailure.read(layout.failure_file(cache, name)).code for name in names}
+    return {
+        name: ShardFailure.read(layout.failure_file(cache, name)).code
+        for name in failure_files(cache)
+    }
+
+
+def failure_files(cache: str) -> set[str]:
+    """The names of the shards that have one."""
+    return {name for name, _ in _files(cache, "failures", ".json")}
 
 
 def _files(cache: str, folder: str, suffix: str) -> Iterator[tuple[str, fs.FileInfo]]:

@@ -8,7 +8,7 @@ from rhocache_schemas import layout, storage
 from rhocache_schemas.dataset import Shard
 from rhocache_schemas.errors import RhocacheError, ShardError, StorageError
 from rhocache_schemas.records import Fault, Phase, Progress
-from rhocache_workers.encode import UnderWay
+from rhocache_workers.messages import UnderWay
 from rhocache_workers.settled import SettledShard
 
 SECONDS = 1.0  # between two writes of the file while shards are encoded

@@ -4,7 +4,10 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from rhocache_schemas import index, layout, shard_file, storage
 from rhocache_schemas.dataset import Shard
@@ -22,13 +25,14 @@ from rhocache_workers.listing import shard_files
 from rhocache_workers.stages import Stages
 
 _READERS = 16  # threads; an object store answers each of them only after a while
+_READ_BYTES = 128 << 20  # that they hold together, of shard files
 
 
 @dataclass(frozen=True, slots=True)
 class SettledShard:
     index: IndexRow
     failed_by_code: Counter[str]
-    stages: Stages = field(default_factory=Stages)  # of this run
+    stages: Stages | None = None  # where this run encoded it
 
     @property
     def retryable(self) -> bool:
@@ -55,7 +59,7 @@ def settle(
             file_sha256=totals.file_sha256,
         ),
         totals.failed_by_code,
-        stages or Stages(),
+        stages,
     )
 
 
@@ -80,9 +84,9 @@ def find_settled(
                 found = _read(cache, shard, fingerprint_sha256)
                 changed = shard.mtime_ns > (file.mtime_ns or 0)
             elif (row.bytes, row.source_size) == (file.size, shard.size):
-                now = replace(row, source_mtime_ns=shard.mtime_ns)
+                changed = row.source_mtime_ns != shard.mtime_ns
+                now = replace(row, source_mtime_ns=shard.mtime_ns) if changed else row
                 found = SettledShard(now, _failures(cache, row))
-                changed = now != row
             else:
                 return None
         except (CacheCorrupt, UnsupportedVersion):
@@ -92,7 +96,9 @@ def find_settled(
         return found
 
     there = [shard for shard in shards if shard.name in files]
-    with ThreadPoolExecutor(_READERS) as pool:
+    largest = max((file.size for file in files.values()), default=0)
+    readers = min(_READERS, max(1, _READ_BYTES // max(1, largest)))
+    with ThreadPoolExecutor(readers) as pool:
         return {found.index.name: found for found in pool.map(find, there) if found is not None}
 
 
@@ -127,16 +133,27 @@ def _sha256(shard: Shard) -> str | None:
 def _read(cache: str, shard: Shard, fingerprint_sha256: str) -> SettledShard | None:
     uri = layout.shard_file(cache, shard.name)
     data = storage.read_bytes(uri)
-    rows, footer = shard_file.decode(data, uri)
+    totals, footer = shard_file.sum_up(data, uri)
     if footer.fingerprint_sha256 != fingerprint_sha256:
         return None
-    return settle(shard, Totals.of(data, rows), footer.source_sha256)
+    return settle(shard, totals, footer.source_sha256)
 
 
 def _failures(cache: str, row: IndexRow) -> Counter[str]:
     """Row error codes, which the index does not keep."""
     if row.failed == 0:
         return Counter()
-    uri = layout.shard_file(cache, row.name)
-    rows, _ = shard_file.decode(storage.read_bytes(uri), uri)
-    return Counter(code for code in rows.status if code != OK)
+    table = read_columns(layout.shard_file(cache, row.name), ["status"])
+    return Counter(code for code in map(str, table["status"].to_pylist()) if code != OK)
+
+
+def read_columns(uri: str, columns: list[str]) -> pa.Table:
+    """Read some columns of a shard file, and not the others.
+
+    Raises CacheCorrupt.
+    """
+    filesystem, path = storage.resolve(uri)
+    try:
+        return pq.read_table(path, filesystem=filesystem, columns=columns)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise CacheCorrupt(f"{uri} is not a readable shard file: {error}") from error
