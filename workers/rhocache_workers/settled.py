@@ -25,6 +25,7 @@ from rhocache_workers.listing import shard_files
 from rhocache_workers.stages import Stages
 
 _READERS = 16  # threads; an object store answers each of them only after a while
+_BATCH = 1024  # shards that wait for a reader: each takes more memory than what is found
 _READ_BYTES = 128 << 20  # that they hold together, of shard files
 
 
@@ -98,8 +99,13 @@ def find_settled(
     there = [shard for shard in shards if shard.name in files]
     largest = max((file.size for file in files.values()), default=0)
     readers = min(_READERS, max(1, _READ_BYTES // max(1, largest)))
+    settled: dict[str, SettledShard] = {}
     with ThreadPoolExecutor(readers) as pool:
-        return {found.index.name: found for found in pool.map(find, there) if found is not None}
+        for first in range(0, len(there), _BATCH):
+            for found in pool.map(find, there[first : first + _BATCH]):
+                if found is not None:
+                    settled[found.index.name] = found
+    return settled
 
 
 def _committed(cache: str) -> dict[str, IndexRow]:
