@@ -7,6 +7,7 @@ moments SIGKILL hits an encoder, the driver, the node (the raylet), or all of th
 run is started again until its cache is committed; then comes the next cache.
 """
 
+import os
 import random
 import signal
 import subprocess
@@ -37,7 +38,8 @@ SMALL = {
 }
 PAIRS = 32  # a shard
 TARGETS = ("an encoder", "the driver", "the node", "the whole cluster")
-MEAN_SECONDS = 4.0  # between kills
+MEAN_SECONDS = 8.0  # between kills: some hit the start of a run, most its work
+LAST_SECONDS = 900.0  # for a run that nothing disturbs
 DRIVER = """
 import sys
 from rhocache_schemas.job import JobSpec
@@ -67,8 +69,9 @@ def split(source: Path, target: Path) -> int:
 
 
 class Soak:
-    def __init__(self, spec: JobSpec) -> None:
+    def __init__(self, spec: JobSpec, ray: Path) -> None:
         self._spec = spec
+        self._ray = str(ray)  # what its sessions leave when they are killed
         self.kills: Counter[str] = Counter()
         self.duplicated = 0
         self._in_place: Files = {}
@@ -80,16 +83,19 @@ class Soak:
                 [sys.executable, "-c", DRIVER, self._spec.model_dump_json()],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                env=os.environ | {"RAY_TMPDIR": self._ray},
             )
             started = psutil.Process(driver.pid)
             family = [started]
             while driver.poll() is None:
                 with suppress(subprocess.TimeoutExpired):
-                    wait = random.expovariate(1 / MEAN_SECONDS) if most else None
-                    driver.wait(wait)
+                    driver.wait(random.expovariate(1 / MEAN_SECONDS) if most else LAST_SECONDS)
                     break
+                if not most:
+                    raise SystemExit(f"nothing was killed, but in {LAST_SECONDS} s it did not end")
                 with suppress(psutil.NoSuchProcess):
-                    family = [started, *started.children(recursive=True)]
+                    # What outlives its parent, as workers do their raylet, is still of the family.
+                    family = [started, *{*family[1:], *started.children(recursive=True)}]
                 self._kill(random.choice(TARGETS), family)
                 most -= 1
             _end(family)
@@ -160,13 +166,13 @@ def main(
             batch_size=16,
             metadata={},
         )
-        Soak(spec).run(0)
+        Soak(spec, folder).run(0)
         whole = contents(folder / "undisturbed")
         rows = Manifest.read(f"{spec.output}/manifest.json").rows
         total, lost, wrong, duplicated, caches = Counter[str](), 0, 0, 0, 0
         while total.total() < kills:
             cache = folder / f"cache-{caches}"
-            soak = Soak(spec.model_copy(update={"output": str(cache)}))
+            soak = Soak(spec.model_copy(update={"output": str(cache)}), folder)
             soak.run(kills - total.total())
             caches += 1
             total += soak.kills

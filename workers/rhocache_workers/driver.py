@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Generator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from rhocache_schemas import layout, storage
@@ -13,6 +14,7 @@ from rhocache_schemas.errors import (
     JobError,
     RhocacheError,
     ShardError,
+    StorageError,
 )
 from rhocache_schemas.fingerprint import Fingerprint
 from rhocache_schemas.job import JobSpec
@@ -73,18 +75,13 @@ def score(
         for location in named_locations(spec):
             check_allowed(location, roots)
     progress = ProgressLog(spec.output, job, on_progress)
-    try:
-        outcome = _run(spec, Lease(spec.output, job), ray_address, progress, redo)
-    except KeyboardInterrupt:
-        progress.enter("cancelled")
-        raise
-    except CacheBusy:
-        raise  # and the progress file is the other run's
-    except Exception as error:
-        code = error.code if isinstance(error, RhocacheError) else "internal"
-        progress.enter("failed", Fault(code=code, detail=str(error)))
-        raise
-    progress.enter("completed")
+    with ExitStack() as stack:
+        with _telling(progress):
+            shards = list_shards(spec.dataset, spec.shards)
+            lease = stack.enter_context(Lease(spec.output, job))
+        with _telling(progress, lease):
+            outcome = _run(spec, shards, lease, ray_address, progress, redo)
+            progress.enter("completed")
     return ScoreSummary(
         cache=spec.output,
         rows=outcome.rows,
@@ -118,37 +115,56 @@ class _Outcome:
         return sum(shard.index.failed for shard in self.settled.values())
 
 
+@contextmanager
+def _telling(progress: ProgressLog, lease: Lease | None = None) -> Generator[None]:
+    """Tell why a run ends, except in a progress file that is another run's by now."""
+    try:
+        yield
+    except CacheBusy:
+        raise
+    except (KeyboardInterrupt, Exception) as error:
+        if lease is not None:
+            with suppress(StorageError):
+                lease.confirm()
+        if isinstance(error, KeyboardInterrupt):
+            progress.enter("cancelled")
+        else:
+            code = error.code if isinstance(error, RhocacheError) else "internal"
+            progress.enter("failed", Fault(code=code, detail=str(error)))
+        raise
+
+
 def _run(
     spec: JobSpec,
+    shards: list[Shard],
     lease: Lease,
     ray_address: str | None,
     progress: ProgressLog,
     redo: Collection[str],
 ) -> _Outcome:
-    cache, shards = spec.output, list_shards(spec.dataset, spec.shards)
-    with lease:
-        progress.plan(shards)
-        storage.discard_temporaries(cache)
-        with Crew(spec, ray_address, _known_batch_sizes(cache)) as crew, sigterm_as_interrupt():
-            description = crew.describe()
-            fingerprint = description.fingerprint
-            _plan(spec, description, shards)
-            others = [shard for shard in shards if shard.name not in redo]
-            keep = {
-                name: shard
-                for name, shard in find_settled(cache, others, fingerprint.digest).items()
-                if not (spec.retry_failed and shard.retryable)
-            }
-            outcome = _Outcome(fingerprint, keep, failure_files(cache))
-            progress.begin(outcome.settled.values(), lease.confirm)
-            for event in crew.encode([shard for shard in shards if shard.name not in keep]):
-                _note(cache, event, outcome)
-                progress.add(event)
-        lease.confirm()
-        storage.discard_temporaries(cache)  # of encoders that were killed
-        progress.enter("finalizing")
-        _check(spec, len(shards), outcome)
-        commit(spec, description, list(outcome.settled.values()), outcome.failures, lease.confirm)
+    cache = spec.output
+    progress.plan(shards)
+    storage.discard_temporaries(cache)
+    with Crew(spec, ray_address, _known_batch_sizes(cache)) as crew, sigterm_as_interrupt():
+        description = crew.describe()
+        fingerprint = description.fingerprint
+        _plan(spec, description, shards)
+        others = [shard for shard in shards if shard.name not in redo]
+        keep = {
+            name: shard
+            for name, shard in find_settled(cache, others, fingerprint.digest).items()
+            if not (spec.retry_failed and shard.retryable)
+        }
+        outcome = _Outcome(fingerprint, keep, failure_files(cache))
+        progress.begin(outcome.settled.values(), lease.confirm)
+        for event in crew.encode([shard for shard in shards if shard.name not in keep]):
+            _note(cache, event, outcome)
+            progress.add(event)
+    lease.confirm()
+    storage.discard_temporaries(cache)  # of encoders that were killed
+    progress.enter("finalizing")
+    _check(spec, len(shards), outcome)
+    commit(spec, description, list(outcome.settled.values()), outcome.failures, lease.confirm)
     return outcome
 
 
