@@ -38,7 +38,8 @@ SMALL = {
 }
 PAIRS = 32  # a shard
 TARGETS = ("an encoder", "the driver", "the node", "the whole cluster")
-MEAN_SECONDS = 8.0  # between kills: some hit the start of a run, most its work
+AT_START = 0.2  # of the kills may hit a run before it has written a shard
+MEAN_SECONDS = 3.0  # from then to a kill
 LAST_SECONDS = 900.0  # for a run that nothing disturbs
 DRIVER = """
 import sys
@@ -87,12 +88,7 @@ class Soak:
             )
             started = psutil.Process(driver.pid)
             family = [started]
-            while driver.poll() is None:
-                with suppress(subprocess.TimeoutExpired):
-                    driver.wait(random.expovariate(1 / MEAN_SECONDS) if most else LAST_SECONDS)
-                    break
-                if not most:
-                    raise SystemExit(f"nothing was killed, but in {LAST_SECONDS} s it did not end")
+            while self._goes_on(driver, most):
                 with suppress(psutil.NoSuchProcess):
                     # What outlives its parent, as workers do their raylet, is still of the family.
                     family = [started, *{*family[1:], *started.children(recursive=True)}]
@@ -102,6 +98,18 @@ class Soak:
             self._check()
             if driver.returncode == 0:
                 return
+
+    def _goes_on(self, driver: subprocess.Popen[bytes], most: int) -> bool:
+        """Wait for the moment of the next kill; False where the run ends before."""
+        if not most:
+            driver.wait(LAST_SECONDS)
+            return False
+        before = len(self._files())
+        if random.random() > AT_START:
+            while len(self._files()) == before:
+                if _ends(driver, 0.1):
+                    return False
+        return not _ends(driver, random.expovariate(1 / MEAN_SECONDS))
 
     def _kill(self, target: str, family: list[psutil.Process]) -> None:
         named = {
@@ -127,6 +135,12 @@ class Soak:
         for name, seen in self._in_place.items():
             self.duplicated += now.get(name) != seen
         self._in_place = now
+
+
+def _ends(driver: subprocess.Popen[bytes], seconds: float) -> bool:
+    with suppress(subprocess.TimeoutExpired):
+        driver.wait(seconds)
+    return driver.returncode is not None
 
 
 def _name(process: psutil.Process) -> str:
