@@ -36,11 +36,14 @@ def calibrate(reference: Reference, batch_size: int | None) -> Calibration:
     )
     size = min(MIN_IMAGES, largest)
     first = Towers(reference, size).images(list(pixels[:size])).cpu()  # also warms up
+    tries = TRIES
+    if batch_size is not None:
+        size, tries = largest, 1
     best, chosen, stable = 0.0, size, True
     while True:
         towers = Towers(reference, size)
         rate = 0.0
-        for _ in range(TRIES):
+        for _ in range(tries):
             started = time.perf_counter()
             found = towers.images(list(pixels[:size])).cpu()
             rate = max(rate, size / (time.perf_counter() - started))
@@ -50,7 +53,7 @@ def calibrate(reference: Reference, batch_size: int | None) -> Calibration:
         best, chosen = max(rate, best), towers.batch_size
         if size == largest:
             break
-        size = min(largest, size * 2) if batch_size is None else largest
+        size = min(largest, size * 2)
     return Calibration(chosen, best, stable and _texts_are_stable(reference, chosen))
 
 
