@@ -262,18 +262,10 @@ def growing(tmp_path: Path) -> Iterator[tuple[str, psutil.Process]]:
     }
     (tmp_path / "growing.json").write_text(json.dumps(config))
     # Fixed ports might be another cluster's.
-    options = "--head --block --num-cpus=0 --include-dashboard=false"
-    options += " --min-worker-port=0 --max-worker-port=0"
+    options = f"--head --block --num-cpus=0 --port={port} --min-worker-port=0 --max-worker-port=0"
+    file = f"--autoscaling-config={tmp_path / 'growing.json'}"
     head = psutil.Popen(
-        [
-            sys.executable,
-            "-m",
-            "ray.scripts.scripts",
-            "start",
-            *options.split(),
-            f"--port={port}",
-            f"--autoscaling-config={tmp_path / 'growing.json'}",
-        ],
+        [sys.executable, "-m", "ray.scripts.scripts", "start", *options.split(), file],
         env=environment() | {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
