@@ -77,6 +77,27 @@ def measure(folder: Path, data: str, size: int, until: list[int]) -> list[float]
     return peaks
 
 
+def write(path: Path, head: list[str], lines: list[list[str]]) -> None:
+    rows = [head, ["---"] * len(head), *lines]
+    text = [
+        "# An encoder's memory",
+        "",
+        "```",
+        "python -m benchmarks.memory",
+        "```",
+        "",
+        "Peak memory in MB, by the pairs of a shard and after so many pairs, no two of them alike. "
+        f"The embeddings of the last {MEMORIES:,} images and as many captions are remembered by "
+        "design, so it grows until there are as many. Most of it is torch.",
+        "",
+        *(f"| {' | '.join(row)} |" for row in rows),
+        "",
+        f"On {describe()}.",
+        "",
+    ]
+    path.write_text("\n".join(text))
+
+
 def main(
     size: Annotated[list[int], typer.Option(help="Pairs of a shard.")] = [256, 2048, 16384],  # noqa: B006
     until: Annotated[list[int], typer.Option(help="Pairs after which to look.")] = [  # noqa: B006
@@ -109,24 +130,7 @@ def main(
         table.add_row(*line)
     console.print(table)
     if out is not None:
-        rows = [head, ["---"] * len(head), *lines]
-        text = [
-            "# An encoder's memory",
-            "",
-            "```",
-            "python -m benchmarks.memory",
-            "```",
-            "",
-            "Peak memory in MB, by the pairs of a shard and after so many pairs, no two of them "
-            f"alike. The embeddings of the last {MEMORIES:,} images and as many captions are "
-            "remembered by design, so it grows until there are as many. Most of it is torch.",
-            "",
-            *(f"| {' | '.join(row)} |" for row in rows),
-            "",
-            f"On {describe()}.",
-            "",
-        ]
-        Path(out).write_text("\n".join(text))
+        write(Path(out), head, lines)
 
 
 if __name__ == "__main__":
