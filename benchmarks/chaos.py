@@ -12,7 +12,6 @@ import random
 import signal
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections import Counter
@@ -27,6 +26,7 @@ from rich.table import Table
 
 from benchmarks.machine import describe
 from benchmarks.peers import random_reference
+from benchmarks.shards import split
 from rhocache_schemas.job import JobSpec
 from rhocache_schemas.records import Manifest
 from rhocache_schemas.reference import ReferenceSpec
@@ -49,24 +49,6 @@ score(JobSpec.model_validate_json(sys.argv[1]))
 """
 
 Files = dict[str, tuple[int, int]]  # name -> inode and time: what changes when it is written again
-
-
-def split(source: Path, target: Path) -> int:
-    """Cut tars into many of PAIRS pairs; give their number."""
-    target.mkdir()
-    count = 0
-    for path in sorted(source.glob("*.tar")):
-        with tarfile.open(path) as tar:
-            members = sorted(tar.getmembers(), key=lambda info: info.name)
-            keys = sorted({info.name.partition(".")[0] for info in members})
-            for first in range(0, len(keys), PAIRS):
-                chosen = set(keys[first : first + PAIRS])
-                with tarfile.open(target / f"{count:05}.tar", "w") as part:
-                    for info in members:
-                        if info.name.partition(".")[0] in chosen:
-                            part.addfile(info, tar.extractfile(info))
-                count += 1
-    return count
 
 
 class Soak:
@@ -172,7 +154,7 @@ def main(
     console, started = Console(), time.monotonic()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        shards = split(Path(data), folder / "dataset")
+        shards = split(Path(data), folder / "dataset", PAIRS)
         spec = JobSpec(
             dataset=str(folder / "dataset"),
             output=str(folder / "undisturbed"),

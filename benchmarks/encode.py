@@ -24,6 +24,7 @@ from rich.console import Console
 
 from benchmarks import peers
 from benchmarks.machine import describe, product_rate
+from benchmarks.shards import split
 from benchmarks.work import useful_flops
 from rhocache_schemas import shard_file
 from rhocache_schemas.job import JobSpec
@@ -91,6 +92,9 @@ def main(
     data: Annotated[str, typer.Option(help="A folder of tars.")] = "examples/openclipart",
     shards: Annotated[str, typer.Option(help="Glob of the tars' names.")] = "*.tar",
     model: Annotated[str | None, typer.Option(help="local-dir; default: random ViT-B-32.")] = None,
+    pairs: Annotated[
+        int | None, typer.Option(help="Only the first, in two shards; default: all, as they are.")
+    ] = None,
     rounds: int = 3,
     clip_retrieval: Annotated[
         str | None, typer.Option(help="Its command, in an environment of its own; left out else.")
@@ -111,6 +115,10 @@ def main(
         model = model or peers.random_reference(
             Path(folder, "model"), open_clip.get_model_config("ViT-B-32") or {}
         )
+        name = Path(data).name
+        if pairs is not None:
+            split(Path(data), Path(folder, name), pairs // 2, pairs)
+            data = str(Path(folder, name))
         ways = [way for way in WAYS if way != CLIP_RETRIEVAL or clip_retrieval is not None]
         passed = ["--clip-retrieval", clip_retrieval] if clip_retrieval is not None else []
         rates: dict[str, list[float]] = {each: [] for each in ways}
@@ -138,7 +146,7 @@ def main(
     first = found[WAYS[0]]
     bound = median(products)
     lines = [
-        f"{len(first)} pairs of {Path(data).name}, {work.images} different images and "
+        f"{len(first)} pairs of {name}, {work.images} different images and "
         f"{work.captions} different captions. {describe()}. A product of two 4096 x 4096 matrices "
         f"of float32 reached {bound / 1e9:.0f} GFLOP/s (median of {len(products)}, between runs).",
         "",

@@ -102,7 +102,7 @@ def ray_data(model: str, tars: list[str], batch: int) -> tuple[float, Embedded]:
     """Seconds from the first batch's beginning to the last one's end, and the embeddings."""
     import ray
 
-    ray.init(include_dashboard=False, log_to_driver=False, num_cpus=2)
+    ray.init(address="local", include_dashboard=False, log_to_driver=False)
     _, preprocess, tokenizer = load(model)
 
     def decode(row: dict[str, Any]) -> dict[str, Any]:
