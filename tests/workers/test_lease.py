@@ -35,6 +35,15 @@ def test_a_second_run_is_told_who_is_at_work(tmp_path: Path) -> None:
     assert not (tmp_path / "lease.json").exists()
 
 
+def test_the_next_run_of_a_job_takes_over_from_the_last(tmp_path: Path) -> None:
+    with (
+        Quick(str(tmp_path), "job_1") as last,
+        Lease(str(tmp_path), "job_1", stale_seconds=1000),
+        pytest.raises(CacheBusy, match="job_1"),
+    ):
+        last.confirm()
+
+
 def test_it_waits_for_one_that_is_just_ending(tmp_path: Path) -> None:
     leave(tmp_path)
     code = "import sys, time, pathlib; time.sleep(0.3); pathlib.Path(sys.argv[1]).unlink()"

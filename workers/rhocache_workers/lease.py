@@ -27,7 +27,8 @@ class Lease:
 
     Clocks of machines differ, so a lease tells no time: whoever wants it watches for
     ``stale_seconds`` whether it is renewed. Where its holder was a process of this machine that is
-    dead, it is taken at once.
+    dead, or the same job's run before this one, it is taken at once: a service starts a job's
+    driver again only when it has given up the last one, which may take its time to die.
 
     Raises CacheBusy while another run holds it, and StorageError.
     """
@@ -52,7 +53,7 @@ class Lease:
 
     def __enter__(self) -> Self:
         holder = self._read()
-        if holder is not None and not _is_dead(holder):
+        if holder is not None and not self._succeeds(holder) and not _is_dead(holder):
             self._outwait(holder)
         storage.write_atomic(self._uri, self._mine.to_json())
         self.confirm()
@@ -83,6 +84,9 @@ class Lease:
                 renewals = self._mine.renewals + 1
                 self._mine = self._mine.model_copy(update={"renewals": renewals})
                 storage.write_atomic(self._uri, self._mine.to_json())
+
+    def _succeeds(self, holder: LeaseHolder) -> bool:
+        return holder.job is not None and holder.job == self._mine.job
 
     def _outwait(self, holder: LeaseHolder) -> None:
         deadline = time.monotonic() + self._stale_seconds
