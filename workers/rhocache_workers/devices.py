@@ -22,7 +22,8 @@ PEAKS: dict[str, dict[str, float]] = {
 # a device multiplies, the more of its time goes to everything else.
 UTILISATION = {"cpu": 0.65, "h100": 0.35, "a100": 0.45, "l4": 0.45}
 
-_SIDE = 2048  # of the matrices that calibrate a CPU
+_SIDE = 2048  # of the largest matrices that calibrate a CPU
+_QUICK_SECONDS = 0.1  # that a product may take before a larger one is tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +63,20 @@ def device_here() -> str:
 
 
 def _matrix_product(precision: str) -> float:
-    """FLOP/s of a large matrix product on this CPU, with all the threads that torch takes."""
-    matrix = torch.rand(_SIDE, _SIDE, dtype=get_input_dtype(precision) or torch.float32)
-    seconds = []
-    for _ in range(4):
-        started = time.perf_counter()
-        torch.mm(matrix, matrix)
-        seconds.append(time.perf_counter() - started)
-    return 2 * _SIDE**3 / min(seconds)
+    """FLOP/s of a large matrix product on this CPU, with all the threads that torch takes.
+
+    Matrices grow only while that is quick: some CPUs emulate half precision, slowly.
+    """
+    rate, side = 0.0, 256
+    while side <= _SIDE:
+        matrix = torch.rand(side, side, dtype=get_input_dtype(precision) or torch.float32)
+        seconds = []
+        for _ in range(3):
+            started = time.perf_counter()
+            torch.mm(matrix, matrix)
+            seconds.append(time.perf_counter() - started)
+        rate = 2 * side**3 / min(seconds)
+        if min(seconds) > _QUICK_SECONDS:
+            break
+        side *= 2
+    return rate
