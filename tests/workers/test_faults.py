@@ -16,8 +16,8 @@ from rhocache_schemas.errors import StorageError
 from rhocache_schemas.job import JobSpec
 from rhocache_schemas.records import Progress
 from rhocache_workers import crew, driver, progress
+from rhocache_workers.actor import EncoderActor
 from rhocache_workers.driver import score
-from rhocache_workers.encoder import Encoder
 from rhocache_workers.verify import verify
 
 
@@ -153,7 +153,7 @@ def test_an_encoder_that_dies_while_it_commits(
     once = tmp_path / "once"
     once.mkdir()
 
-    class Mortal(Encoder):
+    class Mortal(EncoderActor):
         def load(self, batch_sizes: dict[str, int]):
             def strike(step: str, path: str) -> None:
                 if (step, Path(path).name) in (
@@ -168,7 +168,7 @@ def test_an_encoder_that_dies_while_it_commits(
             return super().load(batch_sizes)
 
     ray.cloudpickle.register_pickle_by_value(faults)
-    monkeypatch.setattr(crew, "Encoder", Mortal)
+    monkeypatch.setattr(crew, "EncoderActor", Mortal)
     assert score(spec).rows == 24
     ray.cloudpickle.unregister_pickle_by_value(faults)
     assert {file.name for file in once.iterdir()} == {"half-written", "after rename"}
