@@ -18,7 +18,6 @@ from statistics import median
 from typing import Annotated
 
 import numpy as np
-import open_clip
 import typer
 from rich.console import Console
 
@@ -112,9 +111,7 @@ def main(
         return
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory() as folder:
-        model = model or peers.random_reference(
-            Path(folder, "model"), open_clip.get_model_config("ViT-B-32") or {}
-        )
+        model = model or peers.random_reference(Path(folder, "model"))
         name = Path(data).name
         if pairs is not None:
             split(Path(data), Path(folder, name), pairs // 2, pairs)

@@ -24,8 +24,10 @@ Embedded = dict[str, tuple[np.ndarray, np.ndarray]]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def random_reference(folder: Path, architecture: dict[str, Any]) -> str:
-    """Export an architecture with random weights as an open_clip ``local-dir``."""
+def random_reference(folder: Path, architecture: dict[str, Any] | None = None) -> str:
+    """Export an architecture, ViT-B-32 by default, with random weights as a ``local-dir``."""
+    if architecture is None:
+        architecture = open_clip.get_model_config("ViT-B-32") or {}
     folder.mkdir(parents=True)
     torch.manual_seed(0)
     model = open_clip.CLIP(**deepcopy(architecture))

@@ -9,13 +9,11 @@ makes the shares comparable on a machine that is shared with others.
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-import open_clip
-import torch
 import typer
 from rich.console import Console
 from torch import Tensor
@@ -24,17 +22,19 @@ from benchmarks.encode import ours
 from benchmarks.machine import describe, product_rate
 from benchmarks.peers import random_reference
 from benchmarks.shards import split
+from benchmarks.work import useful_flops
 from rhocache_schemas.dataset import list_shards
 from rhocache_schemas.pairs import Pair, hash_caption, hash_image
 from rhocache_schemas.reference import ReferenceSpec
 from rhocache_schemas.tar_shard import ShardReader
 from rhocache_workers.calibration import calibrate
 from rhocache_workers.decode import decode
-from rhocache_workers.flops import Outline
 from rhocache_workers.reference import load_reference
 from rhocache_workers.towers import Towers
 
-WHOLE = "all together"
+IMAGE, TEXT, WHOLE = "image tower", "text tower", "all together"
+
+T = TypeVar("T")
 
 
 def read(data: str) -> list[list[Pair]]:
@@ -47,35 +47,31 @@ def read(data: str) -> list[list[Pair]]:
     return shards
 
 
-def different(data: str) -> list[tuple[list[bytes], list[str]]]:
+def different(shards: list[list[Pair]]) -> list[tuple[list[bytes], list[str]]]:
     """The images and captions of each shard that no shard before it has."""
     images: set[bytes] = set()
     captions: set[str] = set()
-    found = []
-    for pairs in read(data):
-        usable = [pair for pair in pairs if pair.error is None]
-        new_images = [
-            p for p in dict.fromkeys(pair.image or b"" for pair in usable) if p not in images
-        ]
-        new_captions = [
-            c for c in dict.fromkeys(pair.caption or "" for pair in usable) if c not in captions
-        ]
-        images.update(new_images)
-        captions.update(new_captions)
-        found.append((new_images, new_captions))
+    return [
+        (
+            new((pair.image or b"" for pair in pairs if pair.error is None), images),
+            new((pair.caption or "" for pair in pairs if pair.error is None), captions),
+        )
+        for pairs in shards
+    ]
+
+
+def new(items: Iterable[T], seen: set[T]) -> list[T]:
+    """Those that were not seen before, which from then on they are."""
+    found = [item for item in dict.fromkeys(items) if item not in seen]
+    seen.update(found)
     return found
 
 
-def timed(step: Callable[[], Any]) -> tuple[float, float, float]:
-    """Seconds of wall and of CPU, and the rate of a large product around it."""
-    before = product_rate()
+def timed(step: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds of wall and of CPU."""
     wall, cpu = time.perf_counter(), time.process_time()
     step()
-    return (
-        time.perf_counter() - wall,
-        time.process_time() - cpu,
-        (before + product_rate()) / 2,
-    )
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def main(
@@ -87,56 +83,54 @@ def main(
 ) -> None:
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory() as folder:
-        model = model or random_reference(
-            Path(folder, "model"), open_clip.get_model_config("ViT-B-32") or {}
-        )
+        model = model or random_reference(Path(folder, "model"))
         split(Path(data), Path(folder, "data"), pairs // 2, pairs)
         data = str(Path(folder, "data"))
         reference = load_reference(ReferenceSpec(model=f"local-dir:{model}"))
         towers = Towers(reference, calibrate(reference, None).batch_size)
-        shards = different(data)
+        shards = different(read(data))
         pixels: list[list[Tensor]] = []
         for images, _ in shards:
             decoded = (decode(reference.preprocess, image) for image in images)
             pixels.append([each for each in decoded if isinstance(each, Tensor)])
         tokens = [reference.tokenizer(captions) for _, captions in shards]
-        outline = Outline(f"local-dir:{model}")
-        lengths = reference.text_tower.lengths(torch.cat(tokens)).tolist()
-        image_flops = sum(map(len, pixels)) * outline.image_flops()
-        text_flops = sum(outline.text_flops(length) for length in lengths)
-        steps: dict[str, tuple[Callable[[], Any], float]] = {
-            "reading and hashing": (lambda: read(data), 0),
-            "decoding, in one thread": (
-                lambda: [decode(reference.preprocess, i) for shard, _ in shards for i in shard], 0,
-            ),
-            "tokenizing": (lambda: [reference.tokenizer(captions) for _, captions in shards], 0),
-            "image tower": (lambda: [towers.images(shard) for shard in pixels], image_flops),
-            "text tower": (lambda: [towers.texts(shard) for shard in tokens], text_flops),
-        }  # fmt: skip
+        work = useful_flops(model, data, "*.tar")
+        steps: dict[str, Callable[[], Any]] = {
+            "reading and hashing": lambda: read(data),
+            "decoding, in one thread": lambda: [
+                decode(reference.preprocess, image) for images, _ in shards for image in images
+            ],
+            "tokenizing": lambda: [reference.tokenizer(captions) for _, captions in shards],
+            IMAGE: lambda: [towers.images(shard) for shard in pixels],
+            TEXT: lambda: [towers.texts(shard) for shard in tokens],
+        }
         seen: dict[str, list[tuple[float, float, float]]] = {name: [] for name in (*steps, WHOLE)}
         note = ""
         for number in range(rounds):
-            for name, (step, _) in steps.items():
-                seen[name].append(timed(step))
-            before = product_rate()
-            run, embedded = ours(model, data, "*.tar", workers=1)
-            whole = len(embedded) / run.pairs_per_second
-            seen[WHOLE].append((whole, 0, (before + product_rate()) / 2))
-            note = run.note
+            for name, times in seen.items():
+                before = product_rate()
+                if name == WHOLE:  # its start is not counted, and its CPU is another process's
+                    run, embedded = ours(model, data, "*.tar", workers=1)
+                    wall, cpu, note = len(embedded) / run.pairs_per_second, 0.0, run.note
+                else:
+                    wall, cpu = timed(steps[name])
+                times.append((wall, cpu, (before + product_rate()) / 2))
             console.print(f"round {number + 1} of {rounds}", highlight=False)
     lines = [
-        f"{pairs} pairs, {sum(map(len, pixels))} different images of {image_flops / 1e9:.0f} GFLOP "
-        f"and {len(lengths)} different captions of {text_flops / 1e9:.0f} GFLOP. Batches of "
+        f"{pairs} pairs, {work.images} different images of {work.image_flops / 1e9:.0f} GFLOP and "
+        f"{work.captions} different captions of {work.text_flops / 1e9:.0f} GFLOP. Batches of "
         f"{towers.batch_size}. {describe()}. Medians of {rounds}.",
         "",
         "| | seconds | CPU seconds | GFLOP/s | of the product's rate around it |",
         "|---|---|---|---|---|",
     ]
-    flops = {name: work for name, (_, work) in steps.items()} | {WHOLE: image_flops + text_flops}
+    flops = {IMAGE: work.image_flops, TEXT: work.text_flops, WHOLE: work.flops}
     for name, times in seen.items():
         wall, cpu = (median(each[i] for each in times) for i in (0, 1))
-        rates = f"{flops[name] / wall / 1e9:.0f}" if flops[name] else ""
-        share = f"{median(flops[name] / s / p for s, _, p in times):.0%}" if flops[name] else ""
+        rates = share = ""
+        if name in flops:
+            rates = f"{flops[name] / wall / 1e9:.0f}"
+            share = f"{median(flops[name] / s / p for s, _, p in times):.0%}"
         lines.append(f"| {name} | {wall:.2f} | {f'{cpu:.2f}' if cpu else ''} | {rates} | {share} |")
     lines += ["", f"Together it was limited by {note}.", ""]
     text = "\n".join(lines)

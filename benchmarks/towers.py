@@ -14,7 +14,6 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
-import open_clip
 import torch
 import typer
 from rich.console import Console
@@ -104,9 +103,7 @@ def main(
 ) -> None:
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory() as folder:
-        model = model or random_reference(
-            Path(folder, "model"), open_clip.get_model_config("ViT-B-32") or {}
-        )
+        model = model or random_reference(Path(folder, "model"))
         reference = load_reference(ReferenceSpec(model=f"local-dir:{model}"))
         flops = Outline(f"local-dir:{model}").image_flops()
     pixels = torch.randint(0, 256, (batch, 3, *reference.image_size), dtype=torch.uint8)

@@ -13,7 +13,12 @@ from rhocache_workers.flops import Outline
 class Useful:
     images: int  # different ones
     captions: int
-    flops: int
+    image_flops: int
+    text_flops: int
+
+    @property
+    def flops(self) -> int:
+        return self.image_flops + self.text_flops
 
 
 def useful_flops(model: str, data: str, shards: str) -> Useful:
@@ -27,4 +32,4 @@ def useful_flops(model: str, data: str, shards: str) -> Useful:
     outline = Outline(f"local-dir:{model}")
     lengths = Counter(outline.text_lengths(list(captions.values())))
     text = sum(count * outline.text_flops(length) for length, count in lengths.items())
-    return Useful(len(images), len(captions), len(images) * outline.image_flops() + text)
+    return Useful(len(images), len(captions), len(images) * outline.image_flops(), text)
