@@ -79,6 +79,7 @@ def ways(reference: Reference, batch: int) -> dict[str, Encode]:
     channels_last = copy.deepcopy(visual).to(memory_format=torch.channels_last)
     return {
         "as rhocache does": reference.encode_images,
+        "open_clip's whole tower": plain(reference, visual),
         "channels last": plain(reference, channels_last, torch.channels_last),
         "MLP weights packed for oneDNN": packed(reference, OneDnnLinear, batch),
         "MLP weights packed for MKL": packed(reference, MklLinear, batch),

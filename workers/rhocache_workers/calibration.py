@@ -6,14 +6,13 @@ from dataclasses import dataclass
 import torch
 
 from rhocache_workers.reference import Reference
-from rhocache_workers.towers import MIN_IMAGES, Towers
+from rhocache_workers.towers import MIN_ROWS, Towers
 
 LARGEST = {"cpu": 32, "cuda": 1024}  # on CPUs larger ones are slower: they leave the caches
 TRIES = 2  # at each size, of which the faster counts: other work may disturb one
 # Of the best rate: a shared machine's timings are off by as much, and larger batches of images mean
 # larger ones of texts, which gain more by it.
 NO_SLOWER = 0.8
-_CAPTIONS = ["a cat", "a red house by the sea", "two " + "very " * 12 + "old trees"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ def calibrate(reference: Reference, batch_size: int | None) -> Calibration:
     pixels = torch.randint(
         0, 256, (largest, 3, *reference.image_size), dtype=torch.uint8, generator=random
     )
-    size = min(MIN_IMAGES, largest)
+    size = min(MIN_ROWS, largest)
     first = Towers(reference, size).images(list(pixels[:size])).cpu()  # also warms up
     tries = TRIES
     if batch_size is not None:
@@ -50,10 +49,9 @@ def calibrate(reference: Reference, batch_size: int | None) -> Calibration:
             found = towers.images(list(pixels[:size])).cpu()
             rate = max(rate, size / (time.perf_counter() - started))
             stable = stable and torch.equal(found[: len(first)], first)
-        if batch_size is None and (towers.batch_size < size or rate < NO_SLOWER * best):
-            break
-        best, chosen = max(rate, best), towers.batch_size
-        if size == largest:
+        if rate >= NO_SLOWER * best:
+            best, chosen = max(rate, best), towers.batch_size
+        if rate < NO_SLOWER * best or towers.batch_size < size or size == largest:
             break
         size = min(largest, size * 2)
     return Calibration(chosen, best, stable and _texts_are_stable(reference, chosen))
@@ -61,7 +59,7 @@ def calibrate(reference: Reference, batch_size: int | None) -> Calibration:
 
 def _texts_are_stable(reference: Reference, batch_size: int) -> bool:
     towers = Towers(reference, batch_size)
-    tokens = reference.tokenizer(_CAPTIONS)
-    many = towers.texts(tokens.repeat_interleave(50, dim=0))[::50]
-    each = [towers.texts(tokens[i : i + 1]) for i in range(len(tokens))]
-    return torch.equal(torch.cat(each), many)
+    tokens = reference.tokenizer(["word " * words for words in range(24)])
+    together = towers.texts(tokens)
+    apart = [towers.texts(tokens[part::2]) for part in range(2)]
+    return torch.equal(torch.stack(apart, dim=1).flatten(0, 1), together)

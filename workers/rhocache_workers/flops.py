@@ -5,12 +5,13 @@ from typing import Any
 
 import open_clip
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from rhocache_schemas.errors import ReferenceUnavailable
+from rhocache_workers.image_tower import can_be_trimmed, encode_trimmed
 from rhocache_workers.reference import open_clip_name, quiet, refuse_code
-from rhocache_workers.text_tower import can_be_cut, cut_lengths, text_module
+from rhocache_workers.text_tower import can_be_cut, cut_lengths, encode_packed
 
 
 class Outline:
@@ -29,18 +30,21 @@ class Outline:
         self.context_length = int(self._model.context_length)
 
     def image_flops(self) -> int:
-        size = self._model.visual.image_size
+        """Count what an image takes, where encoders compute no more than its embedding needs."""
+        visual = self._model.visual
+        size = visual.image_size
         height, width = (size, size) if isinstance(size, int) else size
-        return _count(self._model.encode_image, torch.empty(1, 3, height, width, device="meta"))
+        image = torch.empty(1, 3, height, width, device="meta")
+        if can_be_trimmed(self._model):
+            return _count(lambda: encode_trimmed(visual, image))
+        return _count(lambda: self._model.encode_image(image))
 
     def text_flops(self, length: int) -> int:
         """Count what a caption of ``length`` positions takes, at most the context length."""
-        model = self._model
-        if length < self.context_length:
-            model = self._made(_on_meta)
-            cut_text_tower(model, length)
-        tokens = torch.zeros(1, length, dtype=torch.int64, device="meta")
-        return _count(model.encode_text, tokens)
+        positions = torch.zeros(length, dtype=torch.int64, device="meta")
+        if can_be_cut(self._model):
+            return _count(lambda: encode_packed(self._model, positions, positions, [length]))
+        return _count(lambda: self._model.encode_text(positions[None]))
 
     def text_lengths(self, captions: Sequence[str]) -> list[int]:
         """Positions that encoders run for each caption: to its end token where that is exact.
@@ -61,14 +65,6 @@ class Outline:
             raise ReferenceUnavailable(f"cannot load {self._name}: {detail}") from error
 
 
-def cut_text_tower(model: Any, length: int) -> None:
-    """Leave a causal text tower only its first ``length`` positions."""
-    text = text_module(model)
-    positions = text.positional_embedding[:length]
-    text.positional_embedding = nn.Parameter(positions, requires_grad=False)
-    text.attn_mask = text.attn_mask[:length, :length]
-
-
 def _on_meta(name: str) -> Any:
     with torch.device("meta"):
         model: Any = open_clip.create_model(
@@ -77,8 +73,8 @@ def _on_meta(name: str) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def _count(encode: Callable[[Tensor], Tensor], batch: Tensor) -> int:
+def _count(encode: Callable[[], Tensor]) -> int:
     # On the meta device attention never takes the fused CPU kernel, which has no formula.
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        encode(batch)
+        encode()
     return counter.get_total_flops()

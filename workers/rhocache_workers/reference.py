@@ -19,6 +19,7 @@ from rhocache_schemas.errors import ReferenceUnavailable
 from rhocache_schemas.fingerprint import Fingerprint
 from rhocache_schemas.job import Dtype
 from rhocache_schemas.reference import HF_HUB, LOCAL_DIR, ReferenceSpec
+from rhocache_workers.image_tower import ImageTower
 from rhocache_workers.preprocess import Preprocess
 from rhocache_workers.text_tower import TextTower
 
@@ -30,6 +31,7 @@ _PROBE = ["a photo of a cat", "Ünïcödé, 数字 123 & emoji 🙂!", "UPPER lo
 class Reference:
     spec: ReferenceSpec
     model: Any  # open_clip's CLIP, CustomTextCLIP or CoCa, in evaluation mode
+    image_tower: ImageTower
     text_tower: TextTower
     preprocess: Preprocess
     tokenizer: Callable[[Sequence[str]], Tensor]  # to int64 [B, context length]
@@ -65,7 +67,7 @@ class Reference:
         """Embed B images, uint8 [B, 3, height, width]: float32 [B, d], unit, on the device."""
         pixels = self.preprocess.normalize(self._upload(pixels))
         pixels = pixels.to(get_input_dtype(self.spec.precision))
-        return _unit(self.model.encode_image(pixels, normalize=False))
+        return _unit(self.image_tower.encode(pixels))
 
     @torch.inference_mode()
     def encode_texts(self, tokens: Tensor) -> Tensor:
@@ -127,6 +129,7 @@ def load_reference(spec: ReferenceSpec, device: str = "cpu") -> Reference:
     return Reference(
         spec=spec,
         model=model,
+        image_tower=ImageTower(model),
         text_tower=TextTower(model, tokenizer(_PROBE)),
         preprocess=Preprocess(preprocess),
         tokenizer=tokenizer,

@@ -1,18 +1,15 @@
-"""A reference's text tower, run on no more positions than its captions need."""
+"""A reference's text tower, run on no more positions than its captions have."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
-# Lengths are rounded up to this: full vector registers, and few shapes to plan kernels for.
-BUCKET = 8
-_TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 3e-2}  # of unit vectors
+from rhocache_workers.blocks import agree, can_run, run_blocks
 
 
-class TextTower(nn.Module):
-    """``encode_text`` of an open_clip model, with sequences cut after their last end token.
+class TextTower:
+    """``encode_text`` of an open_clip model, with captions cut after their end token.
 
     In a causal tower that reads the embedding at the end token, nothing after that token counts.
     ``cuts`` tells whether this tower is such a one, by its architecture and by what it makes of
@@ -20,40 +17,67 @@ class TextTower(nn.Module):
     """
 
     def __init__(self, model: Any, probe: Tensor) -> None:
-        super().__init__()
-        self.model = model
-        self._name = "model.text" if hasattr(model, "text") else "model"
+        self._model = model
         self.cuts = can_be_cut(model)
-        self.cuts = self.cuts and self._cutting_is_exact(probe)
+        if self.cuts:
+            with torch.inference_mode():
+                whole = model.encode_text(probe.to(self._device), normalize=False)
+                self.cuts = agree(self.encode(probe), whole)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self._model.parameters()).device
 
     def lengths(self, tokens: Tensor) -> Tensor:
-        """The positions that each of B texts gets, int64 [B], for tokens int64 [B, context]."""
+        """The positions that each of B texts takes, int64 [B], for tokens int64 [B, context]."""
         if self.cuts:
-            return cut_lengths(self.model, tokens)
+            return cut_lengths(self._model, tokens)
         return torch.full((len(tokens),), tokens.shape[1])
 
     def encode(self, tokens: Tensor) -> Tensor:
-        """Embed B texts, int64 [B, context]: [B, d], not normalised, on the tower's device."""
-        tokens = tokens.to(next(self.model.parameters()).device)
+        """Embed B texts, int64 [B, context] on the CPU: [B, d], not to unit length.
+
+        Those of one length should stand together.
+        """
         if not self.cuts:
-            return self(tokens)
-        length = int(self.lengths(tokens).max())
-        text = text_module(self.model)
-        parts = {
-            f"{self._name}.positional_embedding": text.positional_embedding[:length],
-            f"{self._name}.attn_mask": text.attn_mask[:length, :length],
-        }
-        return functional_call(self, parts, (tokens[:, :length],))
+            return self._model.encode_text(tokens.to(self._device), normalize=False)
+        lengths = self.lengths(tokens)
+        positions = torch.arange(tokens.shape[1]).expand_as(tokens)
+        used = positions < lengths[:, None]
+        packed, places = tokens[used].to(self._device), positions[used].to(self._device)
+        return encode_packed(self._model, packed, places, lengths.tolist())
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.model.encode_text(tokens, normalize=False)
 
-    @torch.inference_mode()
-    def _cutting_is_exact(self, probe: Tensor) -> bool:
-        cut = torch.cat([self.encode(text[None]) for text in probe])
-        whole = self(probe.to(cut.device))
-        difference = (_unit(cut) - _unit(whole)).abs().max()
-        return bool(difference <= _TOLERANCE[cut.dtype])
+def can_be_cut(model: Any) -> bool:
+    """Whether the text tower is plain, causal, and reads the embedding at the end token."""
+    text = text_module(model)
+    return (
+        getattr(text, "attn_mask", None) is not None
+        and _pool(model) in ("argmax", "eos")
+        and getattr(text, "cls_emb", None) is None  # CoCa's stands after the padding
+        and can_run(text.transformer)
+    )
+
+
+def cut_lengths(model: Any, tokens: Tensor) -> Tensor:
+    """The positions up to each end token, which is one: int64 [B] for int64 [B, context]."""
+    if _pool(model) == "argmax":
+        return tokens.argmax(dim=1) + 1
+    end = getattr(model, "text_eos_id", None) or text_module(model).eos_id
+    return (tokens == end).int().argmax(dim=1) + 1
+
+
+def encode_packed(model: Any, tokens: Tensor, positions: Tensor, lengths: list[int]) -> Tensor:
+    """Embed texts whose tokens and positions, int64 [sum of lengths], follow one another."""
+    text = text_module(model)
+    dtype = text.transformer.get_cast_dtype()
+    x = text.token_embedding(tokens).to(dtype) + text.positional_embedding[positions].to(dtype)
+    ends = torch.tensor(lengths, device=x.device).cumsum(0) - 1
+    x = text.ln_final(run_blocks(text.transformer, x, lengths, ends, causal=True))
+    projection = text.text_projection
+    if projection is None:
+        return x
+    return projection(x) if isinstance(projection, nn.Linear) else x @ projection
 
 
 def text_module(model: Any) -> Any:
@@ -61,29 +85,5 @@ def text_module(model: Any) -> Any:
     return getattr(model, "text", model)
 
 
-def can_be_cut(model: Any) -> bool:
-    """Whether the text tower is causal and reads the embedding at the end token."""
-    text = text_module(model)
-    return (
-        getattr(text, "attn_mask", None) is not None
-        and _pool(model) in ("argmax", "eos")
-        and getattr(text, "cls_emb", None) is None  # CoCa's stands after the padding
-    )
-
-
-def cut_lengths(model: Any, tokens: Tensor) -> Tensor:
-    """The positions up to each end token, rounded up: int64 [B] for int64 [B, context]."""
-    if _pool(model) == "argmax":
-        ends = tokens.argmax(dim=1)
-    else:
-        end = getattr(model, "text_eos_id", None) or text_module(model).eos_id
-        ends = (tokens == end).int().argmax(dim=1)
-    return (ends // BUCKET + 1).mul(BUCKET).clamp(max=tokens.shape[1])
-
-
 def _pool(model: Any) -> str | None:
     return getattr(model, "text_pool_type", getattr(text_module(model), "pool_type", None))
-
-
-def _unit(features: Tensor) -> Tensor:
-    return nn.functional.normalize(features.float(), dim=-1)

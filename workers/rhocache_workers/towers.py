@@ -9,8 +9,7 @@ from rhocache_workers.reference import Reference
 
 # Matrix products of fewer rows take other kernels, which round otherwise: batches are filled up to
 # this, so that an embedding's bits do not depend on what it is encoded with (see calibration.py).
-MIN_IMAGES = 8
-MIN_TOKENS = 512
+MIN_ROWS = 16
 
 
 class Towers:
@@ -32,47 +31,39 @@ class Towers:
         """
 
         def encode(part: list[int]) -> Tensor:
-            filled = _fill(part, min(MIN_IMAGES, self.batch_size))
-            return self._reference.encode_images(torch.stack([pixels[i] for i in filled]))
+            return self._reference.encode_images(torch.stack([pixels[i] for i in part]))
 
-        return self._batches(encode, range(len(pixels)), lambda: self.batch_size)
+        return self._batches(encode, len(pixels), lambda _: self.batch_size)
 
     def texts(self, tokens: Tensor) -> Tensor:
         """Embed n texts, int64 [n, context length]: float32 [n, d], on the device.
 
-        Texts of one length go together, and only as many positions of them as they need.
-
         Raises torch.OutOfMemoryError when a single text is too much.
         """
-        lengths = self._reference.text_tower.lengths(tokens).tolist()
-        parts: list[Tensor] = []
-        order: list[int] = []
-        for length in sorted(set(lengths)):
-            same = [i for i, each in enumerate(lengths) if each == length]
-            order += same
-            parts.append(self._texts_of_length(tokens, same, length))
-        inverse = torch.tensor(order).argsort()
-        return torch.cat(parts)[inverse.to(parts[0].device)]
+        lengths, order = self._reference.text_tower.lengths(tokens).sort(stable=True)
+        ends = lengths.cumsum(0)
 
-    def _texts_of_length(self, tokens: Tensor, same: list[int], length: int) -> Tensor:
-        def rows() -> int:
-            return max(1, self.batch_size * self._context // length)
+        def fitting(done: int) -> int:
+            start = ends[done - 1] if done else 0
+            most = start + self.batch_size * self._context
+            return int(torch.searchsorted(ends, most, right=True)) - done
 
         def encode(part: list[int]) -> Tensor:
-            filled = _fill(part, min(-(-MIN_TOKENS // length), rows()))
-            return self._reference.encode_texts(tokens[filled])
+            return self._reference.encode_texts(tokens[order[part]])
 
-        return self._batches(encode, same, rows)
+        found = self._batches(encode, len(tokens), fitting)
+        return found[order.argsort().to(found.device)]
 
     def _batches(
-        self, encode: Callable[[list[int]], Tensor], items: Sequence[int], size: Callable[[], int]
+        self, encode: Callable[[list[int]], Tensor], count: int, size: Callable[[int], int]
     ) -> Tensor:
+        """Encode inputs 0 to ``count``, ``size(done)`` of them after the first ``done``."""
         parts: list[Tensor] = []
         done = 0
-        while done < len(items):
-            part = list(items[done : done + size()])
+        while done < count:
+            part = list(range(done, min(done + size(done), count)))
             try:
-                parts.append(encode(part)[: len(part)])
+                parts.append(encode(self._filled(part))[: len(part)])
             except torch.OutOfMemoryError:
                 if self.batch_size == 1:
                     raise
@@ -85,6 +76,5 @@ class Towers:
                 torch.cuda.empty_cache()
         return torch.cat(parts)
 
-
-def _fill(part: list[int], least: int) -> list[int]:
-    return part + part[-1:] * (least - len(part))
+    def _filled(self, part: list[int]) -> list[int]:
+        return part + part[-1:] * (min(MIN_ROWS, self.batch_size) - len(part))
