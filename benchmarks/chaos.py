@@ -40,7 +40,7 @@ PAIRS = 32  # a shard
 TARGETS = ("an encoder", "the driver", "the node", "the whole cluster")
 AT_START = 0.2  # of the kills may hit a run before it has written a shard
 MEAN_SECONDS = 3.0  # from then to a kill
-LAST_SECONDS = 900.0  # for a run that nothing disturbs
+LAST_SECONDS = 600.0  # for a run that nothing disturbs, and for another shard of any
 DRIVER = """
 import sys
 from rhocache_schemas.job import JobSpec
@@ -88,9 +88,12 @@ class Soak:
             return False
         before = len(self._files())
         if random.random() > AT_START:
+            deadline = time.monotonic() + LAST_SECONDS
             while len(self._files()) == before:
                 if _ends(driver, 0.1):
                     return False
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"the run hangs: no shard in {LAST_SECONDS:g} seconds")
         return not _ends(driver, random.expovariate(1 / MEAN_SECONDS))
 
     def _kill(self, target: str, family: list[psutil.Process]) -> None:

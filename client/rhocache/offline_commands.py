@@ -108,7 +108,7 @@ def score(
     if as_json:
         typer.echo(json.dumps(asdict(summary)))
     else:
-        Console().print(tables.summary(summary))
+        Console().print(tables.scored(summary))
 
 
 def inspect(cache: Cache, as_json: options.Json = False) -> None:

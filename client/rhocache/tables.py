@@ -1,8 +1,9 @@
 """Results as a person wants to read them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -10,19 +11,49 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from rhocache.display import Seen
+from rhocache.display import Seen, duration
 from rhocache_schemas.api import Job
 
 if TYPE_CHECKING:
     from rhocache_trainer import EvaluationResult
     from rhocache_workers.cost import Cost
+    from rhocache_workers.driver import ScoreSummary
     from rhocache_workers.inspect import Inspection
     from rhocache_workers.verify import VerifyReport
+
+_FAILURES = 10  # shards that a summary names
 
 
 def summary(result: Any) -> Table:
     """Any dataclass, a field a line."""
     return _facts(asdict(result).items())
+
+
+def scored(found: "ScoreSummary") -> Table:
+    """What a run did, and what is in its cache now."""
+    facts: dict[str, Any] = {
+        "cache": found.cache,
+        "pairs": f"{found.rows:,}, {found.ok:,} of them ok",
+        "failed pairs": _text(found.failed_by_code),
+        "shards": f"{found.shards:,}, {found.encoded_shards:,} of them encoded by this run",
+        "failed shards": "\n".join(_failures(found)),
+        "time": f"{duration(found.seconds)}, encoding at {_number(found.pairs_per_second)} pairs/s"
+        if found.encoded_shards
+        else duration(found.seconds),
+        "limited by": found.limited_by if found.encoded_shards else None,
+        "fingerprint": found.fingerprint,
+    }
+    return _facts(facts.items())
+
+
+def _failures(found: "ScoreSummary") -> Iterator[str]:
+    if not found.failures:
+        return
+    yield f"{found.failed_shards:,}, not in the cache; the next run tries them again"
+    for name, why in islice(found.failures.items(), _FAILURES):
+        yield f"  {name}: {why}"
+    if found.failed_shards > _FAILURES:
+        yield "  and others, in the cache's failures folder"
 
 
 def cost(found: "Cost") -> Table:

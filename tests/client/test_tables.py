@@ -1,8 +1,19 @@
+from dataclasses import replace
+
 from rich.console import Console
+from rich.table import Table
 
 from rhocache import tables
 from rhocache_workers.cost import Cost, Storage, Work
 from rhocache_workers.devices import Device
+from rhocache_workers.driver import ScoreSummary
+
+
+def lines(table: Table) -> list[str]:
+    console = Console(width=120)
+    with console.capture() as shown:
+        console.print(table)
+    return [line.rstrip() for line in shown.get().splitlines()]
 
 
 def test_a_cost_is_told_in_units_that_fit() -> None:
@@ -21,10 +32,7 @@ def test_a_cost_is_told_in_units_that_fit() -> None:
         measured_over_predicted=None,
         storage={"float16": Storage(2100.4, 268_851_200_000)},
     )
-    console = Console(width=120)
-    with console.capture() as shown:
-        console.print(tables.cost(found))
-    assert [line.rstrip() for line in shown.get().splitlines()] == [
+    assert lines(tables.cost(found)) == [
         "dataset           12,800 shards, 1.0 TB",
         "pairs             128,000,000, estimated",
         "image tower       8.82 GFLOP",
@@ -34,3 +42,41 @@ def test_a_cost_is_told_in_units_that_fit() -> None:
         "hours             2 (17,778 pairs/s), predicted",
         "cache in float16  268.9 GB, 2,100 bytes a pair",
     ]
+
+
+def test_what_a_run_did() -> None:
+    done = ScoreSummary(
+        cache="/caches/c",
+        rows=10_240,
+        ok=10_237,
+        failed=3,
+        failed_by_code={"image_undecodable": 2, "text_missing": 1},
+        shards=20,
+        encoded_shards=12,
+        failed_shards=1,
+        failures={"00003.tar": "tar_truncated: ends in the middle of a member"},
+        seconds=75.2,
+        pairs_per_second=123.4,
+        limited_by="image tower, 97% busy",
+        fingerprint="ab" * 32,
+    )
+    assert lines(tables.scored(done)) == [
+        "cache          /caches/c",
+        "pairs          10,240, 10,237 of them ok",
+        "failed pairs   image_undecodable: 2, text_missing: 1",
+        "shards         20, 12 of them encoded by this run",
+        "failed shards  1, not in the cache; the next run tries them again",
+        "                 00003.tar: tar_truncated: ends in the middle of a member",
+        "time           1:15, encoding at 123 pairs/s",
+        "limited by     image tower, 97% busy",
+        "fingerprint    " + "ab" * 32,
+    ]
+    complete = replace(done, failed_by_code={}, failures={}, encoded_shards=0, seconds=6.5)
+    shown = "\n".join(lines(tables.scored(complete)))
+    assert "20, 0 of them encoded by this run" in shown
+    assert "failed" not in shown
+    assert "limited" not in shown
+    many = {f"{number:05}.tar": "io_error: gone" for number in range(12)}
+    shown = lines(tables.scored(replace(done, failures=many, failed_shards=12)))
+    assert sum("io_error" in line for line in shown) == 10
+    assert "                 and others, in the cache's failures folder" in shown

@@ -55,7 +55,7 @@ def tell(self, member, shard, *, isolate, start=Crew._start):
 
 ProgressLog.add = slowly
 Crew._start = tell
-score(JobSpec.model_validate_json(spec), ray_address=address)
+score(JobSpec.model_validate_json(spec), ray_address=address or None)
 """
 
 # Runs beside an actor that has a core, and tells which actors are left.
@@ -206,6 +206,20 @@ def test_a_remote_decoder_takes_no_row_with_it(
     undisturbed = many.model_copy(update={"output": str(tmp_path / "undisturbed")})
     score(undisturbed)
     assert contents(many) == contents(undisturbed)
+
+
+def test_a_run_whose_own_node_dies_ends(many: JobSpec, tmp_path: Path) -> None:
+    """Nothing would come in its place: a Ray that the run started has no other."""
+    driver = start(many, "", tmp_path / "gate")
+    process = psutil.Process(driver.pid)
+    until(lambda: at_work(process, many), driver)
+    for child in process.children(recursive=True):
+        if child.name() == "raylet":
+            child.kill()
+    _, told = driver.communicate(timeout=100)
+    assert driver.returncode == 1
+    assert b"JobError: the Ray node that this run is on died" in told.splitlines()[-1]
+    assert not (Path(many.output) / "manifest.json").exists()
 
 
 def test_a_run_leaves_the_cores_of_others_alone(spec: JobSpec, nodes: Nodes) -> None:

@@ -91,6 +91,8 @@ def test_a_run_with_nothing_to_do_writes_nothing_but_progress(scored: JobSpec) -
     assert shard_files(scored) == before
     assert manifest.stat().st_ino == inode
     assert (summary.rows, summary.ok, summary.pairs_per_second) == (24, 23, 0.0)
+    assert (summary.encoded_shards, summary.shards) == (0, 3)
+    assert summary.failed_by_code == {"image_undecodable": 1}
     assert read_progress(scored).job == "job_1"
     assert [progress.phase for progress in told][-2:] == ["finalizing", "completed"]
     assert {field.name for field in dataclasses.fields(ScoreSummary)} == set(
@@ -217,6 +219,7 @@ def test_a_truncated_shard_is_recorded_until_it_is_mended(spec: JobSpec, ray_add
     summary = score(spec)
     failure = Path(spec.output) / "failures" / "00001.tar.json"
     assert (summary.rows, summary.shards, summary.failed_shards) == (16, 2, 1)
+    assert summary.failures["00001.tar"].startswith("tar_truncated: ")
     assert Manifest.read(f"{spec.output}/manifest.json").failed_shards == {
         "00001.tar": "tar_truncated"
     }
@@ -225,7 +228,7 @@ def test_a_truncated_shard_is_recorded_until_it_is_mended(spec: JobSpec, ray_add
 
     tar.write_bytes(whole)
     summary = score(spec)
-    assert (summary.rows, summary.failed_shards) == (24, 0)
+    assert (summary.rows, summary.encoded_shards, summary.failed_shards) == (24, 1, 0)
     assert not failure.exists()
     assert before.items() <= shard_files(spec).items()
 

@@ -13,6 +13,9 @@ from open_clip.transformer import ResidualAttentionBlock, Transformer
 from torch import Tensor
 from torch.nn.functional import linear, normalize, scaled_dot_product_attention
 
+# Matrix products of fewer rows take other kernels, which round otherwise: they are filled up to
+# this, so that an embedding's bits do not depend on what it is encoded with (see calibration.py).
+MIN_ROWS = 16
 _TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 3e-2}  # of unit vectors
 
 Runs = list[tuple[int, int]]  # sequences of one length that follow each other: length, how many
@@ -61,6 +64,12 @@ def _attend(block: Any, x: Tensor, runs: Runs, causal: bool) -> Tensor:
 def _finish(block: Any, x: Tensor, attended: Tensor) -> Tensor:
     x = x + block.ls_1(block.attn.out_proj(attended))
     return x + block.ls_2(block.mlp(block.ln_2(x)))
+
+
+def filled(rows: Tensor) -> Tensor:
+    """Repeat the last row until there are enough for a matrix product."""
+    missing = max(0, MIN_ROWS - len(rows))
+    return torch.cat([rows, rows[-1:].expand(missing, *rows.shape[1:])])
 
 
 def agree(found: Tensor, expected: Tensor) -> bool:

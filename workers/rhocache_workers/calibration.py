@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
+from rhocache_workers.blocks import MIN_ROWS
 from rhocache_workers.reference import Reference
-from rhocache_workers.towers import MIN_ROWS, Towers
+from rhocache_workers.towers import Towers
 
 LARGEST = {"cpu": 32, "cuda": 1024}  # on CPUs larger ones are slower: they leave the caches
 TRIES = 2  # at each size, of which the faster counts: other work may disturb one
@@ -37,10 +38,12 @@ def calibrate(reference: Reference, batch_size: int | None) -> Calibration:
     )
     size = min(MIN_ROWS, largest)
     first = Towers(reference, size).images(list(pixels[:size])).cpu()  # also warms up
+    alone = Towers(reference, size).images(list(pixels[:1])).cpu()
+    stable = torch.equal(alone, first[:1])
     tries = TRIES
     if batch_size is not None:
         size, tries = largest, 1
-    best, chosen, stable = 0.0, size, True
+    best, chosen = 0.0, size
     while True:
         towers = Towers(reference, size)
         rate = 0.0

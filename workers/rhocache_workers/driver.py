@@ -40,8 +40,11 @@ class ScoreSummary:
     rows: int
     ok: int
     failed: int
+    failed_by_code: dict[str, int]
     shards: int  # in the cache
+    encoded_shards: int  # of them, by this run
     failed_shards: int
+    failures: dict[str, str]  # name of a failed shard -> why
     seconds: float  # of this run
     pairs_per_second: float  # of this run's encoding; 0 when nothing was left to encode
     limited_by: str  # the stage that was busiest, and the others
@@ -87,8 +90,13 @@ def score(
         rows=outcome.rows,
         ok=outcome.rows - outcome.failed,
         failed=outcome.failed,
+        failed_by_code=dict(outcome.failed_by_code),
         shards=len(outcome.settled),
+        encoded_shards=outcome.encoded,
         failed_shards=len(outcome.failures),
+        failures={
+            name: f"{error.code}: {error.detail}" for name, error in outcome.failures.items()
+        },
         seconds=time.monotonic() - started,
         pairs_per_second=progress.pairs_per_second,
         limited_by=str(outcome.stages),
@@ -104,6 +112,7 @@ class _Outcome:
     settled: dict[str, SettledShard]
     failed_before: set[str]  # in earlier runs
     failures: dict[str, ShardError] = field(default_factory=dict)
+    encoded: int = 0  # shards, by this run
     stages: Stages = field(default_factory=Stages)  # of this run
 
     @property
@@ -113,6 +122,10 @@ class _Outcome:
     @property
     def failed(self) -> int:
         return sum(shard.index.failed for shard in self.settled.values())
+
+    @property
+    def failed_by_code(self) -> Counter[str]:
+        return sum((shard.failed_by_code for shard in self.settled.values()), Counter[str]())
 
 
 @contextmanager
@@ -197,6 +210,7 @@ def _note(cache: str, event: Event, outcome: _Outcome) -> None:
         name = event.index.name
         # Kept until the commit, for each of maybe 100,000 shards: no more than the index needs.
         outcome.settled[name] = replace(event, stages=None)
+        outcome.encoded += 1
         if event.stages is not None:
             outcome.stages.add(event.stages)
         if name in outcome.failed_before:
@@ -207,11 +221,10 @@ def _check(spec: JobSpec, shards: int, outcome: _Outcome) -> None:
     """Raises JobError when there is not one usable row, and ErrorBudgetExceeded."""
     rows, failed = outcome.rows, outcome.failed
     if failed == rows:
-        codes = sum((shard.failed_by_code for shard in outcome.settled.values()), Counter[str]())
         first = next(iter(outcome.failures.values()), None)
         raise JobError(
             f"no pair of {spec.dataset} could be scored "
-            f"({first or ', '.join(codes) or 'its shards are empty'})"
+            f"({first or ', '.join(outcome.failed_by_code) or 'its shards are empty'})"
         )
     for what, part, whole in (
         ("pairs", failed, rows),

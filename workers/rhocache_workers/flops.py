@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from rhocache_schemas.errors import ReferenceUnavailable
+from rhocache_workers.blocks import MIN_ROWS
 from rhocache_workers.image_tower import can_be_trimmed, encode_trimmed
 from rhocache_workers.reference import open_clip_name, quiet, refuse_code
 from rhocache_workers.text_tower import can_be_cut, cut_lengths, encode_packed
@@ -17,7 +18,8 @@ from rhocache_workers.text_tower import can_be_cut, cut_lengths, encode_packed
 class Outline:
     """An architecture on torch's meta device: its shapes can be run, but it holds no numbers.
 
-    A multiplication and an addition are two floating-point operations.
+    A multiplication and an addition are two floating-point operations. What is counted is a part
+    of a batch that needs no filling up.
     """
 
     def __init__(self, model: str, pretrained: str | None = None) -> None:
@@ -34,17 +36,18 @@ class Outline:
         visual = self._model.visual
         size = visual.image_size
         height, width = (size, size) if isinstance(size, int) else size
-        image = torch.empty(1, 3, height, width, device="meta")
+        images = torch.empty(MIN_ROWS, 3, height, width, device="meta")
         if can_be_trimmed(self._model):
-            return _count(lambda: encode_trimmed(visual, image))
-        return _count(lambda: self._model.encode_image(image))
+            return _count(lambda: encode_trimmed(visual, images)) // MIN_ROWS
+        return _count(lambda: self._model.encode_image(images)) // MIN_ROWS
 
     def text_flops(self, length: int) -> int:
         """Count what a caption of ``length`` positions takes, at most the context length."""
-        positions = torch.zeros(length, dtype=torch.int64, device="meta")
+        texts = torch.zeros(MIN_ROWS, length, dtype=torch.int64, device="meta")
         if can_be_cut(self._model):
-            return _count(lambda: encode_packed(self._model, positions, positions, [length]))
-        return _count(lambda: self._model.encode_text(positions[None]))
+            packed, lengths = texts.flatten(), [length] * MIN_ROWS
+            return _count(lambda: encode_packed(self._model, packed, packed, lengths)) // MIN_ROWS
+        return _count(lambda: self._model.encode_text(texts)) // MIN_ROWS
 
     def text_lengths(self, captions: Sequence[str]) -> list[int]:
         """Positions that encoders run for each caption: to its end token where that is exact.

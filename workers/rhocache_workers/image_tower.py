@@ -6,7 +6,7 @@ import torch
 from open_clip.transformer import VisionTransformer
 from torch import Tensor
 
-from rhocache_workers.blocks import agree, can_run, run_blocks
+from rhocache_workers.blocks import agree, can_run, filled, run_blocks
 
 
 class ImageTower:
@@ -47,10 +47,10 @@ def can_be_trimmed(model: Any) -> bool:
 def encode_trimmed(visual: Any, pixels: Tensor) -> Tensor:
     x = visual._embeds(pixels)
     images, positions, _ = x.shape
-    class_tokens = torch.arange(images, device=x.device) * positions
+    class_tokens = filled(torch.arange(images, device=x.device) * positions)
     lengths = [positions] * images
     x = run_blocks(visual.transformer, x.flatten(0, 1), lengths, class_tokens, causal=False)
-    return visual._pool(x[:, None])[0] @ visual.proj
+    return (visual._pool(x[:, None])[0] @ visual.proj)[:images]
 
 
 def _noise(visual: Any) -> Tensor:

@@ -10,6 +10,8 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from rhocache_schemas.errors import JobError
+
 Resources = Mapping[str, float]  # as Ray names them: "CPU", "GPU", ...
 
 log = logging.getLogger(__name__)
@@ -48,14 +50,23 @@ class Places:
     def __init__(self, workers: int | None, *, grows: bool) -> None:
         self._workers = workers
         self._grows = grows
+        self._home = ray.get_runtime_context().get_node_id()  # Ray ends what a dead node's runs own
         self._found: dict[str, list[Place]] = {}  # by node
         self._missing: list[Place] = []
         self._smallest = Place(None, cores=1, gpus=0)
         self._told = False
 
     def look(self) -> list[Place]:
-        """Give the places that nodes have now, and then those that they have no room for."""
+        """Give the places that nodes have now, and then those that they have no room for.
+
+        Raises JobError when the node that the run itself is on has died.
+        """
         alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+        if self._home not in alive:
+            raise JobError(
+                "the Ray node that this run is on died, and its encoders with it: run it again "
+                "to go on from the shards that are done"
+            )
         self._found = {node: places for node, places in self._found.items() if node in alive}
         found = [place for places in self._found.values() for place in places]
         new = {node: has for node, has in _usable(alive).items() if node not in self._found}

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rhocache_workers.blocks import agree, can_run, run_blocks
+from rhocache_workers.blocks import MIN_ROWS, agree, can_run, filled, run_blocks
 
 
 class TextTower:
@@ -41,11 +41,13 @@ class TextTower:
         """
         if not self.cuts:
             return self._model.encode_text(tokens.to(self._device), normalize=False)
-        lengths = self.lengths(tokens)
+        texts = len(tokens)
+        while (lengths := self.lengths(tokens)).sum() < MIN_ROWS:
+            tokens = tokens.repeat(2, 1)
         positions = torch.arange(tokens.shape[1]).expand_as(tokens)
         used = positions < lengths[:, None]
         packed, places = tokens[used].to(self._device), positions[used].to(self._device)
-        return encode_packed(self._model, packed, places, lengths.tolist())
+        return encode_packed(self._model, packed, places, lengths.tolist())[:texts]
 
 
 def can_be_cut(model: Any) -> bool:
@@ -72,12 +74,12 @@ def encode_packed(model: Any, tokens: Tensor, positions: Tensor, lengths: list[i
     text = text_module(model)
     dtype = text.transformer.get_cast_dtype()
     x = text.token_embedding(tokens).to(dtype) + text.positional_embedding[positions].to(dtype)
-    ends = torch.tensor(lengths, device=x.device).cumsum(0) - 1
+    ends = filled(torch.tensor(lengths, device=x.device).cumsum(0) - 1)
     x = text.ln_final(run_blocks(text.transformer, x, lengths, ends, causal=True))
     projection = text.text_projection
-    if projection is None:
-        return x
-    return projection(x) if isinstance(projection, nn.Linear) else x @ projection
+    if projection is not None:
+        x = projection(x) if isinstance(projection, nn.Linear) else x @ projection
+    return x[: len(lengths)]
 
 
 def text_module(model: Any) -> Any:

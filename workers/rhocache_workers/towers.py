@@ -5,11 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from rhocache_workers.blocks import MIN_ROWS
 from rhocache_workers.reference import Reference
-
-# Matrix products of fewer rows take other kernels, which round otherwise: batches are filled up to
-# this, so that an embedding's bits do not depend on what it is encoded with (see calibration.py).
-MIN_ROWS = 16
 
 
 class Towers:
@@ -31,6 +28,7 @@ class Towers:
         """
 
         def encode(part: list[int]) -> Tensor:
+            part = part if self._reference.image_tower.trims else self._filled(part)
             return self._reference.encode_images(torch.stack([pixels[i] for i in part]))
 
         return self._batches(encode, len(pixels), lambda _: self.batch_size)
@@ -49,6 +47,7 @@ class Towers:
             return int(torch.searchsorted(ends, most, right=True)) - done
 
         def encode(part: list[int]) -> Tensor:
+            part = part if self._reference.text_tower.cuts else self._filled(part)
             return self._reference.encode_texts(tokens[order[part]])
 
         found = self._batches(encode, len(tokens), fitting)
@@ -63,7 +62,7 @@ class Towers:
         while done < count:
             part = list(range(done, min(done + size(done), count)))
             try:
-                parts.append(encode(self._filled(part))[: len(part)])
+                parts.append(encode(part)[: len(part)])
             except torch.OutOfMemoryError:
                 if self.batch_size == 1:
                     raise
@@ -77,4 +76,5 @@ class Towers:
         return torch.cat(parts)
 
     def _filled(self, part: list[int]) -> list[int]:
+        """For towers of other kinds than those in blocks.py, which see to it themselves."""
         return part + part[-1:] * (min(MIN_ROWS, self.batch_size) - len(part))
