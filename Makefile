@@ -23,8 +23,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: setup ## See the whole product work on 2,048 real pairs (writes demo/report.html)
 	$(BIN)/python -m examples.demo
 
-test: check ## Run the checks and every test
-	$(BIN)/python -m pytest
+# Each worker has a Ray of its own.
+WORKERS ?= 2
+test: check ## Run the checks and every test (WORKERS=2)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 check: setup ## Lint, formatting, types, and the rooms' import rules
 	$(BIN)/ruff check
