@@ -56,6 +56,7 @@ def test_what_a_run_did() -> None:
         failed_shards=1,
         failures={"00003.tar": "tar_truncated: ends in the middle of a member"},
         seconds=75.2,
+        encoder_seconds=140.0,
         pairs_per_second=123.4,
         limited_by="image tower, 97% busy",
         fingerprint="ab" * 32,

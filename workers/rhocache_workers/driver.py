@@ -46,6 +46,7 @@ class ScoreSummary:
     failed_shards: int
     failures: dict[str, str]  # name of a failed shard -> why
     seconds: float  # of this run
+    encoder_seconds: float  # that encoders were at work in this run, added up
     pairs_per_second: float  # of this run's encoding; 0 when nothing was left to encode
     limited_by: str  # the stage that was busiest, and the others
     fingerprint: str  # SHA-256 digest
@@ -98,6 +99,7 @@ def score(
             name: f"{error.code}: {error.detail}" for name, error in outcome.failures.items()
         },
         seconds=time.monotonic() - started,
+        encoder_seconds=outcome.stages.elapsed,
         pairs_per_second=progress.pairs_per_second,
         limited_by=str(outcome.stages),
         fingerprint=outcome.fingerprint.digest,
