@@ -5,6 +5,7 @@ import os
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -55,6 +56,16 @@ def test_a_decoder_apart_outlives_what_kills_it(
     plain = ThreadDecoder(Preprocess(transform), threads=1)
     for image, apart in ((images[0], found[0]), (images[5], found[5])):
         torch.testing.assert_close(apart, plain.wait(plain.submit(image, Stages())), atol=0, rtol=0)
+
+
+def test_a_process_that_dies_between_two_images_costs_neither(transform: object) -> None:
+    before = set(psutil.Process().children())
+    with IsolatedDecoder(Preprocess(transform)) as decoder:
+        first, second = (decoder.submit(png(width), Stages()) for width in (20, 30))
+        assert isinstance(decoder.wait(first), torch.Tensor)
+        for process in set(psutil.Process().children()) - before:
+            process.kill()
+        assert isinstance(decoder.wait(second), torch.Tensor)
 
 
 def test_threads_count_their_time(transform: object) -> None:

@@ -40,12 +40,14 @@ def test_it_costs_its_own_row_alone(
     (tmp_path / "site" / "sitecustomize.py").write_text(SITE)
     path = os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")])
     spec = spec.model_copy(update={"dtype": "float16"})
-    subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", DRIVER, spec.model_dump_json()],
         env=os.environ | {"PYTHONPATH": path},
-        check=True,
+        check=False,
         capture_output=True,
+        text=True,
     )
+    assert done.returncode == 0, done.stderr
     manifest = Manifest.read(f"{spec.output}/manifest.json")
     assert (manifest.ok, manifest.failed_by_code) == (23, {"image_undecodable": 1})
     assert manifest.failed_shards == {}

@@ -5,8 +5,9 @@ import os
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from pebble import ProcessExpired, ProcessPool
 from torch import Tensor
@@ -17,6 +18,7 @@ from rhocache_workers.preprocess import Preprocess
 from rhocache_workers.stages import Stages
 
 SECONDS = 60.0  # that one image may take
+TRIES = 2  # with an image at which a process dies so fast that it may not be the cause
 
 Decoded = Tensor | RowErrorCode
 
@@ -66,28 +68,47 @@ class ThreadDecoder:
 
 
 class IsolatedDecoder:
-    """Decodes in a process of its own: slowly, but an image there can only hurt itself.
+    """Decodes in a process of its own, one image after another, each when it is waited for.
 
-    A context manager, whose end ends the process.
+    Slowly, but an image there can only hurt itself. A context manager, whose end ends the process.
     """
 
     def __init__(self, preprocess: Preprocess) -> None:
         self._decode = partial(decode, preprocess)
         self.decoders = 1
-        self._pool = ProcessPool(1, context=multiprocessing.get_context("spawn"))
+        self._pool = _new_pool()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def submit(self, data: bytes, stages: Stages) -> "Future[Decoded]":  # noqa: ARG002
+        return _Undecoded(data)
+
+    def wait(self, future: Any) -> Decoded:
+        for _ in range(TRIES):
+            try:
+                task = self._pool.schedule(self._decode, args=(future.data,), timeout=SECONDS)
+                return task.result()
+            except (FutureTimeoutError, ProcessExpired):
+                break
+            except BrokenProcessPool:  # the process died, maybe before it had begun with the image
+                self._end()
+                self._pool = _new_pool()
+        return RowErrorCode.IMAGE_UNDECODABLE
+
+    def _end(self) -> None:
         self._pool.stop()
         self._pool.join()
 
-    def submit(self, data: bytes, stages: Stages) -> "Future[Decoded]":  # noqa: ARG002
-        return self._pool.schedule(self._decode, args=(data,), timeout=SECONDS)
 
-    def wait(self, future: "Future[Decoded]") -> Decoded:
-        try:
-            return future.result()
-        except (FutureTimeoutError, ProcessExpired):
-            return RowErrorCode.IMAGE_UNDECODABLE
+class _Undecoded(Future[Decoded]):
+    def __init__(self, data: bytes) -> None:
+        super().__init__()
+        self.data = data
+
+
+def _new_pool() -> ProcessPool:
+    return ProcessPool(1, context=multiprocessing.get_context("spawn"))
