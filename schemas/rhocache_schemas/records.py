@@ -75,6 +75,15 @@ class Fault(Strict):
     detail: str
 
 
+class ShardOutcome(Strict):
+    """A shard that this run has settled: with its rows, or with the code of what kept it out."""
+
+    shard: str
+    rows: Count = 0
+    failed: Count = 0
+    code: str | None = None
+
+
 class Progress(Document):
     """``progress.json``: how far the newest run is. Advisory; the shard files are the truth."""
 
@@ -87,6 +96,10 @@ class Progress(Document):
     pairs_failed: Count = 0  # of the shards that are done
     pairs_per_second: float = 0.0  # of this run
     seconds_left: float | None = None  # None while no rate is known
+    started_at: float = 0.0  # Unix seconds, of this run
+    settled: Count = 0  # shards, by this run
+    # The newest of them, in their order.
+    recent: list[ShardOutcome] = Field(default_factory=list[ShardOutcome])
     updated_at: float  # Unix seconds
     fault: Fault | None = None
 

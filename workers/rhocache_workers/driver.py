@@ -18,6 +18,7 @@ from rhocache_schemas.errors import (
 )
 from rhocache_schemas.fingerprint import Fingerprint
 from rhocache_schemas.job import JobSpec
+from rhocache_schemas.listing import failure_files
 from rhocache_schemas.locations import absolute, named_locations
 from rhocache_schemas.records import Fault, Plan, ShardFailure
 from rhocache_schemas.roots import check_allowed
@@ -25,7 +26,6 @@ from rhocache_workers.commit import commit
 from rhocache_workers.crew import Crew
 from rhocache_workers.interrupts import sigterm_as_interrupt
 from rhocache_workers.lease import Lease
-from rhocache_workers.listing import failure_files
 from rhocache_workers.messages import Description, UnderWay
 from rhocache_workers.progress import Event, OnProgress, ProgressLog
 from rhocache_workers.settled import SettledShard, find_settled
@@ -82,6 +82,9 @@ def score(
     with ExitStack() as stack:
         with _telling(progress):
             shards = list_shards(spec.dataset, spec.shards)
+            if roots is not None:
+                for shard in shards:  # a brace pattern or a link may lead elsewhere
+                    check_allowed(shard.uri, roots)
             lease = stack.enter_context(Lease(spec.output, job))
         with _telling(progress, lease):
             outcome = _run(spec, shards, lease, ray_address, progress, redo)

@@ -9,9 +9,9 @@ import numpy as np
 
 from rhocache_schemas import index, layout, storage
 from rhocache_schemas.errors import CacheNotFound
+from rhocache_schemas.listing import failed_shards, shard_files
 from rhocache_schemas.records import Manifest, Plan, Progress
 from rhocache_schemas.shard_file import OK
-from rhocache_workers.listing import failed_shards, shard_files
 from rhocache_workers.settled import read_columns
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)

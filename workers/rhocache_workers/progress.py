@@ -1,16 +1,18 @@
 """How far a run is: told to a listener, and kept in ``progress.json``."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from rhocache_schemas import layout, storage
 from rhocache_schemas.dataset import Shard
 from rhocache_schemas.errors import RhocacheError, ShardError, StorageError
-from rhocache_schemas.records import Fault, Phase, Progress
+from rhocache_schemas.records import Fault, Phase, Progress, ShardOutcome
 from rhocache_workers.messages import UnderWay
 from rhocache_workers.settled import SettledShard
 
+RECENT = 500  # shards that the file names; those of a second, and then some
 SECONDS = 1.0  # between two writes of the file while shards are encoded
 
 OnProgress = Callable[[Progress], None]
@@ -26,7 +28,9 @@ class ProgressLog:
         self._listener = listener
         self._sizes: dict[str, int] = {}  # shard name -> bytes, of those that are not done
         self._under_way: dict[str, int] = {}  # shard name -> pairs seen so far
-        self._total = self._done = self._failed = 0  # shards
+        self._total = self._done = self._failed = self._settled = 0  # shards
+        self._started_at = time.time()
+        self._recent: deque[ShardOutcome] = deque(maxlen=RECENT)
         self._pairs = self._pairs_failed = self._bytes = 0  # of the shards that are done
         self._pairs_before = 0  # of them, those of earlier runs
         self._encoding_since = self._encoding_until = self._told = 0.0
@@ -56,8 +60,11 @@ class ProgressLog:
             self._under_way.pop(event.shard, None)
             del self._sizes[event.shard]
             self._failed += 1
+            self._settle(ShardOutcome(shard=event.shard, code=event.code))
         else:
             self._count(event)
+            row = event.index
+            self._settle(ShardOutcome(shard=row.name, rows=row.rows, failed=row.failed))
         self._encoding_until = time.monotonic()
         if self._encoding_until - self._told >= SECONDS:
             self._told = self._encoding_until
@@ -86,6 +93,10 @@ class ProgressLog:
         pairs = self._pairs + sum(self._under_way.values()) - self._pairs_before
         return pairs / seconds if seconds else 0.0
 
+    def _settle(self, outcome: ShardOutcome) -> None:
+        self._settled += 1
+        self._recent.append(outcome)
+
     def _count(self, shard: SettledShard) -> None:
         row = shard.index
         self._under_way.pop(row.name, None)
@@ -106,6 +117,9 @@ class ProgressLog:
             pairs_failed=self._pairs_failed,
             pairs_per_second=self.pairs_per_second,
             seconds_left=self._seconds_left(),
+            started_at=self._started_at,
+            settled=self._settled,
+            recent=list(self._recent),
             updated_at=time.time(),
             fault=fault,
         )

@@ -19,9 +19,9 @@ from rhocache_schemas.errors import (
     UnsupportedVersion,
 )
 from rhocache_schemas.index import IndexRow
+from rhocache_schemas.listing import shard_files
 from rhocache_schemas.records import Manifest
 from rhocache_schemas.shard_file import OK, Totals
-from rhocache_workers.listing import shard_files
 from rhocache_workers.stages import Stages
 
 _READERS = 16  # threads; an object store answers each of them only after a while
