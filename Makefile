@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PEER := .venv-clip-retrieval
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format chaos benchmark gpu-check clean
+.PHONY: help setup demo test browser check openapi format chaos benchmark gpu-check clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
@@ -25,14 +25,22 @@ demo: setup ## See the whole product work on 2,048 real pairs (writes demo/repor
 
 # Each worker has a Ray of its own.
 WORKERS ?= 2
-test: check ## Run the checks and every test (WORKERS=2)
+test: check browser ## Run the checks and every test (WORKERS=2)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+# A browser of the system's, or playwright's own, or, where that can't be had, Debian's.
+browser: setup
+	@command -v chromium google-chrome > /dev/null || $(BIN)/playwright install chromium \
+		|| { apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends chromium; }
 
 check: setup ## Lint, formatting, types, and the rooms' import rules
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-logo
+
+openapi: setup ## Write docs/openapi.json anew
+	$(BIN)/python -m rhocache_service.openapi > docs/openapi.json
 
 format: setup ## Format the code and sort its imports
 	$(BIN)/ruff check --fix

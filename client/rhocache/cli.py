@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from rhocache import jobs_commands, offline_commands, trainer_commands
+from rhocache import jobs_commands, keys_commands, offline_commands, trainer_commands
 from rhocache_schemas.errors import RhocacheError
 
 INTERRUPTED = 130
@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for commands in (offline_commands, jobs_commands, trainer_commands):
+for commands in (offline_commands, jobs_commands, keys_commands, trainer_commands):
     commands.add_to(app)
 
 

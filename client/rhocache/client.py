@@ -1,27 +1,39 @@
 """A client for the REST API."""
 
+import os
 import time
 from collections.abc import Iterator
-from typing import Any, Self, TypeVar
-from urllib.parse import quote
+from typing import Any, Self
 
 import httpx
-from pydantic import BaseModel, ValidationError
+from httpx_sse import connect_sse
 
-from rhocache_schemas.api import Job, JobList, PairErrorList, Problem
-from rhocache_schemas.documents import describe
-from rhocache_schemas.errors import InvalidInput, ServiceError
+from rhocache import calls
+from rhocache.calls import Body, Call
+from rhocache_schemas.api import (
+    CachedPairList,
+    CacheList,
+    Event,
+    Job,
+    JobList,
+    ModelList,
+    PairErrorList,
+    ShardList,
+    Validation,
+)
+from rhocache_schemas.errors import InvalidInput
 from rhocache_schemas.job import JobSpec
-from rhocache_schemas.locations import absolute
 from rhocache_schemas.records import Manifest
 
-Body = TypeVar("Body", bound=BaseModel)
-
 DEFAULT_URL = "http://127.0.0.1:8321"
+API_KEY = "RHOCACHE_API_KEY"  # the environment variable
 
 
 class Client:
-    """Talks to one service. A context manager; close it otherwise.
+    """Talks to one service: ``client.jobs``, ``client.caches`` and ``client.models``.
+
+    A context manager; close it otherwise. Requests are sent again, a bounded number of times, where
+    the service can't be reached or asks for patience.
 
     Raises InvalidInput for what is no URL.
 
@@ -29,12 +41,17 @@ class Client:
     body is the error's ``problem``), and when the service can't be reached.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, *, timeout: float = 30.0) -> None:
+    def __init__(
+        self, url: str = DEFAULT_URL, *, api_key: str | None = None, timeout: float = 30.0
+    ) -> None:
+        """``api_key`` None takes it from the environment variable RHOCACHE_API_KEY."""
         self.url = url.rstrip("/")
         try:
-            self._http = httpx.Client(base_url=self.url, timeout=timeout)
+            self._http = httpx.Client(base_url=self.url, timeout=timeout, headers=headers(api_key))
         except httpx.InvalidURL as error:
             raise InvalidInput(f"{url!r} is not a URL: {error}") from error
+        self.jobs = Jobs(self)
+        self.caches = Caches(self)
 
     def __enter__(self) -> Self:
         return self
@@ -45,79 +62,169 @@ class Client:
     def close(self) -> None:
         self._http.close()
 
+    def models(self) -> ModelList:
+        """List the architectures that a reference may name, with their pretrained weights."""
+        return self.send(calls.list_models())
+
+    @property
+    def host(self) -> str:
+        return self._http.base_url.host
+
+    @property
+    def http(self) -> httpx.Client:
+        return self._http
+
+    def send(self, call: Call[Body]) -> Body:
+        return call.read(self.answer(call))
+
+    def answer(self, call: Call[Any]) -> httpx.Response:
+        """Send a request until its answer is final."""
+        attempt = 0
+        while True:
+            try:
+                response = self._http.send(call.request(self._http))
+            except httpx.TransportError as error:
+                if (seconds := calls.seconds_to_wait(attempt, None)) is None:
+                    raise calls.no_service(self.url, error) from error
+            else:
+                if (seconds := calls.seconds_to_wait(attempt, response)) is None:
+                    return response
+            attempt += 1
+            time.sleep(seconds)
+
+
+class Jobs:
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
     def submit(self, spec: JobSpec | None = None, /, **fields: Any) -> Job:
-        """Submit a job, given as a JobSpec or as its fields.
+        """Submit a job, given as a JobSpec or as its fields, ``priority`` and ``expires_after``.
 
         Relative paths are this process's when the service is on this machine.
 
-        Raises InvalidInput for fields that make no JobSpec.
+        Raises InvalidInput for fields that make no job.
         """
-        if spec is None:
-            try:
-                spec = JobSpec.model_validate(fields)
-            except ValidationError as error:
-                raise InvalidInput(f"job: {describe(error)}") from error
-        if self._http.base_url.host in ("127.0.0.1", "localhost", "::1"):
-            spec = absolute(spec)
-        return self._call(Job, "POST", "/v1/jobs", json=spec.model_dump(mode="json"))
+        made = calls.submission(spec, fields, self._client.host)
+        return self._client.send(calls.submit(made))
+
+    def validate(self, spec: JobSpec | None = None, /, **fields: Any) -> Validation:
+        """Tell what a job would do, without running it. Raises InvalidInput."""
+        made = calls.submission(spec, fields, self._client.host)
+        return self._client.send(calls.validate(made))
 
     def get(self, job: str) -> Job:
-        return self._call(Job, "GET", _path(job))
+        return self._client.send(calls.get(job))
 
     def list(
         self, *, limit: int = 20, after: str | None = None, status: str | None = None
     ) -> JobList:
-        """List jobs, newest first."""
-        given = {"limit": limit, "after": after, "status": status}
-        chosen = {name: value for name, value in given.items() if value is not None}
-        return self._call(JobList, "GET", "/v1/jobs", params=chosen)
+        """List jobs, newest first; ``after`` is the last id of the page before."""
+        return self._client.send(calls.list_jobs(limit, after, status))
 
     def cancel(self, job: str) -> Job:
-        return self._call(Job, "POST", _path(job, "cancel"))
+        """Stop a job. What it has committed stays."""
+        return self._client.send(calls.cancel(job))
 
-    def errors(self, job: str, *, limit: int = 100) -> PairErrorList:
+    def retry(self, job: str) -> Job:
+        """Add a job for what a job at an end has left undone."""
+        return self._client.send(calls.retry(job))
+
+    def delete(self, job: str) -> None:
+        """Let the service forget a job that has ended. Its cache stays."""
+        response = self._client.answer(calls.delete(job))
+        if not response.is_success:
+            raise calls.service_error(response)
+
+    def shards(self, job: str, *, limit: int = 1000, after: str | None = None) -> ShardList:
+        return self._client.send(calls.shards(job, limit, after))
+
+    def errors(
+        self, job: str, *, limit: int = 100, after: int = 0, code: str | None = None
+    ) -> PairErrorList:
         """List the pairs and shards that failed."""
-        return self._call(PairErrorList, "GET", _path(job, "errors"), params={"limit": limit})
+        return self._client.send(calls.errors(job, limit, after, code))
 
     def manifest(self, job: str) -> Manifest:
         """Give the manifest of a completed job's cache."""
-        return self._call(Manifest, "GET", _path(job, "manifest"))
+        return self._client.send(calls.job_manifest(job))
 
-    def watch(self, job: str, *, seconds: float = 0.5) -> Iterator[Job]:
-        """Give the job again and again, ``seconds`` apart, until it has come to an end."""
+    def watch(self, job: str) -> Iterator[Job]:
+        """Give the job, and again whenever it has changed, until it has come to an end."""
+        seen: str | None = None
         while True:
-            seen = self.get(job)
-            yield seen
-            if seen.status.terminal:
+            call = calls.get(job, seen)
+            response = self._client.answer(call)
+            if response.status_code == httpx.codes.NOT_MODIFIED:
+                continue
+            found = call.read(response)
+            yield found
+            if found.status.terminal:
                 return
+            seen = response.headers.get("ETag")
+
+    def events(self, job: str, *, after: int = 0) -> Iterator[Event]:
+        """Give what happens to a job, from its first event on, until its end.
+
+        A connection that breaks is made again, and nothing is given twice.
+        """
+        attempt = 0
+        while True:
+            call = calls.events(job, after)
+            try:
+                with connect_sse(
+                    self._client.http, call.method, call.path, headers=call.headers
+                ) as source:
+                    if not source.response.is_success:
+                        source.response.read()
+                        raise calls.service_error(source.response)
+                    for event in source.iter_sse():
+                        attempt, after = 0, int(event.id)
+                        yield Event(id=after, event=event.event, data=event.json())
+                    return
+            except httpx.TransportError as error:
+                if (seconds := calls.seconds_to_wait(attempt, None)) is None:
+                    raise calls.no_service(self._client.url, error) from error
+            attempt += 1
             time.sleep(seconds)
 
-    def _call(self, kind: type[Body], method: str, path: str, **how: Any) -> Body:
+
+class Caches:
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def list(self, *, limit: int = 100) -> CacheList:
+        """List the caches that jobs have committed, newest first."""
+        return self._client.send(calls.list_caches(limit))
+
+    def manifest(self, cache: str) -> Manifest:
+        """Give the manifest of a cache, named by its id or fingerprint."""
+        return self._client.send(calls.cache_manifest(cache))
+
+    def pairs(
+        self,
+        cache: str,
+        *,
+        key: str | None = None,
+        order: str = "lowest",
+        after: int = 0,
+        limit: int = 20,
+    ) -> CachedPairList:
+        """List pairs from the lowest or highest similarity on, or those of a key."""
+        return self._client.send(calls.pairs(cache, key, order, after, limit))
+
+    def download(self, cache: str, name: str) -> Iterator[bytes]:
+        """Give a file of a cache in parts: manifest.json, index.parquet, shards/NAME.parquet."""
+        client = self._client
         try:
-            response = self._http.request(method, path, **how)
+            with client.http.stream("GET", calls.file(cache, name)) as response:
+                if not response.is_success:
+                    response.read()
+                    raise calls.service_error(response)
+                yield from response.iter_bytes()
         except httpx.TransportError as error:
-            raise ServiceError(
-                f"no service answers at {self.url} ({error}); start one with rhocache serve"
-            ) from error
-        if not response.is_success:
-            raise _service_error(response)
-        try:
-            return kind.model_validate_json(response.content)
-        except ValidationError as error:
-            raise _stranger(response) from error
+            raise calls.no_service(client.url, error) from error
 
 
-def _path(job: str, *names: str) -> str:
-    return "/".join(("/v1/jobs", quote(job, safe=""), *names))
-
-
-def _stranger(response: httpx.Response) -> ServiceError:
-    return ServiceError(f"{response.url} answered {response.status_code}, and not as rhocache does")
-
-
-def _service_error(response: httpx.Response) -> ServiceError:
-    try:
-        problem = Problem.model_validate_json(response.content)
-    except ValidationError:
-        return _stranger(response)
-    return ServiceError(f"{problem.title}: {problem.detail}", problem)
+def headers(api_key: str | None) -> dict[str, str]:
+    key = os.environ.get(API_KEY) if api_key is None else api_key
+    return {"Authorization": f"Bearer {key}"} if key else {}

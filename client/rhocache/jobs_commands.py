@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from rhocache import options, tables
-from rhocache.client import DEFAULT_URL, Client
+from rhocache.client import API_KEY, DEFAULT_URL, Client
 from rhocache.display import Seen, ShardProgress
 from rhocache.extras import extra
 from rhocache_schemas.api import Job
@@ -18,6 +18,9 @@ from rhocache_schemas.errors import ErrorBudgetExceeded, InvalidInput, JobError
 from rhocache_schemas.job import JobState
 
 Url = Annotated[str, typer.Option(envvar="RHOCACHE_URL", help="Where the service answers.")]
+ApiKey = Annotated[
+    str | None, typer.Option(envvar=API_KEY, help="API key, where the service has keys.")
+]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 
 jobs = typer.Typer(help="List, show, watch and cancel jobs.", no_args_is_help=True)
@@ -48,9 +51,6 @@ def serve(
     allow_host: Annotated[
         list[str] | None, typer.Option(help="Another Host header to answer to; repeatable.")
     ] = None,
-    insecure: Annotated[
-        bool | None, typer.Option("--insecure", help="Listen beyond loopback unauthenticated.")
-    ] = None,
     max_running_jobs: Annotated[int | None, typer.Option(help="Jobs that run at once [1].")] = None,
 ) -> None:
     """Run the job service. Each option can come from the environment too, as RHOCACHE_PORT."""
@@ -79,7 +79,14 @@ def submit(
     batch_size: options.BatchSize = "auto",
     error_budget: options.ErrorBudget = 1.0,
     retry_failed: options.RetryFailed = False,
+    priority: Annotated[
+        int, typer.Option(min=-100, max=100, help="Jobs of a higher one start first.")
+    ] = 0,
+    expires_after: Annotated[
+        int | None, typer.Option(min=1, help="Seconds from now until the job expires.")
+    ] = None,
     url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
     wait: Annotated[bool, typer.Option("--wait", help="Watch the job to its end.")] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -99,8 +106,8 @@ def submit(
         error_budget=error_budget,
         retry_failed=retry_failed,
     )
-    with Client(url) as client:
-        job = client.submit(spec)
+    with Client(url, api_key=api_key) as client:
+        job = client.jobs.submit(spec, priority=priority, expires_after=expires_after)
         if wait:
             job = _watch(client, job.id)
         _print(job, as_json)
@@ -110,13 +117,14 @@ def submit(
 @jobs.command("list")
 def list_jobs(
     url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
     status: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=100, help="How many, newest first.")] = 20,
     as_json: options.Json = False,
 ) -> None:
     """List jobs, newest first."""
-    with Client(url) as client:
-        page = client.list(limit=limit, status=status)
+    with Client(url, api_key=api_key) as client:
+        page = client.jobs.list(limit=limit, status=status)
     if as_json:
         typer.echo(page.model_dump_json())
     else:
@@ -124,32 +132,72 @@ def list_jobs(
 
 
 @jobs.command()
-def show(job: JobId, url: Url = DEFAULT_URL, as_json: options.Json = False) -> None:
+def show(
+    job: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: options.Json = False
+) -> None:
     """Show a job."""
-    with Client(url) as client:
-        _print(client.get(job), as_json)
+    with Client(url, api_key=api_key) as client:
+        _print(client.jobs.get(job), as_json)
 
 
 @jobs.command()
-def watch(job: JobId, url: Url = DEFAULT_URL, as_json: options.Json = False) -> None:
+def watch(
+    job: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: options.Json = False
+) -> None:
     """Watch a job to its end."""
-    with Client(url) as client:
+    with Client(url, api_key=api_key) as client:
         seen = _watch(client, job)
         _print(seen, as_json)
         _check(seen)
 
 
 @jobs.command()
-def cancel(job: JobId, url: Url = DEFAULT_URL, as_json: options.Json = False) -> None:
+def cancel(
+    job: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: options.Json = False
+) -> None:
     """Stop a job. What it has committed stays."""
-    with Client(url) as client:
-        _print(client.cancel(job), as_json)
+    with Client(url, api_key=api_key) as client:
+        _print(client.jobs.cancel(job), as_json)
+
+
+@jobs.command()
+def retry(
+    job: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None, as_json: options.Json = False
+) -> None:
+    """Submit what a job that has ended left: missing and failed shards, and rows to try again."""
+    with Client(url, api_key=api_key) as client:
+        _print(client.jobs.retry(job), as_json)
+
+
+@jobs.command()
+def delete(job: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+    """Let the service forget a job that has ended. Its cache stays."""
+    with Client(url, api_key=api_key) as client:
+        client.jobs.delete(job)
+
+
+@jobs.command()
+def errors(
+    job: JobId,
+    code: Annotated[str | None, typer.Option(help="Only this error code.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many.")] = 100,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    as_json: options.Json = False,
+) -> None:
+    """List the shards and pairs that failed."""
+    with Client(url, api_key=api_key) as client:
+        page = client.jobs.errors(job, limit=limit, code=code)
+    if as_json:
+        typer.echo(page.model_dump_json())
+    else:
+        Console().print(tables.pair_errors(page))
 
 
 def _watch(client: Client, job: str) -> Job:
-    seen = client.get(job)
+    seen = client.jobs.get(job)
     with ShardProgress() as progress:
-        for seen in client.watch(job):
+        for seen in client.jobs.watch(job):
             progress.show(Seen.of_job(seen))
     return seen
 
@@ -163,8 +211,8 @@ def _print(job: Job, as_json: bool) -> None:
 
 def _check(job: Job) -> None:
     """Raise what makes the command end as the job did."""
-    if job.error is not None:
-        kind = ErrorBudgetExceeded if job.error.code == ErrorBudgetExceeded.code else JobError
-        raise kind(f"job {job.id} failed: {job.error.detail}")
-    if job.status is JobState.CANCELLED:
-        raise JobError(f"job {job.id} was cancelled")
+    for error in job.errors:
+        kind = ErrorBudgetExceeded if error.code == ErrorBudgetExceeded.code else JobError
+        raise kind(f"job {job.id} failed: {error.detail}")
+    if job.status in (JobState.CANCELLED, JobState.EXPIRED):
+        raise JobError(f"job {job.id} was {job.status}")

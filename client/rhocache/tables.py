@@ -12,9 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from rhocache.display import Seen, duration
-from rhocache_schemas.api import Job
+from rhocache_schemas.api import Job, PairErrorList
 
 if TYPE_CHECKING:
+    from rhocache_service.database import KeyRow
     from rhocache_trainer import EvaluationResult
     from rhocache_workers.cost import Cost
     from rhocache_workers.driver import ScoreSummary
@@ -113,7 +114,7 @@ def print_report(console: Console, report: "VerifyReport") -> None:
 
 def job(seen: Job) -> Table:
     times = {
-        name.removesuffix("_at"): datetime.fromtimestamp(value, UTC).isoformat(" ", "seconds")
+        name.removesuffix("_at"): _time(value)
         for name, value in seen.model_dump().items()
         if name.endswith("_at") and value is not None
     }
@@ -125,7 +126,7 @@ def job(seen: Job) -> Table:
         "model": seen.spec.reference.model,
         "pretrained": seen.spec.reference.pretrained,
         "output": seen.output_uri,
-        "error": f"{seen.error.code}: {seen.error.detail}" if seen.error else None,
+        "errors": "\n".join(f"{error.code}: {error.detail}" for error in seen.errors),
         **times,
     }
     return _facts(facts.items())
@@ -145,6 +146,34 @@ def jobs(listed: Iterable[Job]) -> Table:
             seen.id, str(seen.status), _shards(seen), pairs, str(counts.failed), seen.output_uri
         )
     return table
+
+
+def pair_errors(page: PairErrorList) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("shard", "key", "code", "detail"):
+        table.add_column(column, overflow="fold")
+    for error in page.data:
+        # Text: what a dataset says is not markup.
+        table.add_row(
+            *(Text(each or "") for each in (error.shard, error.key, error.code, error.detail))
+        )
+    if page.has_more:
+        table.add_row("...")
+    return table
+
+
+def keys(listed: "Iterable[KeyRow]") -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("key", "name", "scopes", "created", "expires", "revoked"):
+        table.add_column(column, no_wrap=column == "key")
+    for row in listed:
+        times = (row.created_at, row.expires_at, row.revoked_at)
+        table.add_row(row.id, Text(row.name), ", ".join(row.scopes), *map(_time, times))
+    return table
+
+
+def _time(value: int | None) -> str:
+    return "" if value is None else datetime.fromtimestamp(value, UTC).isoformat(" ", "seconds")
 
 
 def evaluation(result: "EvaluationResult") -> Table:

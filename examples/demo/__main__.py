@@ -46,7 +46,7 @@ def main() -> None:
             "--url", url, "--wait",
         )  # fmt: skip
         with Client(url) as client:
-            manifest = client.manifest(client.list().data[0].id)
+            manifest = client.jobs.manifest(client.jobs.list().data[0].id)
         rhocache("inspect", str(CACHE))
 
     with step("3/5  Move the reference's folder away", seconds):

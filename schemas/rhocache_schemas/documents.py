@@ -1,14 +1,15 @@
 """JSON documents: strict, versioned, and read with errors that a person understands."""
 
 import json
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rhocache_schemas import storage
 from rhocache_schemas.errors import InvalidDocument, UnsupportedVersion
 
 FORMAT_VERSION = "1.0"
+_READABLE = r"^[01]\.[0-9]+$"
 
 
 class Strict(BaseModel):
@@ -20,7 +21,7 @@ class Strict(BaseModel):
 class Document(Strict):
     """A versioned JSON file. Readers refuse a newer major version rather than misread it."""
 
-    format_version: str = FORMAT_VERSION
+    format_version: Annotated[str, Field(json_schema_extra={"pattern": _READABLE})] = FORMAT_VERSION
 
     @classmethod
     def parse(cls, data: bytes, source: str) -> Self:

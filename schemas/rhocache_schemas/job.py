@@ -63,24 +63,26 @@ class JobState(StrEnum):
     FAILED = "failed"
     CANCELLING = "cancelling"  # asked to stop; committed shards stay
     CANCELLED = "cancelled"
+    EXPIRED = "expired"  # its deadline passed; committed shards stay
 
     @property
     def terminal(self) -> bool:
         return not TRANSITIONS[self]
 
 
-_STOPS = {JobState.FAILED, JobState.CANCELLING}
+_WITHOUT_DRIVER = {JobState.FAILED, JobState.CANCELLING, JobState.EXPIRED}
 
 TRANSITIONS: dict[JobState, set[JobState]] = {
-    JobState.VALIDATING: {JobState.QUEUED, *_STOPS},
-    JobState.QUEUED: {JobState.IN_PROGRESS, *_STOPS},
-    JobState.IN_PROGRESS: {JobState.FINALIZING, *_STOPS},
+    JobState.VALIDATING: {JobState.QUEUED, *_WITHOUT_DRIVER},
+    JobState.QUEUED: {JobState.IN_PROGRESS, *_WITHOUT_DRIVER},
+    JobState.IN_PROGRESS: {JobState.FINALIZING, JobState.FAILED, JobState.CANCELLING},
     JobState.FINALIZING: {JobState.COMPLETED, JobState.FAILED},
-    # A driver that was asked to stop may have finished, or died, in that moment.
-    JobState.CANCELLING: {JobState.CANCELLED, JobState.FAILED},
+    # A driver that was asked to stop, by a user or by the deadline, may have died in that moment.
+    JobState.CANCELLING: {JobState.CANCELLED, JobState.EXPIRED, JobState.FAILED},
     JobState.COMPLETED: set(),
     JobState.FAILED: set(),
     JobState.CANCELLED: set(),
+    JobState.EXPIRED: set(),
 }
 
 

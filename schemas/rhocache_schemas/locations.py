@@ -1,10 +1,13 @@
 """The locations that a job names."""
 
 from pathlib import Path
+from typing import TypeVar
 
 from rhocache_schemas import storage
 from rhocache_schemas.job import JobSpec
 from rhocache_schemas.reference import LOCAL_DIR
+
+Spec = TypeVar("Spec", bound=JobSpec)
 
 
 def named_locations(spec: JobSpec) -> list[str]:
@@ -18,7 +21,7 @@ def named_locations(spec: JobSpec) -> list[str]:
     return named
 
 
-def absolute(spec: JobSpec) -> JobSpec:
+def absolute(spec: Spec) -> Spec:
     """Spell out a job's relative paths: other processes have working folders of their own.
 
     Raises InvalidInput for a scheme that is not one of storage.SCHEMES.

@@ -1,8 +1,8 @@
 """How a reference model is named: open_clip's own naming."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import ConfigDict, model_validator
 
 from rhocache_schemas.documents import Strict
 
@@ -12,6 +12,26 @@ LOCAL_DIR = "local-dir:"
 HF_HUB = "hf-hub:"
 
 
+# What the validator below asks, for those who read the JSON schema.
+_WEIGHTS_ARE_NAMED_ONCE: dict[str, Any] = {
+    "oneOf": [
+        {
+            "properties": {
+                "model": {"pattern": f"^({LOCAL_DIR}|{HF_HUB})."},
+                "pretrained": {"type": "null"},
+            }
+        },
+        {
+            "properties": {
+                "model": {"pattern": f"^(?!{LOCAL_DIR}|{HF_HUB})."},
+                "pretrained": {"type": "string", "minLength": 1},
+            },
+            "required": ["pretrained"],
+        },
+    ]
+}
+
+
 class ReferenceSpec(Strict):
     """A frozen CLIP.
 
@@ -19,6 +39,8 @@ class ReferenceSpec(Strict):
     ``hf-hub:ORG/REPO``. The latter two bring their weights; an architecture needs
     ``pretrained``: one of open_clip's tags, or a checkpoint's path.
     """
+
+    model_config = ConfigDict(json_schema_extra=_WEIGHTS_ARE_NAMED_ONCE)
 
     model: str
     pretrained: str | None = None

@@ -1,30 +1,36 @@
-"""The REST API."""
+"""The application: what it is made of, and what runs beside it."""
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Annotated
 
-from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
-from rhocache_schemas import layout, storage
-from rhocache_schemas.api import Job, JobList, PairErrorList
-from rhocache_schemas.documents import check_version
 from rhocache_schemas.errors import RhocacheError
-from rhocache_schemas.job import JobSpec, JobState
-from rhocache_schemas.locations import absolute, named_locations
-from rhocache_schemas.records import Manifest
-from rhocache_schemas.roots import check_allowed
-from rhocache_service import problems, requests
-from rhocache_service.pair_errors import pair_errors
-from rhocache_service.problems import ProblemError
+from rhocache_service import (
+    caches_api,
+    health_api,
+    jobs_api,
+    models_api,
+    openapi,
+    pages,
+    problems,
+)
+from rhocache_service.caches import Remembered, read_similarities
+from rhocache_service.changes import Changes
+from rhocache_service.database import open_database
+from rhocache_service.idempotency import Answers
+from rhocache_service.keys import Keys
+from rhocache_service.leadership import Leadership
+from rhocache_service.pictures import Pictures
 from rhocache_service.ray_cluster import RayCluster
 from rhocache_service.reconciler import Reconciler
-from rhocache_service.registry import JobRow, Registry
-from rhocache_service.resources import job_resource
+from rhocache_service.registry import Registry
+from rhocache_service.requests import Gate
 from rhocache_service.settings import Settings
+from rhocache_service.submissions import Submissions
 
 log = logging.getLogger(__name__)
 
@@ -37,22 +43,33 @@ def create_app(settings: Settings) -> FastAPI:
 
     Raises StorageError when the registry can't be opened.
     """
-    registry = Registry(settings.registry_url)
+    engine = open_database(settings.registry_url)
+    registry = Registry(engine)
+    leadership = Leadership(engine)
     cluster = RayCluster(settings)
-    reconciler = Reconciler(registry, cluster.drivers, settings.roots, settings.max_running_jobs)
+    changes = Changes(registry)
+    reconciler = Reconciler(
+        registry, leadership, cluster.drivers, settings.roots, settings.max_running_jobs
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        loop = asyncio.create_task(_keep_stepping(reconciler))
+        loops = [
+            asyncio.create_task(_keep_stepping(reconciler)),
+            asyncio.create_task(changes.keep_looking()),
+        ]
         yield
-        loop.cancel()
-        with suppress(asyncio.CancelledError):
-            await loop
+        for loop in loops:
+            loop.cancel()
+        for loop in loops:
+            with suppress(asyncio.CancelledError):
+                await loop
         # Jobs outlive the service, and so does the Ray that they run in.
-        if registry.active():
-            log.info("unfinished jobs go on in Ray; the next rhocache serve picks them up")
-        else:
+        if registry.idle():
             await run_in_threadpool(cluster.stop)
+        else:
+            log.info("unfinished jobs go on in Ray; the next rhocache serve picks them up")
+        leadership.give_up()
         registry.close()
 
     app = FastAPI(
@@ -60,11 +77,23 @@ def create_app(settings: Settings) -> FastAPI:
         version="1",
         summary="Reference-model caches for DRRHO model steering",
         lifespan=lifespan,
+        generate_unique_id_function=lambda route: route.name,
+        docs_url=None,  # pages.py has one that loads nothing from elsewhere
+        redoc_url=None,
     )
-    app.state.registry, app.state.cluster, app.state.settings = registry, cluster, settings
+    app.state.settings, app.state.registry, app.state.cluster = settings, registry, cluster
+    app.state.keys, app.state.answers, app.state.changes = Keys(engine), Answers(engine), changes
+    app.state.submissions = Submissions(registry, settings)
+    app.state.pictures = Pictures(settings.roots)
+    app.state.similarities = Remembered(read_similarities)
     problems.install(app)
-    requests.install(app, [settings.host, *settings.allow_host])
-    _add_routes(app)
+    hosts = [settings.host, *settings.allow_host]
+    app.add_middleware(Gate, hosts=hosts, most_bytes=settings.max_body_bytes)
+    for api in (jobs_api, caches_api, models_api, health_api):
+        app.include_router(api.router)
+    app.include_router(jobs_api.validation_router)
+    pages.install(app)
+    openapi.install(app)
     return app
 
 
@@ -79,93 +108,3 @@ async def _keep_stepping(reconciler: Reconciler) -> None:
         except Exception:
             log.exception("the reconciler failed; it goes on")  # else every job would stand still
         await asyncio.sleep(pause)
-
-
-def _registry(request: Request) -> Registry:
-    return request.app.state.registry
-
-
-def _row(request: Request, job: str) -> JobRow:
-    row = _registry(request).get(job)
-    if row is None:
-        raise ProblemError("not-found", f"no job {job!r}")
-    return row
-
-
-Found = Annotated[JobRow, Depends(_row)]
-InRegistry = Annotated[Registry, Depends(_registry)]
-
-
-def _add_routes(app: FastAPI) -> None:
-    @app.post("/v1/jobs", status_code=202)
-    def submit(spec: JobSpec, request: Request, registry: InRegistry, response: Response) -> Job:
-        """Take a job: score a dataset with a reference into a cache."""
-        check_version(spec.format_version, "the job spec")
-        spec = absolute(spec)
-        for location in named_locations(spec):
-            check_allowed(location, request.app.state.settings.roots)
-        job = job_resource(registry.add(spec))
-        response.headers["Location"] = f"/v1/jobs/{job.id}"
-        return job
-
-    @app.get("/v1/jobs")
-    def list_jobs(
-        registry: InRegistry,
-        limit: Annotated[int, Query(ge=1, le=100)] = 20,
-        after: str | None = None,
-        status: JobState | None = None,
-    ) -> JobList:
-        """List jobs, newest first; ``after`` is the last id of the page before."""
-        last = None if after is None else registry.get(after)
-        if after is not None and last is None:
-            raise ProblemError("not-found", f"no job {after!r} to list after")
-        rows = registry.newest(limit + 1, last, status)
-        jobs = [job_resource(row) for row in rows[:limit]]
-        return JobList(
-            data=jobs,
-            first_id=jobs[0].id if jobs else None,
-            last_id=jobs[-1].id if jobs else None,
-            has_more=len(rows) > limit,
-        )
-
-    @app.get("/v1/jobs/{job}")
-    def get_job(row: Found) -> Job:
-        """Give a job with its progress."""
-        return job_resource(row)
-
-    @app.post("/v1/jobs/{job}/cancel", status_code=202)
-    def cancel(row: Found, registry: InRegistry) -> Job:
-        """Stop a job. What it has committed stays, and a later job goes on from there."""
-        return job_resource(registry.advance(row, JobState.CANCELLING))
-
-    @app.get("/v1/jobs/{job}/errors")
-    def errors(row: Found, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> PairErrorList:
-        """List the shards and pairs that failed."""
-        return pair_errors(row.spec["output"], limit)
-
-    @app.get("/v1/jobs/{job}/manifest")
-    def manifest(row: Found) -> Manifest:
-        """Give the manifest of the cache that the job has committed."""
-        uri = layout.manifest_file(row.spec["output"])
-        if row.state is not JobState.COMPLETED or not storage.exists(uri):
-            raise ProblemError("not-found", f"job {row.id} is {row.state}: it has no manifest yet")
-        return Manifest.read(uri)
-
-    @app.get("/livez")
-    def livez() -> dict[str, str]:
-        """Whether the process answers."""
-        return {"status": "ok"}
-
-    @app.get("/readyz")
-    def readyz(request: Request, registry: InRegistry) -> dict[str, str]:
-        """Whether the registry and Ray can be reached."""
-        for name, ping in (
-            ("registry", registry.ping),
-            ("ray", request.app.state.cluster.ping),
-        ):
-            try:
-                ping()
-            except Exception as error:
-                log.info("not ready, %s: %s", name, error)
-                raise ProblemError("unavailable", f"{name} can't be reached") from error
-        return {"status": "ok"}

@@ -9,7 +9,7 @@ from ray.exceptions import RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from rhocache_schemas.errors import JobError
-from rhocache_service.registry import JobRow
+from rhocache_service.database import JobRow
 
 
 class DriverState(StrEnum):

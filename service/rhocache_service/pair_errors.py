@@ -15,13 +15,14 @@ from rhocache_schemas.records import ShardFailure
 from rhocache_schemas.shard_file import OK
 
 
-def pair_errors(cache: str, limit: int) -> PairErrorList:
-    """The first failed shards, then pairs, at most ``limit`` of them in all.
+def pair_errors(cache: str, limit: int, after: int = 0, code: str | None = None) -> PairErrorList:
+    """The failed shards, then the pairs, of one code if it is given: ``limit`` after ``after``.
 
     Raises StorageError.
     """
+    chosen = (error for error in _all(cache) if code in (None, error.code))
     try:
-        found = list(islice(_all(cache), limit + 1))
+        found = list(islice(chosen, after, after + limit + 1))
     except (pa.ArrowException, OSError) as error:
         raise StorageError(f"cannot read the shard files of {cache}: {error}") from error
     return PairErrorList(data=found[:limit], has_more=len(found) > limit)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -9,29 +10,130 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from rhocache_schemas.api import FieldError, Problem
-from rhocache_schemas.errors import InvalidInput, JobStateConflict, RhocacheError, UriNotAllowed
+from rhocache_schemas.errors import (
+    CacheIncomplete,
+    CacheNotFound,
+    DatasetError,
+    FingerprintMismatch,
+    InvalidInput,
+    JobStateConflict,
+    MissingPair,
+    RhocacheError,
+    UriNotAllowed,
+)
 
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = "X-Request-Id"
 
-TITLES = {
-    "malformed-request": (400, "The request can't be read"),
-    "forbidden": (403, "The request is not permitted"),
-    "uri-not-allowed": (403, "A location lies outside the allowed roots"),
-    "not-found": (404, "There is no such thing"),
-    "job-state-conflict": (409, "The job's state does not permit this"),
-    "validation-failed": (422, "The request does not fit its schema"),
-    "internal": (500, "Something went wrong inside the service"),
-    "unavailable": (503, "Something that the service needs is not there"),
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    status: int
+    title: str
+    meaning: str  # and what to do; the page that a problem's ``type`` names
+
+
+KINDS = {
+    "malformed-request": Kind(
+        400,
+        "The request can't be read",
+        "The body is not JSON, or the request is not HTTP as this service speaks it. Mend the "
+        "request; sending it again will not help.",
+    ),
+    "unauthenticated": Kind(
+        401,
+        "An API key is needed",
+        "The service has API keys, and the request carries none, or one that is unknown, expired "
+        "or revoked. Send `Authorization: Bearer KEY`. Whoever runs the service makes one with "
+        "`rhocache keys create`.",
+    ),
+    "forbidden": Kind(
+        403,
+        "The request is not permitted",
+        "The API key lacks the scope that `detail` names, or the request came under a host name "
+        "or from a page that this service does not answer to.",
+    ),
+    "uri-not-allowed": Kind(
+        403,
+        "A location lies outside the allowed roots",
+        "A dataset, an output or a model lies, once its links are followed, outside the places "
+        "that the service was started with (`--allow-root`).",
+    ),
+    "not-found": Kind(
+        404,
+        "There is no such thing",
+        "No job, cache, shard, pair or page is there under this name.",
+    ),
+    "job-state-conflict": Kind(
+        409,
+        "The job's state does not permit this",
+        "A job that has ended can't be cancelled, and one that has not can't be retried or "
+        "deleted. Look at its `status`.",
+    ),
+    "fingerprint-mismatch": Kind(
+        409,
+        "The cache was begun with another reference",
+        "The output holds a cache that was begun with another reference, preprocessing, precision, "
+        "dtype or caption field. Use another output, or submit what the cache was begun with.",
+    ),
+    "idempotency-in-flight": Kind(
+        409,
+        "The same request is being answered",
+        "A request with this Idempotency-Key has not been answered yet. Send it again after the "
+        "seconds in `Retry-After`.",
+    ),
+    "payload-too-large": Kind(
+        413, "The body is too large", "A request's body may have as many bytes as `detail` says."
+    ),
+    "unsupported-media-type": Kind(
+        415,
+        "The body is not of a type that is understood",
+        "Send JSON, with `Content-Type: application/json`.",
+    ),
+    "validation-failed": Kind(
+        422,
+        "The request does not fit its schema",
+        "`errors` names each field, by a JSON pointer into the body or by a parameter's name, and "
+        "what is wrong with it.",
+    ),
+    "idempotency-key-reused": Kind(
+        422,
+        "The Idempotency-Key was sent with another request",
+        "Within 24 hours a key stands for one request. Use a new one for another request.",
+    ),
+    "rate-limited": Kind(
+        429,
+        "Too many requests",
+        "The API key has submitted as many jobs as it may in a minute. Send the request again "
+        "after the seconds in `Retry-After`.",
+    ),
+    "queue-full": Kind(
+        429,
+        "Too many jobs wait",
+        "As many jobs of this API key wait as may. Send the request again when some have begun; "
+        "`Retry-After` is a guess.",
+    ),
+    "internal": Kind(
+        500,
+        "Something went wrong inside the service",
+        "This is a defect of the service. Its log has the cause under `request_id`; "
+        "please report it.",
+    ),
+    "unavailable": Kind(
+        503,
+        "Something that the service needs is not there",
+        "The registry, Ray or the storage can't be reached just now. Try again later.",
+    ),
 }
 
 
 class ProblemError(RhocacheError):
-    """A problem to answer with; ``slug`` is one of TITLES."""
+    """A problem to answer with; ``slug`` is one of KINDS."""
 
     def __init__(
         self,
@@ -40,26 +142,26 @@ class ProblemError(RhocacheError):
         errors: Sequence[FieldError] = (),
         *,
         status: int | None = None,
+        headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.slug = slug
         self.errors = list(errors)
-        self.status = status or TITLES[slug][0]
+        self.status = status or KINDS[slug].status
+        self.headers = headers or {}
 
 
-def problem_response(
-    request: Request, error: ProblemError, headers: dict[str, str] | None = None
-) -> JSONResponse:
+def problem_response(request: Request, error: ProblemError) -> JSONResponse:
     problem = Problem(
         type=f"/problems/{error.slug}",
-        title=TITLES[error.slug][1],
+        title=KINDS[error.slug].title,
         status=error.status,
         detail=str(error),
         instance=request.url.path,
         request_id=request.state.request_id,
         errors=error.errors,
     )
-    headers = {**(headers or {}), REQUEST_ID: problem.request_id}
+    headers = error.headers | {REQUEST_ID: problem.request_id}
     return JSONResponse(problem.model_dump(), error.status, headers, MEDIA_TYPE)
 
 
@@ -76,8 +178,11 @@ def install(app: FastAPI) -> None:
     def framework(request: Request, error: HTTPException) -> JSONResponse:
         slug = "not-found" if error.status_code == 404 else "malformed-request"
         detail = f"{request.method} {request.url.path}: {error.detail}"
-        problem = ProblemError(slug, detail, status=error.status_code)
-        return problem_response(request, problem, dict(error.headers or {}))
+        headers = dict(error.headers or {})
+        if error.status_code == 405:  # the framework names those of the first route alone
+            headers["Allow"] = ", ".join(sorted(_methods(request)))
+        problem = ProblemError(slug, detail, status=error.status_code, headers=headers)
+        return problem_response(request, problem)
 
     @app.exception_handler(OperationalError)
     def no_registry(request: Request, error: OperationalError) -> JSONResponse:
@@ -91,6 +196,13 @@ def install(app: FastAPI) -> None:
         return problem_response(request, ProblemError("internal", detail))
 
 
+def _methods(request: Request) -> set[str]:
+    """Those of every route to the request's path."""
+    path = request.url.path
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    return set().union(*(route.methods or () for route in routes if route.path_regex.match(path)))
+
+
 def _as_problem(error: RhocacheError) -> ProblemError:
     match error:
         case ProblemError():
@@ -101,6 +213,10 @@ def _as_problem(error: RhocacheError) -> ProblemError:
             return ProblemError("validation-failed", str(error))
         case JobStateConflict():
             return ProblemError("job-state-conflict", str(error))
+        case FingerprintMismatch():
+            return ProblemError("fingerprint-mismatch", str(error))
+        case DatasetError() | CacheNotFound() | CacheIncomplete() | MissingPair():
+            return ProblemError("not-found", str(error))
         case _:
             return ProblemError("unavailable", str(error))
 

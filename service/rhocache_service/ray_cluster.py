@@ -13,6 +13,7 @@ class RayCluster:
     def __init__(self, settings: Settings) -> None:
         self._embedded = None if settings.ray_address else EmbeddedRay(settings.data_dir)
         self._given = settings.ray_address
+        self._token = settings.ray_token
         self._roots = settings.roots
         self._address: str | None = None
         self._drivers: Drivers | None = None
@@ -27,10 +28,15 @@ class RayCluster:
             address = self._embedded.ensure_running() if self._embedded else self._given
             if address != self._address or self._drivers is None:
                 python = sys.executable if self._embedded else "python"  # on another machine
-                headers = self._embedded.headers if self._embedded else {}
-                self._drivers = Drivers(str(address), headers, python, self._roots)
+                self._drivers = Drivers(str(address), self._headers(), python, self._roots)
                 self._address = address
             return self._drivers
+
+    def _headers(self) -> dict[str, str]:
+        if self._embedded:
+            return self._embedded.headers
+        token = self._token.get_secret_value() if self._token else None
+        return {"Authorization": f"Bearer {token}"} if token else {}
 
     def ping(self) -> None:
         """Raise JobError where Ray is not up, without starting it."""

@@ -1,90 +1,55 @@
-"""The registry of jobs, in SQLite or PostgreSQL. The truth of their work is in the caches."""
+"""The registry of jobs. The truth of their work is in the caches."""
 
+import math
 import re
 import secrets
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Integer, String, Text, create_engine, event, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
 
-from rhocache_schemas.errors import JobStateConflict, StorageError
+from rhocache_schemas.errors import JobStateConflict
 from rhocache_schemas.job import JobSpec, JobState, transition
 from rhocache_schemas.records import Fault
+from rhocache_service import metrics
+from rhocache_service.database import EventRow, JobRow
 
 _ID = re.compile("job_[0-9a-f]{24}")
+_LOOK_AT = 200  # jobs of a kind, in one step
+_RATES = 300  # of a job's progress events, those that are kept when it has ended
+_UNFINISHED = [state for state in JobState if not state.terminal]
 
-
-class Base(DeclarativeBase):
-    pass
-
-
-class JobRow(Base):
-    __tablename__ = "jobs"
-
-    number: Mapped[int] = mapped_column(
-        BigInteger().with_variant(Integer, "sqlite"), primary_key=True
-    )  # order of arrival
-    id: Mapped[str] = mapped_column(String(64), unique=True)
-    status: Mapped[str] = mapped_column(String(16), index=True)
-    spec: Mapped[dict[str, Any]] = mapped_column(JSON)
-    starts: Mapped[int] = mapped_column(default=0)  # drivers that were started for it
-    started_at: Mapped[float] = mapped_column(default=0.0)  # Unix seconds, of the last of them
-    shards: Mapped[int | None]  # of the dataset, known once it is validated
-    progress: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # a Progress, as last read
-    error_code: Mapped[str | None] = mapped_column(String(64))
-    error_detail: Mapped[str | None] = mapped_column(Text)
-    # Unix second of each state that was entered.
-    times: Mapped[dict[str, int]] = mapped_column(JSON)
-
-    @property
-    def state(self) -> JobState:
-        return JobState(self.status)
-
-    def job_spec(self) -> JobSpec:
-        return JobSpec.model_validate(self.spec)
+Happening = tuple[str, dict[str, Any]]  # the kind of an event, and its data
 
 
 class Registry:
-    def __init__(self, url: str) -> None:
-        """Open the registry, and make its tables where there are none.
+    """Every change of a job and its events are one transaction."""
 
-        Raises StorageError when the database can't be reached.
-        """
-        try:
-            self._engine = create_engine(url, pool_pre_ping=True)
-            if self._engine.dialect.name == "sqlite":
-                event.listen(self._engine, "connect", _tune_sqlite)
-            Base.metadata.create_all(self._engine)
-        except (SQLAlchemyError, ImportError) as error:
-            place = _without_password(url)
-            cause = " ".join(str(error).split())[:300]
-            raise StorageError(f"cannot open the registry {place}: {cause}") from error
-        self._session = sessionmaker(self._engine, expire_on_commit=False)
-
-    @property
-    def engine(self) -> Engine:
-        return self._engine
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._session = sessionmaker(engine, expire_on_commit=False)
 
     def ping(self) -> None:
-        with self._engine.connect() as connection:
+        with self.engine.connect() as connection:
             connection.execute(select(1))
 
-    def add(self, spec: JobSpec) -> JobRow:
+    def add(self, spec: JobSpec, **columns: Any) -> JobRow:
         now = int(time.time())
         row = JobRow(
             id=f"job_{secrets.token_hex(12)}",
             status=JobState.VALIDATING,
             spec=spec.model_dump(mode="json"),
-            starts=0,
-            started_at=0.0,
-            times={"created": now, JobState.VALIDATING: now},
+            created_at=time.time(),
+            times={JobState.VALIDATING: now},
+            last_event=1,
+            **columns,
         )
         with self._session.begin() as session:
             session.add(row)
+            _append(session, row.id, 1, [_status_event(JobState.VALIDATING)])
         return row
 
     def get(self, job: str) -> JobRow | None:
@@ -93,7 +58,9 @@ class Registry:
         with self._session() as session:
             return session.scalar(select(JobRow).where(JobRow.id == job))
 
-    def newest(self, limit: int, after: JobRow | None, status: JobState | None) -> list[JobRow]:
+    def newest(
+        self, limit: int, after: JobRow | None = None, status: JobState | None = None
+    ) -> list[JobRow]:
         """Jobs in the order of arrival backwards, from the one that came before ``after``."""
         query = select(JobRow).order_by(JobRow.number.desc()).limit(limit)
         if after is not None:
@@ -104,11 +71,73 @@ class Registry:
             return list(session.scalars(query))
 
     def active(self) -> Sequence[JobRow]:
-        """Jobs that are not at an end, oldest first."""
-        unfinished = [state for state in JobState if not state.terminal]
-        query = select(JobRow).where(JobRow.status.in_(unfinished)).order_by(JobRow.number)
+        """Jobs to look at now: those of the highest priority first, then the oldest.
+
+        Of those that are queued only the next ones, followers, and those whose deadline has passed:
+        a long queue costs nothing.
+        """
+        busy = [state for state in _UNFINISHED if state is not JobState.QUEUED]
+        queued = JobRow.status == JobState.QUEUED
+        due = JobRow.follows.is_not(None) | (JobRow.deadline < time.time())
+        order = (JobRow.priority.desc(), JobRow.number)
+        found: dict[int, JobRow] = {}
+        with self._session() as session:
+            for part in (JobRow.status.in_(busy), queued & due, queued & JobRow.follows.is_(None)):
+                query = select(JobRow).where(part).order_by(*order).limit(_LOOK_AT)
+                found |= {row.number: row for row in session.scalars(query)}
+        return sorted(found.values(), key=lambda row: (-row.priority, row.number))
+
+    def idle(self) -> bool:
+        """Whether every job is at an end."""
+        query = select(JobRow.id).where(JobRow.status.in_(_UNFINISHED)).limit(1)
+        with self._session() as session:
+            return session.scalar(query) is None
+
+    def running(self) -> Sequence[JobRow]:
+        """Jobs that have a driver."""
+        states = [JobState.IN_PROGRESS, JobState.FINALIZING]
+        query = select(JobRow).where(JobRow.status.in_(states), JobRow.follows.is_(None))
         with self._session() as session:
             return session.scalars(query).all()
+
+    def at_work(self, content_sha256: str) -> str | None:
+        """The job that does the same and has not ended, if there is one."""
+        states = [state for state in _UNFINISHED if state is not JobState.CANCELLING]
+        query = select(JobRow.id).where(
+            JobRow.content_sha256 == content_sha256,
+            JobRow.status.in_(states),
+            JobRow.follows.is_(None),
+        )
+        with self._session() as session:
+            return session.scalar(query.order_by(JobRow.number).limit(1))
+
+    def waiting(self, api_key: str | None) -> int:
+        """How many jobs of a key have not been started."""
+        states = [JobState.VALIDATING, JobState.QUEUED]
+        query = select(func.count()).where(JobRow.api_key == api_key, JobRow.status.in_(states))
+        with self._session() as session:
+            return session.scalar(query) or 0
+
+    def seconds_to_wait(self, api_key: str | None, most: int) -> int:
+        """Until a key may submit again, at ``most`` jobs a minute; 0 where it may now."""
+        query = select(JobRow.created_at).where(JobRow.api_key == api_key)
+        query = query.order_by(JobRow.number.desc()).offset(most - 1).limit(1)
+        with self._session() as session:
+            then = session.scalar(query)
+        return 0 if then is None else max(0, math.ceil(then + 60 - time.time()))
+
+    def counts(self) -> dict[JobState, int]:
+        """How many jobs are in each state."""
+        query = select(JobRow.status, func.count()).group_by(JobRow.status)
+        with self._session() as session:
+            found = {JobState(status): count for status, count in session.execute(query)}
+        return {state: found.get(state, 0) for state in JobState}
+
+    def committed(self) -> Sequence[JobRow]:
+        """Jobs that have committed a cache, newest first."""
+        query = select(JobRow).where(JobRow.fingerprint.is_not(None))
+        with self._session() as session:
+            return session.scalars(query.order_by(JobRow.number.desc())).all()
 
     def advance(
         self, row: JobRow, new: JobState, fault: Fault | None = None, **changes: Any
@@ -122,36 +151,77 @@ class Registry:
         changes["status"] = new
         if fault is not None:
             changes |= {"error_code": fault.code, "error_detail": fault.detail}
-        if not self._update(row, changes):
+        if not self._update(row, changes, [_status_event(new, fault)]):
             raise JobStateConflict(f"job {row.id} is no longer {row.status}")
-        return self._again(row)
-
-    def note(self, row: JobRow, **changes: Any) -> None:
-        """Change other columns of a job, if it is still in the state that ``row`` says."""
-        self._update(row, changes)
-
-    def _update(self, row: JobRow, changes: dict[str, Any]) -> bool:
-        statement = (
-            update(JobRow).where(JobRow.id == row.id, JobRow.status == row.status).values(**changes)
-        )
-        with self._session.begin() as session:
-            return session.execute(statement).rowcount == 1  # pyright: ignore
-
-    def _again(self, row: JobRow) -> JobRow:
+        entered = row.times.get(row.status, time.time())
+        metrics.STAGE_SECONDS.labels(row.status).observe(time.time() - entered)
         fresh = self.get(row.id)
         if fresh is None:
             raise JobStateConflict(f"job {row.id} is gone")
         return fresh
 
+    def note(self, row: JobRow, happenings: Sequence[Happening] = (), **changes: Any) -> bool:
+        """Change other columns of a job, if it is still in the state that ``row`` says."""
+        return self._update(row, changes, happenings)
+
+    def delete(self, row: JobRow) -> None:
+        """Forget a job that is at an end; its cache stays.
+
+        Raises JobStateConflict for one that is not.
+        """
+        if not row.state.terminal:
+            raise JobStateConflict(f"job {row.id} is {row.status}: cancel it first")
+        with self._session.begin() as session:
+            session.execute(delete(EventRow).where(EventRow.job == row.id))
+            session.execute(delete(JobRow).where(JobRow.id == row.id))
+
+    def events(self, job: str, after: int, limit: int = 1000) -> Sequence[EventRow]:
+        """A job's events in order, those with a number above ``after``."""
+        query = select(EventRow).where(EventRow.job == job, EventRow.number > after)
+        with self._session() as session:
+            return session.scalars(query.order_by(EventRow.number).limit(limit)).all()
+
+    def last_events(self, jobs: Sequence[str]) -> dict[str, int]:
+        """Job -> number of its newest event; those that are gone are left out."""
+        query = select(JobRow.id, JobRow.last_event).where(JobRow.id.in_(jobs))
+        with self._session() as session:
+            return {row.id: row.last_event for row in session.execute(query)}
+
     def close(self) -> None:
-        self._engine.dispose()
+        self.engine.dispose()
+
+    def _update(
+        self, row: JobRow, changes: dict[str, Any], happenings: Sequence[Happening]
+    ) -> bool:
+        statement = (
+            update(JobRow)
+            .where(JobRow.id == row.id, JobRow.status == row.status)
+            # This locks the row, so that events are numbered in the order of their commits.
+            .values(last_event=JobRow.last_event + len(happenings), **changes)
+            .returning(JobRow.last_event)
+        )
+        with self._session.begin() as session:
+            last = session.scalar(statement)
+            if last is not None:
+                _append(session, row.id, last - len(happenings) + 1, happenings)
+                if JobState(changes.get("status", row.status)).terminal:
+                    _thin_out(session, row.id, last - _RATES)
+        return last is not None
 
 
-def _tune_sqlite(connection: Any, _: object) -> None:
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA busy_timeout=10000")
+def _append(session: Session, job: str, first: int, happenings: Sequence[Happening]) -> None:
+    session.add_all(
+        EventRow(job=job, number=first + offset, kind=kind, data=data, at=time.time())
+        for offset, (kind, data) in enumerate(happenings)
+    )
 
 
-def _without_password(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+def _thin_out(session: Session, job: str, before: int) -> None:
+    """Forget how far a job was at each second of its run."""
+    old = (EventRow.job == job) & (EventRow.number < before) & (EventRow.kind == "job.progress")
+    session.execute(delete(EventRow).where(old))
+
+
+def _status_event(state: JobState, fault: Fault | None = None) -> Happening:
+    error = None if fault is None else fault.model_dump()
+    return "job.status", {"status": state, "error": error}

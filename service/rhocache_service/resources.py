@@ -3,9 +3,11 @@
 from rhocache_schemas.api import Job, JobProgress, RequestCounts, ShardCounts
 from rhocache_schemas.job import JobState
 from rhocache_schemas.records import Fault, Progress
-from rhocache_service.registry import JobRow
+from rhocache_service.database import JobRow
 
-_TIMES = ("in_progress", "finalizing", "completed", "failed", "cancelling", "cancelled")
+_TIMES = (
+    "in_progress", "finalizing", "completed", "failed", "cancelling", "cancelled", "expired",
+)  # fmt: skip
 
 
 def job_resource(row: JobRow) -> Job:
@@ -34,8 +36,15 @@ def job_resource(row: JobRow) -> Job:
         request_counts=counts,
         shard_counts=shards,
         progress=speed,
-        error=Fault(code=row.error_code, detail=row.error_detail or "") if row.error_code else None,
+        fingerprint=row.fingerprint,
+        errors=[Fault(code=row.error_code, detail=row.error_detail or "")]
+        if row.error_code
+        else [],
         metadata=row.spec["metadata"],
-        created_at=row.times["created"],
+        priority=row.priority,
+        follows=row.follows,
+        retries=row.retries,
+        created_at=int(row.created_at),
+        expires_at=None if row.deadline is None else int(row.deadline),
         **{f"{name}_at": row.times.get(name) for name in _TIMES},  # pyright: ignore
     )

@@ -10,7 +10,10 @@ from pathlib import Path
 import uvicorn
 
 from rhocache_schemas.errors import StorageError
+from rhocache_service import logs
 from rhocache_service.app import create_app
+from rhocache_service.database import open_database
+from rhocache_service.keys import Keys
 from rhocache_service.locks import try_lock
 from rhocache_service.settings import Settings
 
@@ -23,11 +26,12 @@ def serve(settings: Settings) -> None:
     Raises InvalidInput for settings that are not safe, StorageError when the data dir can't be
     written, the port is taken, or the registry can't be opened.
     """
-    settings.check()
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level="INFO")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logs.configure()
+    settings.check(has_keys=_has_keys(settings))
     with _own(settings.data_dir), _bound(settings.host, settings.port) as listener:
         app = create_app(settings)
+        if not app.state.keys.exist():
+            log.warning("no API keys: whoever can reach %s may do everything", settings.host)
         log.info("listening on http://%s:%d", settings.host, settings.port)
         log.info("data in %s", settings.data_dir.absolute())
         log.info("registry %s", app.state.registry.engine.url)
@@ -35,6 +39,17 @@ def serve(settings: Settings) -> None:
         log.info("jobs may name places under %s", ", ".join(settings.roots))
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=10)
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _has_keys(settings: Settings) -> bool:
+    """Whether there are API keys, without making a registry where there is none."""
+    if settings.database_url is None and not settings.registry_file.exists():
+        return False
+    engine = open_database(settings.registry_url)
+    try:
+        return Keys(engine).exist()
+    finally:
+        engine.dispose()
 
 
 @contextmanager

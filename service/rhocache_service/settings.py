@@ -2,8 +2,9 @@
 
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from rhocache_schemas.errors import InvalidInput
@@ -34,14 +35,26 @@ class Settings(BaseSettings):
         str | None,
         Field(description="HTTP address of a Ray cluster's dashboard; null: a Ray of our own"),
     ] = None
+    ray_token: Annotated[
+        SecretStr | None, Field(description="what that cluster asks for, where it has tokens")
+    ] = None
     allow_root: Annotated[
         Names, Field(description="places that jobs may name; none: data dir and working folder")
     ] = []
     allow_host: Annotated[Names, Field(description="more Host headers to answer to")] = []
-    insecure: Annotated[
-        bool, Field(description="listen on other than loopback, with no authentication")
-    ] = False
     max_running_jobs: Annotated[int, Field(ge=1, description="jobs that run at once")] = 1
+    max_waiting_jobs: Annotated[
+        int, Field(ge=1, description="jobs of one API key that may wait for their turn")
+    ] = 1000
+    submits_per_minute: Annotated[
+        int, Field(ge=1, description="jobs that one API key may submit in a minute")
+    ] = 300
+    max_body_bytes: Annotated[int, Field(ge=1024, description="bytes of a request's body")] = (
+        1 << 20
+    )
+    wedged_seconds: Annotated[
+        float, Field(gt=0, description="without progress of a running job, until /readyz fails")
+    ] = 900.0
 
     @property
     def roots(self) -> list[str]:
@@ -50,14 +63,26 @@ class Settings(BaseSettings):
         return [absolute_location(root) for root in given]
 
     @property
+    def registry_file(self) -> Path:
+        """The registry's, where it is SQLite's."""
+        return self.data_dir.absolute() / "registry.sqlite"
+
+    @property
     def registry_url(self) -> str:
-        url = self.database_url or f"sqlite:///{self.data_dir.absolute() / 'registry.sqlite'}"
+        url = self.database_url or f"sqlite:///{self.registry_file}"
         return url.replace("postgresql://", "postgresql+psycopg://", 1)
 
-    def check(self) -> None:
-        """Raise InvalidInput where the settings would open the service to a network."""
-        if self.host not in LOOPBACK and not self.insecure:
+    def check(self, *, has_keys: bool) -> None:
+        """Raise InvalidInput where the settings would open the service or Ray to a network."""
+        ray = urlsplit(self.ray_address or "").hostname
+        if ray and ray not in LOOPBACK and self.ray_token is None:
             raise InvalidInput(
-                f"host {self.host} is not loopback, and there is no authentication yet: anyone who "
-                "reaches it could run jobs. Add --insecure only inside a private network"
+                f"the Ray at {self.ray_address} is not on this machine, and no token is given: "
+                "whoever reaches such a Ray runs code there. Start it with RAY_AUTH_MODE=token, "
+                "and give the token as RHOCACHE_RAY_TOKEN"
+            )
+        if self.host not in LOOPBACK and not has_keys:
+            raise InvalidInput(
+                f"host {self.host} is not loopback, and there is no API key yet: whoever reaches "
+                "it could run jobs. Make one first, with rhocache keys create"
             )

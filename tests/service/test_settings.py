@@ -41,7 +41,7 @@ def test_where_the_registry_is(url: str | None, opened: str) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::"])
 def test_a_network_is_listened_to_only_on_demand(host: str) -> None:
-    with pytest.raises(InvalidInput, match=f"host {host} is not loopback.*--insecure"):
-        Settings(host=host).check()
-    Settings(host=host, insecure=True).check()
-    Settings().check()
+    with pytest.raises(InvalidInput, match=f"host {host} is not loopback.*rhocache keys create"):
+        Settings(host=host).check(has_keys=False)
+    Settings(host=host).check(has_keys=True)
+    Settings().check(has_keys=False)

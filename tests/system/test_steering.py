@@ -74,7 +74,7 @@ def rhocache(*arguments: str, cwd: Path) -> dict:
 
 
 def wait_for(client: Client, job: str, done: Callable[[Job], bool]) -> Job:
-    for seen in client.watch(job):
+    for seen in client.jobs.watch(job):
         if done(seen):
             return seen
     pytest.fail(f"{seen}")
@@ -91,15 +91,15 @@ def test_a_job_outlives_its_service_and_its_cache_trains_a_model_without_the_ref
         "batch_size": 64,
     }
     with Client(service.url) as client:
-        job = client.submit(**fields, output=str(tmp_path / "cache")).id
+        job = client.jobs.submit(**fields, output=str(tmp_path / "cache")).id
         wait_for(client, job, lambda seen: seen.status == "in_progress")
         service.kill()
         service.start()
         done = wait_for(client, job, lambda seen: seen.status.terminal)
-        assert done.status == "completed", done.error
+        assert done.status == "completed", done.errors
         assert done.request_counts.completed == 2048
-        manifest = client.manifest(job)
-        assert client.errors(job).data == []
+        manifest = client.jobs.manifest(job)
+        assert client.jobs.errors(job).data == []
     assert manifest.ok == 2048
 
     undisturbed = rhocache(
@@ -146,7 +146,7 @@ def test_a_job_outlives_its_service_and_its_cache_trains_a_model_without_the_ref
         (["verify", "nowhere"], 1, "nowhere"),
         (["train", "nowhere.yaml"], 2, "cannot read nowhere.yaml"),
         (["evaluate", "nowhere", str(DATASET)], 2, "nowhere"),
-        (["serve", "--host", "0.0.0.0"], 2, "--insecure"),
+        (["serve", "--host", "0.0.0.0", "--data-dir", "d"], 2, "rhocache keys create"),
         (["serve", "--port", "0"], 2, "port"),
         (["jobs", "list", "--url", "http://127.0.0.1:9"], 1, "rhocache serve"),
         (["fly"], 2, "fly"),

@@ -1,0 +1,89 @@
+"""``keys``: the API keys of a service, made where its registry is."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+
+from rhocache import tables
+from rhocache.extras import extra
+from rhocache_schemas.documents import describe
+from rhocache_schemas.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from rhocache_service.keys import Keys
+
+_DAY = 24 * 3600
+
+DataDir = Annotated[Path | None, typer.Option(help="Folder of the registry [rhocache-data].")]
+DatabaseUrl = Annotated[
+    str | None, typer.Option(help="Registry, as postgresql://... [SQLite in the data dir].")
+]
+
+keys = typer.Typer(help="Make, list and revoke a service's API keys.", no_args_is_help=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    app.add_typer(keys, name="keys")
+
+
+@keys.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Whose it is, or what for.")],
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="jobs:read, jobs:write, caches:read or admin; repeatable [admin]."),
+    ] = None,
+    days: Annotated[float | None, typer.Option(min=0, help="Until it expires [never].")] = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Make an API key and print it: this is the only time that it can be seen."""
+    expires = None if days is None else int(time.time() + days * _DAY)
+    scopes: Any = scope or ["admin"]
+    with _opened(data_dir, database_url) as found:
+        _, key = found.create(name, scopes, expires)
+    typer.echo(key)
+
+
+@keys.command("list")
+def list_keys(data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
+    """List the API keys, newest first."""
+    with _opened(data_dir, database_url) as found:
+        Console().print(tables.keys(found.list()))
+
+
+@keys.command()
+def revoke(
+    key: Annotated[str, typer.Argument(help="The key's id, as the list has it.")],
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """End an API key at once."""
+    with _opened(data_dir, database_url) as found:
+        found.revoke(key)
+
+
+@contextmanager
+def _opened(data_dir: Path | None, database_url: str | None) -> "Iterator[Keys]":
+    with extra("service"):
+        from rhocache_service.database import open_database
+        from rhocache_service.keys import Keys
+        from rhocache_service.settings import Settings
+    given = {"data_dir": data_dir, "database_url": database_url}
+    try:
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise InvalidInput(describe(error)) from error
+    if settings.database_url is None:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+    engine = open_database(settings.registry_url)
+    try:
+        yield Keys(engine)
+    finally:
+        engine.dispose()

@@ -1,0 +1,53 @@
+"""Logs: a readable line on a terminal, a JSON object a line elsewhere, with the request's id."""
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+from fastapi import Request
+
+_QUIET = {"/livez", "/readyz", "/metrics"}  # asked for every few seconds
+
+log = structlog.stdlib.get_logger("rhocache_service.requests")
+
+
+def configure() -> None:
+    """Let every logger of the process write to standard error."""
+    before: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    last: list[Any] = [structlog.dev.ConsoleRenderer()]
+    if not sys.stderr.isatty():
+        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    structlog.configure(
+        processors=[*before, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=before,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def log_request(request: Request, status: int, seconds: float) -> None:
+    """Never its headers or query: they may hold keys."""
+    level = log.debug if request.url.path in _QUIET and status < 400 else log.info
+    level(
+        "request",
+        request_id=request.state.request_id,
+        method=request.method,
+        path=request.url.path,
+        status=status,
+        milliseconds=round(1000 * seconds, 1),
+    )

@@ -1,0 +1,116 @@
+"""The OpenAPI document: what FastAPI finds, and the problems that every operation may answer."""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from rhocache_schemas.api import Problem
+from rhocache_service.problems import KINDS, MEDIA_TYPE
+
+# What can be done with a job that was just made, for tools that follow links.
+_LINKED = ("get_job", "cancel", "retry", "shards", "errors", "manifest", "delete")
+_EVERYWHERE: tuple[str, ...] = ("unauthenticated", "forbidden", "internal", "unavailable")
+_WITH_BODY = ("malformed-request", "uri-not-allowed", "payload-too-large", "unsupported-media-type")
+_NEW_JOB = (
+    "fingerprint-mismatch", "idempotency-in-flight", "idempotency-key-reused",
+    "rate-limited", "queue-full",
+)  # fmt: skip
+
+
+def install(app: FastAPI) -> None:
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _make(app)
+        return app.openapi_schema
+
+    app.openapi = document
+
+
+def _make(app: FastAPI) -> dict[str, Any]:
+    found = get_openapi(
+        title=app.title, version=app.version, summary=app.summary, routes=app.routes
+    )
+    schemas = found["components"]["schemas"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    made = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas |= made.pop("$defs")
+    schemas["Problem"] = made
+    for path, operations in found["paths"].items():
+        if path.startswith("/v1/"):
+            for method, operation in operations.items():
+                operation["responses"] |= _problems(path, method, operation)
+                if "202" in operation["responses"]:
+                    operation["responses"]["202"]["links"] = {
+                        name: {"operationId": name, "parameters": {"job": "$response.body#/id"}}
+                        for name in _LINKED
+                    }
+    for path in ("/readyz", "/livez", "/metrics"):
+        responses = found["paths"][path]["get"]["responses"]
+        responses |= {"403": _answer(["forbidden"])}
+    found["paths"]["/readyz"]["get"]["responses"]["503"] = _answer(["unavailable"])
+    return found
+
+
+def _problems(path: str, method: str, operation: dict[str, Any]) -> dict[str, Any]:
+    slugs = list(_EVERYWHERE)
+    if "requestBody" in operation:
+        slugs += _WITH_BODY
+    if "requestBody" in operation or "parameters" in operation:
+        slugs.append("validation-failed")
+    if (
+        "{" in path
+        or path.endswith(":validate")
+        or "after" in {each["name"] for each in operation.get("parameters", [])}
+    ):
+        slugs.append("not-found")
+    if "{job}" in path and method != "get":
+        slugs.append("job-state-conflict")
+    if method == "post" and not path.endswith("/cancel"):
+        slugs += _NEW_JOB
+    by_status: dict[str, list[str]] = {}
+    for slug in slugs:
+        by_status.setdefault(str(KINDS[slug].status), []).append(slug)
+    return {status: _answer(some) for status, some in sorted(by_status.items())}
+
+
+def _answer(slugs: list[str]) -> dict[str, Any]:
+    examples = {
+        slug: {
+            "summary": KINDS[slug].title,
+            "value": {
+                "type": f"/problems/{slug}",
+                "title": KINDS[slug].title,
+                "status": KINDS[slug].status,
+                "detail": KINDS[slug].meaning,
+                "instance": "/v1/jobs",
+                "request_id": "req_0123456789abcdef",
+                "errors": [],
+            },
+        }
+        for slug in slugs
+    }
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        "description": "; ".join(KINDS[slug].title for slug in slugs),
+        "content": {MEDIA_TYPE: {"schema": schema, "examples": examples}},
+    }
+
+
+def main() -> None:
+    """Print the document."""
+    from rhocache_service.app import create_app  # which imports this module
+    from rhocache_service.settings import Settings
+
+    with tempfile.TemporaryDirectory() as folder:
+        app = create_app(Settings(data_dir=Path(folder)))
+        sys.stdout.write(json.dumps(app.openapi(), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

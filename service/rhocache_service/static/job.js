@@ -1,0 +1,69 @@
+import { ended, show } from "/static/show.js";
+
+const place = document.getElementById("job");
+const id = place.dataset.job;
+const rates = JSON.parse(place.dataset.rates); // [Unix seconds, pairs a second]
+const cells = new Map([...document.querySelectorAll("[data-shard]")].map((cell) => [cell.dataset.shard, cell]));
+
+function draw() {
+  if (rates.length < 2) return;
+  const [first] = rates[0], [last] = rates[rates.length - 1];
+  const most = Math.max(...rates.map(([, rate]) => rate), 1e-9);
+  const points = rates.map(([at, rate]) => `${(600 * (at - first)) / (last - first || 1)},${115 - (110 * rate) / most}`);
+  document.querySelector("#curve polyline").setAttribute("points", points.join(" "));
+  document.getElementById("scale").textContent = `0 to ${most.toFixed(1)} pairs/s over ${Math.round(last - first)} s`;
+}
+
+async function refresh() {
+  const answer = await fetch(`/v1/jobs/${id}`);
+  if (!answer.ok) return;
+  const job = await answer.json();
+  show(place, job);
+  place.querySelector("[data-action=cancel]").hidden = ended(job) || ["cancelling", "finalizing"].includes(job.status);
+  place.querySelector("[data-action=retry]").hidden = !ended(job);
+  return job;
+}
+
+function settle(event, state) {
+  const shard = JSON.parse(event.data);
+  const cell = cells.get(shard.shard);
+  if (!cell) return;
+  cell.className = state;
+  cell.title = `${shard.shard}: ${state}`;
+  cell.firstElementChild.textContent = `${shard.shard} ${state}`;
+}
+
+function follow() {
+  const source = new EventSource(`/v1/jobs/${id}/events`);
+  const known = rates.length ? rates[rates.length - 1][0] : 0;
+  source.addEventListener("shard.committed", (event) => settle(event, "committed"));
+  source.addEventListener("shard.failed", (event) => settle(event, "failed"));
+  source.addEventListener("job.progress", (event) => {
+    const progress = JSON.parse(event.data);
+    if (progress.at <= known) return;
+    rates.push([progress.at, progress.pairs_per_second]);
+    draw();
+    refresh();
+  });
+  source.addEventListener("job.status", async () => {
+    const job = await refresh();
+    if (job && ended(job)) {
+      source.close();
+      location.reload(); // with its errors and its cache
+    }
+  });
+}
+
+for (const button of place.querySelectorAll("[data-action]")) {
+  button.addEventListener("click", async () => {
+    const answer = await fetch(`/v1/jobs/${id}/${button.dataset.action}`, { method: "POST" });
+    const told = await answer.json();
+    document.getElementById("answer").textContent = answer.ok ? "" : told.detail;
+    if (answer.ok && button.dataset.action === "retry") location.assign(`/jobs/${told.id}`);
+    else refresh();
+  });
+}
+
+draw();
+const states = ["completed", "failed", "cancelled", "expired"];
+if (!states.some((state) => place.querySelector("[data-state]").classList.contains(state))) follow();

@@ -1,0 +1,52 @@
+"""Looking at a job without running it."""
+
+from rhocache_schemas import layout, storage
+from rhocache_schemas.api import Validation
+from rhocache_schemas.dataset import Shard, list_shards
+from rhocache_schemas.job import JobSpec
+from rhocache_schemas.listing import shard_files
+from rhocache_schemas.records import Plan, Progress
+from rhocache_schemas.roots import check_allowed
+from rhocache_service.registry import Registry
+from rhocache_service.shards import committed_rows
+
+
+def validate(spec: JobSpec, roots: list[str], registry: Registry) -> Validation:
+    """Raises DatasetError, UriNotAllowed and StorageError."""
+    shards = list_shards(spec.dataset, spec.shards)
+    for shard in shards:
+        check_allowed(shard.uri, roots)
+    there = shard_files(spec.output)
+    rows = committed_rows(spec.output)
+    todo = [shard for shard in shards if shard.name not in there]
+    known = all(shard.name in rows for shard in shards)
+    seconds, size = _predict(spec, shards, todo, registry)
+    plan = layout.plan_file(spec.output)
+    return Validation(
+        shards=len(shards),
+        shards_done=len(shards) - len(todo),
+        source_bytes=sum(shard.size for shard in shards),
+        pairs=sum(rows[shard.name].rows for shard in shards) if known else None,
+        fingerprint=Plan.read(plan).fingerprint.digest if storage.exists(plan) else None,
+        predicted_seconds=seconds,
+        predicted_bytes=size,
+    )
+
+
+def _predict(
+    spec: JobSpec, shards: list[Shard], todo: list[Shard], registry: Registry
+) -> tuple[float | None, int | None]:
+    """Seconds and bytes, by what the last job with this reference and dtype took for a byte."""
+    for job in registry.committed():
+        done = job.job_spec()
+        if (done.reference, done.dtype) != (spec.reference, spec.dtype) or job.progress is None:
+            continue
+        rate = Progress.model_validate(job.progress).pairs_per_second
+        rows = list(committed_rows(done.output).values())
+        pairs, source = sum(row.rows for row in rows), sum(row.source_size for row in rows)
+        if not (rate and pairs and source):
+            continue
+        left, whole = sum(s.size for s in todo), sum(s.size for s in shards)
+        size = sum(row.bytes for row in rows) * whole // source
+        return left * pairs / source / rate, size
+    return None, None

@@ -1,0 +1,212 @@
+"""The pages in a real browser, with data that is hostile."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from rhocache_schemas.job import JobSpec, JobState
+from rhocache_schemas.records import Fault, Progress
+from rhocache_service.app import create_app
+from rhocache_service.registry import Registry
+
+from .conftest import served, settings_without_ray
+from .made import SHARD, completed, make_cache
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>\"'><svg onload=alert(3)>"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    """A page that no script but ours may run in, and that complains of nothing."""
+    opened = browser.new_page(base_url=url)
+    told: list[str] = []
+    opened.on("console", lambda said: told.append(said.text) if said.type == "error" else None)
+    opened.on("pageerror", lambda error: told.append(str(error)))
+    opened.on("dialog", lambda dialog: (told.append(dialog.message), dialog.dismiss()))
+    yield opened
+    opened.close()
+    # The browser reports refused requests too, which the pages handle.
+    assert [each for each in told if not each.startswith("Failed to load resource")] == []
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pages")
+
+
+@pytest.fixture(scope="module")
+def spec(root: Path) -> JobSpec:
+    captions = {f"{number:03}": f"picture {number}" for number in range(60)}
+    return make_cache(root / "made", captions | {"evil": HOSTILE}, missing="007")
+
+
+@pytest.fixture(scope="module")
+def app(root: Path) -> FastAPI:
+    return create_app(settings_without_ray(root))
+
+
+@pytest.fixture(scope="module")
+def url(app: FastAPI) -> Iterator[str]:
+    with served(app) as url:
+        yield url
+
+
+@pytest.fixture
+def registry(app: FastAPI) -> Registry:
+    return app.state.registry
+
+
+def test_a_job_goes_on_before_the_visitors_eyes(
+    page: Page, registry: Registry, spec: JobSpec
+) -> None:
+    row = registry.advance(registry.add(spec, content_sha256="x"), JobState.QUEUED, shards=1)
+    row = registry.advance(row, JobState.IN_PROGRESS)
+    page.goto("/")
+    line = page.locator(f"[data-job={row.id}]")
+    expect(line.locator("[data-state]")).to_have_text("in progress")
+    line.get_by_role("link").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(row.id)
+    for second in range(3):
+        progress = Progress(
+            phase="encoding",
+            shards_total=1,
+            pairs_done=20 * second,
+            pairs_per_second=10.0 + second,
+            seconds_left=75.0,
+            updated_at=float(second),
+        )
+        told = [("job.progress", progress.model_dump(mode="json", exclude={"recent"}))]
+        registry.note(row, told, progress=progress.model_dump(mode="json"))
+        page.wait_for_timeout(300)
+    expect(page.locator("[data-pairs]")).to_have_text("40")
+    expect(page.locator("[data-left]")).to_have_text(", 01:15 left")
+    expect(page.locator("#scale")).to_contain_text("0 to 12.0 pairs/s")
+    registry.note(row, [("shard.failed", {"shard": SHARD, "code": "io_error"})])
+    expect(page.locator(f"[data-shard='{SHARD}']")).to_have_class("failed")
+    fault = Fault(code="job", detail=HOSTILE)
+    registry.advance(row, JobState.FAILED, fault)
+    expect(page.get_by_role("alert")).to_have_text(f"job {HOSTILE}")
+    expect(page.get_by_role("button", name="Try again what failed")).to_be_visible()
+    page.get_by_role("button", name="Try again what failed").click()
+    expect(page.get_by_role("heading", level=1)).not_to_have_text(row.id)
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("[data-state]")).to_have_text("cancelling")
+
+
+def test_what_the_reference_thinks_of_the_data(
+    page: Page, registry: Registry, spec: JobSpec
+) -> None:
+    row = completed(registry, spec)
+    page.goto(f"/jobs/{row.id}")
+    page.get_by_role("link", name="Look into the cache").click()
+    expect(page.locator("svg.histogram rect")).to_have_count(60)
+    lowest, highest = page.locator(".gallery").all()
+    expect(lowest.locator("li").first).to_contain_text("picture 0")
+    expect(highest.locator("li").first).to_contain_text(HOSTILE)
+    broken = "images => images.filter(i => i.complete && !i.naturalWidth).length"
+    assert page.locator(".gallery img").evaluate_all(broken) == 0
+    assert page.locator(".gallery img").count() == 48
+    page.get_by_label("Key").fill("007")
+    page.get_by_role("button", name="Find").click()
+    expect(page.locator(".gallery li")).to_have_count(1)
+    expect(page.locator(".gallery li")).to_contain_text("image_missing")
+    expect(page.locator(".absent")).to_have_text("no picture")
+
+
+def test_a_form_says_what_is_wrong_where_it_is_wrong(
+    page: Page, registry: Registry, spec: JobSpec, root: Path
+) -> None:
+    page.goto("/submit")
+    page.get_by_role("button", name="Check").click()
+    expect(page.get_by_label("Dataset")).to_be_focused()
+    expect(page.locator("[id='/dataset-error']")).to_have_text("Field required")
+    page.get_by_label("Dataset").fill(spec.dataset)
+    page.get_by_label("Output").fill("/etc")
+    page.get_by_label("Model").fill(f"local-dir:{root}")
+    page.get_by_role("button", name="Check").click()
+    expect(page.get_by_role("status")).to_contain_text("'/etc' is not under an allowed root")
+    page.get_by_label("Output").fill(f"{root}/submitted")
+    page.get_by_role("button", name="Check").click()
+    expect(page.get_by_role("status")).to_contain_text("1 shards, 0 of them done already")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("job_")
+    (newest,) = registry.newest(1)
+    assert newest.spec["output"] == f"{root}/submitted"
+    expect(page.locator("pre").first).to_contain_text(f"rhocache submit {spec.dataset}")
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_a_phone_needs_no_sideways_scrolling(
+    page: Page, registry: Registry, spec: JobSpec, colours: Any
+) -> None:
+    row = completed(registry, spec)
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.emulate_media(color_scheme=colours)
+    for place in ("/", f"/jobs/{row.id}", "/submit", "/caches"):
+        page.goto(place)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), place
+
+
+def test_the_keyboard_is_enough(page: Page) -> None:
+    page.goto("/")
+    reached: set[str] = set()
+    for _ in range(8):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.textContent.trim()"))
+    assert {"To the content", "rhocache", "Submit", "Caches", "Show"} <= reached
+
+
+def test_the_api_page_loads_nothing_from_elsewhere(page: Page, url: str) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto("/docs")
+    expect(page.get_by_text("Submit a job")).to_be_visible()
+    assert all(each.startswith((url, "data:")) for each in asked)
+
+
+def test_signing_in(browser: Browser, tmp_path: Path) -> None:
+    app = create_app(settings_without_ray(tmp_path))
+    _, key = app.state.keys.create("visitor", ["jobs:read"])
+    with served(app) as url:
+        context = browser.new_context(base_url=url)
+        page = context.new_page()
+        page.goto("/caches")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
+        page.get_by_label("API key").fill("rhk_wrong")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("alert")).to_contain_text("unknown, expired or revoked")
+        page.get_by_label("API key").fill(key)
+        page.get_by_role("button", name="Sign in").click()
+        expect(page).to_have_url(f"{url}/caches")
+        (cookie,) = context.cookies()
+        assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+        page.get_by_role("button", name="Sign out").click()
+        page.goto("/")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
+        context.close()
+
+
+@pytest.mark.parametrize("to", ["https://evil.example", "//evil.example", "/\\evil.example"])
+def test_signing_in_leads_nowhere_else(tmp_path: Path, to: str) -> None:
+    app = create_app(settings_without_ray(tmp_path))
+    _, key = app.state.keys.create("visitor", ["admin"])
+    with served(app) as url:
+        answer = httpx.post(f"{url}/sign-in", data={"key": key, "to": to})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")

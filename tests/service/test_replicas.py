@@ -1,0 +1,119 @@
+"""Three services that share a queue in PostgreSQL, and are killed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from rhocache import Client
+from rhocache_schemas.api import Job
+from rhocache_service.database import open_database
+from rhocache_service.embedded_ray import EmbeddedRay
+from rhocache_service.registry import Registry
+from rhocache_service.settings import Settings
+
+from .conftest import EXAMPLES, Service, wait_until
+
+JOBS = 6
+
+
+@pytest.fixture
+def ray(work: Path) -> Iterator[EmbeddedRay]:
+    """A Ray that asks for a token, and that none of the services has started."""
+    (work / "shared").mkdir()
+    code = (
+        "import pathlib, sys; from rhocache_service.embedded_ray import EmbeddedRay as Ray; "
+        "Ray(pathlib.Path(sys.argv[1])).ensure_running()"
+    )
+    # Drivers are started with the cluster's own "python": let that be this one.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = [sys.executable, "-c", code, work / "shared"]
+    subprocess.run(command, check=True, env=os.environ | {"PATH": path})
+    ray = EmbeddedRay(work / "shared")
+    yield ray
+    ray.stop()
+
+
+@pytest.fixture
+def services(
+    work: Path, reference_folder: Path, ray: EmbeddedRay, postgres: Any
+) -> Iterator[list[Service]]:
+    postgres.psql("CREATE DATABASE replicas;")
+    flags = [
+        f"--database-url={postgres.get_uri('replicas')}",
+        f"--ray-address={ray.ensure_running()}",
+        f"--allow-root={work}",
+        f"--allow-root={reference_folder.parent}",
+        "--max-running-jobs=2",
+    ]
+    token = ray.headers["Authorization"].removeprefix("Bearer ")
+    made = [
+        Service(work / f"replica-{number}", *flags, environment={"RHOCACHE_RAY_TOKEN": token})
+        for number in range(3)
+    ]
+    for service in made:
+        service.data_dir.mkdir()
+        service.start()
+    yield made
+    for service in made:
+        service.kill()
+
+
+def drivers(ray: EmbeddedRay) -> list[str]:
+    """The submission ids that Ray has been given."""
+    answer = httpx.get(f"{ray.ensure_running()}/api/jobs/", headers=ray.headers)
+    return [job["submission_id"] for job in answer.json() if job["submission_id"]]
+
+
+def test_no_job_is_started_twice_and_none_is_lost(
+    services: list[Service],
+    ray: EmbeddedRay,
+    work: Path,
+    reference_folder: Path,
+    postgres: Any,
+) -> None:
+    (work / "few").mkdir()
+    shutil.copy(EXAMPLES / "00000.tar", work / "few")
+    jobs: list[Job] = []
+    for number in range(JOBS):
+        with Client(services[number % 3].url) as client:
+            jobs.append(
+                client.jobs.submit(
+                    dataset=str(work / "few"),
+                    output=str(work / f"cache-{number}"),
+                    reference={"model": f"local-dir:{reference_folder}"},
+                )
+            )
+    registry = Registry(
+        open_database(Settings(database_url=postgres.get_uri("replicas")).registry_url)
+    )
+    # Kill each service once while jobs go on, whoever leads, and let it come back.
+    for service in services:
+        before = sum(row.state.terminal for row in registry.newest(JOBS))
+        wait_until(
+            lambda before=before: (
+                sum(row.state.terminal for row in registry.newest(JOBS)) > min(before, JOBS - 1)
+            ),
+            service.log,
+        )
+        service.kill()
+        time.sleep(1)
+        service.start()
+    wait_until(lambda: all(row.state.terminal for row in registry.newest(JOBS)), services[0].log)
+    rows = registry.newest(JOBS)
+    registry.close()
+    assert {row.status for row in rows} == {"completed"}, [row.error_detail for row in rows]
+    assert sorted(drivers(ray)) == sorted(f"{job.id}-1" for job in jobs)
+    caches = [work / f"cache-{number}" for number in range(JOBS)]
+    written = {(cache / "shards" / "00000.tar.parquet").read_bytes() for cache in caches}
+    assert len(written) == 1
+    for cache in caches:
+        assert json.loads((cache / "manifest.json").read_bytes())["ok"] == 512
