@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
+import psutil
 import typer
 from rich.console import Console
 
@@ -80,10 +81,11 @@ class Service:
 
 
 def kill_database(postgres: Any) -> None:
-    """With all of its processes, and start it again."""
-    pid = postgres.get_pid()
-    os.kill(pid, signal.SIGKILL)
-    time.sleep(1)
+    """And start it again, once nothing is left of it that looks alive."""
+    family = [server := psutil.Process(postgres.get_pid()), *server.children(recursive=True)]
+    server.kill()
+    while any(psutil.pid_exists(process.pid) for process in family):
+        time.sleep(0.1)
     postgres.ensure_postgres_running()
 
 
