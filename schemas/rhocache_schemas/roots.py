@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rhocache_schemas import storage
+from rhocache_schemas.dataset import Shard, list_shards
 from rhocache_schemas.errors import UriNotAllowed
+from rhocache_schemas.job import JobSpec
+from rhocache_schemas.locations import named_locations
 
 
 def check_allowed(uri: str, roots: Sequence[str]) -> None:
@@ -18,6 +21,23 @@ def check_allowed(uri: str, roots: Sequence[str]) -> None:
     place = true_place(uri)
     if not any(_is_under(place, true_place(root)) for root in roots):
         raise UriNotAllowed(f"{uri!r} is not under an allowed root ({', '.join(roots)})")
+
+
+def check_job(spec: JobSpec, roots: Sequence[str]) -> None:
+    """Refuse a job that names a place outside ``roots``. Raises as check_allowed does."""
+    for location in named_locations(spec):
+        check_allowed(location, roots)
+
+
+def allowed_shards(spec: JobSpec, roots: Sequence[str]) -> list[Shard]:
+    """List a job's shards, none outside ``roots``: a brace pattern or a link may lead elsewhere.
+
+    Raises as list_shards and check_allowed do.
+    """
+    shards = list_shards(spec.dataset, spec.shards)
+    for shard in shards:
+        check_allowed(shard.uri, roots)
+    return shards
 
 
 def true_place(uri: str) -> tuple[str, tuple[str, ...]]:

@@ -259,9 +259,7 @@ validation_router = APIRouter(tags=["jobs"])
 
 
 @validation_router.post("/v1/jobs:validate", summary="Look at a job without running it")
-async def validate_job(
-    submission: Submission, _: WritesJobs, submissions: WithSubmissions
-) -> Validation:
+def validate_job(_: WritesJobs, submission: Submission, submissions: WithSubmissions) -> Validation:
     """Tell what a job would do: shards, those done already, and the bytes that it would take."""
-    spec = await run_in_threadpool(submissions.admit, submission)
-    return await run_in_threadpool(validate, spec, submissions.settings.roots, submissions.registry)
+    spec = submissions.admit(submission)
+    return validate(spec, submissions.settings.roots, submissions.registry)

@@ -7,12 +7,10 @@ from collections.abc import Callable
 from structlog.contextvars import bound_contextvars
 
 from rhocache_schemas import layout, storage
-from rhocache_schemas.dataset import list_shards
 from rhocache_schemas.errors import JobStateConflict, RhocacheError
 from rhocache_schemas.job import JobState
-from rhocache_schemas.locations import named_locations
 from rhocache_schemas.records import Fault, Manifest, Progress
-from rhocache_schemas.roots import check_allowed, true_place
+from rhocache_schemas.roots import allowed_shards, check_job, true_place
 from rhocache_service import happenings
 from rhocache_service.database import JobRow
 from rhocache_service.drivers import Drivers, DriverState
@@ -85,11 +83,8 @@ class Reconciler:
     def _validate(self, row: JobRow) -> None:
         spec = row.job_spec()
         try:
-            for location in named_locations(spec):
-                check_allowed(location, self._roots)
-            shards = list_shards(spec.dataset, spec.shards)
-            for shard in shards:
-                check_allowed(shard.uri, self._roots)
+            check_job(spec, self._roots)
+            shards = allowed_shards(spec, self._roots)
         except RhocacheError as error:
             self._fail(row, Fault(code=error.code, detail=str(error)))
             return

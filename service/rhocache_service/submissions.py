@@ -10,9 +10,9 @@ from rhocache_schemas.api import Submission
 from rhocache_schemas.documents import check_version
 from rhocache_schemas.errors import FingerprintMismatch
 from rhocache_schemas.job import JobSpec
-from rhocache_schemas.locations import absolute, named_locations
+from rhocache_schemas.locations import absolute
 from rhocache_schemas.records import Plan
-from rhocache_schemas.roots import check_allowed, true_place
+from rhocache_schemas.roots import check_job, true_place
 from rhocache_service.auth import Caller
 from rhocache_service.database import JobRow
 from rhocache_service.problems import ProblemError
@@ -36,8 +36,7 @@ class Submissions:
         """
         check_version(submission.format_version, "the job spec")
         spec = absolute(submission.job_spec())
-        for location in named_locations(spec):
-            check_allowed(location, self.settings.roots)
+        check_job(spec, self.settings.roots)
         _check_cache(spec)
         return spec
 

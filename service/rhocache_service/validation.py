@@ -2,20 +2,18 @@
 
 from rhocache_schemas import layout, storage
 from rhocache_schemas.api import Validation
-from rhocache_schemas.dataset import Shard, list_shards
+from rhocache_schemas.dataset import Shard
 from rhocache_schemas.job import JobSpec
 from rhocache_schemas.listing import shard_files
 from rhocache_schemas.records import Plan, Progress
-from rhocache_schemas.roots import check_allowed
+from rhocache_schemas.roots import allowed_shards
 from rhocache_service.registry import Registry
 from rhocache_service.shards import committed_rows
 
 
 def validate(spec: JobSpec, roots: list[str], registry: Registry) -> Validation:
     """Raises DatasetError, UriNotAllowed and StorageError."""
-    shards = list_shards(spec.dataset, spec.shards)
-    for shard in shards:
-        check_allowed(shard.uri, roots)
+    shards = allowed_shards(spec, roots)
     there = shard_files(spec.output)
     rows = committed_rows(spec.output)
     todo = [shard for shard in shards if shard.name not in there]

@@ -19,9 +19,9 @@ from rhocache_schemas.errors import (
 from rhocache_schemas.fingerprint import Fingerprint
 from rhocache_schemas.job import JobSpec
 from rhocache_schemas.listing import failure_files
-from rhocache_schemas.locations import absolute, named_locations
+from rhocache_schemas.locations import absolute
 from rhocache_schemas.records import Fault, Plan, ShardFailure
-from rhocache_schemas.roots import check_allowed
+from rhocache_schemas.roots import allowed_shards, check_job
 from rhocache_workers.commit import commit
 from rhocache_workers.crew import Crew
 from rhocache_workers.interrupts import sigterm_as_interrupt
@@ -76,15 +76,14 @@ def score(
     started = time.monotonic()
     spec = absolute(spec)
     if roots is not None:
-        for location in named_locations(spec):
-            check_allowed(location, roots)
+        check_job(spec, roots)
     progress = ProgressLog(spec.output, job, on_progress)
     with ExitStack() as stack:
         with _telling(progress):
-            shards = list_shards(spec.dataset, spec.shards)
-            if roots is not None:
-                for shard in shards:  # a brace pattern or a link may lead elsewhere
-                    check_allowed(shard.uri, roots)
+            if roots is None:
+                shards = list_shards(spec.dataset, spec.shards)
+            else:
+                shards = allowed_shards(spec, roots)
             lease = stack.enter_context(Lease(spec.output, job))
         with _telling(progress, lease):
             outcome = _run(spec, shards, lease, ray_address, progress, redo)
