@@ -191,9 +191,9 @@ class AsyncCaches:
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
 
-    async def list(self, *, limit: int = 100) -> CacheList:
-        """List the caches that jobs have committed, newest first."""
-        return await self._client.send(calls.list_caches(limit))
+    async def list(self, *, limit: int = 100, after: str | None = None) -> CacheList:
+        """List the caches that jobs have committed, the last committed first."""
+        return await self._client.send(calls.list_caches(limit, after))
 
     async def manifest(self, cache: str) -> Manifest:
         """Give the manifest of a cache, named by its id or fingerprint."""
@@ -210,6 +210,13 @@ class AsyncCaches:
     ) -> CachedPairList:
         """List pairs from the lowest or highest similarity on, or those of a key."""
         return await self._client.send(calls.pairs(cache, key, order, after, limit))
+
+    async def picture(self, cache: str, shard: str, row: int) -> bytes:
+        """Give a pair's picture as the dataset has it."""
+        response = await self._client.answer(calls.picture(cache, shard, row))
+        if not response.is_success:
+            raise calls.service_error(response)
+        return response.content
 
     async def download(self, cache: str, name: str) -> AsyncIterator[bytes]:
         """Give a file of a cache in parts: manifest.json, index.parquet, shards/NAME.parquet."""

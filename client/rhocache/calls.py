@@ -9,6 +9,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from rhocache_schemas.api import (
+    CachedPair,
     CachedPairList,
     CacheList,
     Event,
@@ -28,6 +29,7 @@ from rhocache_schemas.records import Manifest
 
 Body = TypeVar("Body", bound=BaseModel)
 
+API_KEY = "RHOCACHE_API_KEY"  # the environment variable
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ATTEMPTS = 4
 LONG_POLL_SECONDS = 20
@@ -134,8 +136,8 @@ def events(job: str, after: int) -> Call[Event]:
     return Call(Event, "GET", _job(job, "events"), headers={"Last-Event-ID": str(after)})
 
 
-def list_caches(limit: int) -> Call[CacheList]:
-    return Call(CacheList, "GET", "/v1/caches", params={"limit": limit})
+def list_caches(limit: int, after: str | None) -> Call[CacheList]:
+    return Call(CacheList, "GET", "/v1/caches", params={"limit": limit, "after": after})
 
 
 def cache_manifest(cache: str) -> Call[Manifest]:
@@ -145,6 +147,11 @@ def cache_manifest(cache: str) -> Call[Manifest]:
 def pairs(cache: str, key: str | None, order: str, after: int, limit: int) -> Call[CachedPairList]:
     params = {"key": key, "order": order, "after": after, "limit": limit}
     return Call(CachedPairList, "GET", _cache(cache, "pairs"), params=params)
+
+
+def picture(cache: str, shard: str, row: int) -> Call[CachedPair]:
+    params = {"shard": shard, "row": row}
+    return Call(CachedPair, "GET", _cache(cache, "pictures"), params=params)
 
 
 def file(cache: str, name: str) -> str:
@@ -164,7 +171,10 @@ def service_error(response: httpx.Response) -> ServiceError:
         problem = Problem.model_validate_json(response.content)
     except ValidationError:
         return _stranger(response)
-    return ServiceError(f"{problem.title}: {problem.detail}", problem)
+    told = f"{problem.title}: {problem.detail}"
+    if problem.status == httpx.codes.UNAUTHORIZED:
+        told += f"; give --api-key or set {API_KEY}"
+    return ServiceError(told, problem)
 
 
 def _stranger(response: httpx.Response) -> ServiceError:

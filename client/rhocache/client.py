@@ -26,7 +26,6 @@ from rhocache_schemas.job import JobSpec
 from rhocache_schemas.records import Manifest
 
 DEFAULT_URL = "http://127.0.0.1:8321"
-API_KEY = "RHOCACHE_API_KEY"  # the environment variable
 
 
 class Client:
@@ -192,9 +191,9 @@ class Caches:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def list(self, *, limit: int = 100) -> CacheList:
-        """List the caches that jobs have committed, newest first."""
-        return self._client.send(calls.list_caches(limit))
+    def list(self, *, limit: int = 100, after: str | None = None) -> CacheList:
+        """List the caches that jobs have committed, the last committed first."""
+        return self._client.send(calls.list_caches(limit, after))
 
     def manifest(self, cache: str) -> Manifest:
         """Give the manifest of a cache, named by its id or fingerprint."""
@@ -212,6 +211,13 @@ class Caches:
         """List pairs from the lowest or highest similarity on, or those of a key."""
         return self._client.send(calls.pairs(cache, key, order, after, limit))
 
+    def picture(self, cache: str, shard: str, row: int) -> bytes:
+        """Give a pair's picture as the dataset has it."""
+        response = self._client.answer(calls.picture(cache, shard, row))
+        if not response.is_success:
+            raise calls.service_error(response)
+        return response.content
+
     def download(self, cache: str, name: str) -> Iterator[bytes]:
         """Give a file of a cache in parts: manifest.json, index.parquet, shards/NAME.parquet."""
         client = self._client
@@ -226,5 +232,5 @@ class Caches:
 
 
 def headers(api_key: str | None) -> dict[str, str]:
-    key = os.environ.get(API_KEY) if api_key is None else api_key
+    key = os.environ.get(calls.API_KEY) if api_key is None else api_key
     return {"Authorization": f"Bearer {key}"} if key else {}

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from rhocache import options, tables
-from rhocache.client import API_KEY, DEFAULT_URL, Client
+from rhocache.calls import API_KEY
+from rhocache.client import DEFAULT_URL, Client
 from rhocache.display import Seen, ShardProgress
 from rhocache.extras import extra
 from rhocache_schemas.api import Job

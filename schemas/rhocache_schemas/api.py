@@ -78,6 +78,7 @@ class Job(BaseModel):
     shard_counts: ShardCounts
     progress: JobProgress
     errors: Annotated[list[Fault], Field(description="why the job failed")] = []
+    failed_by_code: Annotated[dict[str, int], Field(description="failed pairs by error code")] = {}
     metadata: dict[str, str] = {}
     priority: int = 0
     follows: Annotated[
@@ -170,6 +171,8 @@ class CacheSummary(BaseModel):
 class CacheList(BaseModel):
     object: Literal["list"] = "list"
     data: list[CacheSummary]
+    first_id: str | None = None
+    last_id: str | None = None
     has_more: bool = False
 
 

@@ -94,6 +94,7 @@ class Progress(Document):
     shards_failed: Count = 0
     pairs_done: Count = 0  # rows, ok or not; of the shards that are being encoded what is seen
     pairs_failed: Count = 0  # of the shards that are done
+    failed_by_code: dict[str, Count] = Field(default_factory=dict[str, Count])  # of them
     pairs_per_second: float = 0.0  # of this run
     seconds_left: float | None = None  # None while no rate is known
     started_at: float = 0.0  # Unix seconds, of this run

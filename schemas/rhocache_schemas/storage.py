@@ -27,15 +27,20 @@ _GIVE_UP = timedelta(minutes=2)
 def scheme(uri: str) -> str:
     """Give the scheme of a URI, ``file`` for a path.
 
-    Raises InvalidInput for any that is not one of SCHEMES.
+    Raises InvalidInput for any that is not one of SCHEMES, and for credentials in the URI.
     """
-    name, colon, _ = uri.partition("://")
+    name, colon, rest = uri.partition("://")
     if not colon:
         if uri.startswith("pipe:"):
             raise InvalidInput(f"{uri!r}: a pipe is a command, not a location; give a path or URI")
         return "file"
     if name not in SCHEMES:
         raise InvalidInput(f"{uri!r}: scheme {name!r} is not one of {', '.join(SCHEMES)}")
+    if "@" in rest.partition("/")[0]:  # not told again: logs and plans are kept
+        raise InvalidInput(
+            f"{name}://***: credentials in a URI end up in logs and plans; set AWS_ACCESS_KEY_ID "
+            "and AWS_SECRET_ACCESS_KEY, or what the store takes"
+        )
     return name
 
 
@@ -51,11 +56,12 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     if kind == "file":
         path = Path("/" + rest.lstrip("/")) if "://" in uri else Path(uri).absolute()
         return fs.LocalFileSystem(), str(path)
-    if not rest.partition("/")[0]:
+    bucket = rest.partition("/")[0]
+    if not bucket:
         raise InvalidInput(f"{uri!r} names no bucket")
     try:
         if kind == "s3":
-            return _s3(rest.partition("/")[0]), rest.rstrip("/")
+            return _s3(bucket), rest.rstrip("/")
         return fs.GcsFileSystem(retry_time_limit=_GIVE_UP), rest.rstrip("/")
     except (OSError, ValueError) as error:
         raise StorageError(f"cannot reach {uri}: {error}") from error

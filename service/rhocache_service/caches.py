@@ -1,6 +1,5 @@
-"""Committed caches: found through the jobs that made them, read as they lie in storage."""
+"""Committed caches, read as they lie in storage."""
 
-import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -12,52 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rhocache_schemas import index, layout, storage
-from rhocache_schemas.api import CachedPair, CacheSummary
+from rhocache_schemas.api import CachedPair
 from rhocache_schemas.errors import CacheIncomplete, StorageError
 from rhocache_schemas.records import Manifest
-from rhocache_schemas.roots import true_place
-from rhocache_service.database import JobRow
-from rhocache_service.problems import ProblemError
-from rhocache_service.registry import Registry
-
-
-def cache_id(output: str) -> str:
-    """The same for every way to write a place."""
-    return f"cache_{hashlib.sha256(repr(true_place(output)).encode()).hexdigest()[:24]}"
-
-
-def list_caches(registry: Registry) -> list[CacheSummary]:
-    """Caches that jobs have committed, the newest first, each with its last job."""
-    found: dict[str, CacheSummary] = {}
-    for row in registry.committed():
-        summary = _summary(row)
-        found.setdefault(summary.id, summary)
-    return list(found.values())
-
-
-def find_cache(registry: Registry, name: str) -> CacheSummary:
-    """Find a cache by its id, or by its fingerprint where only one has it.
-
-    Raises ProblemError.
-    """
-    found = [cache for cache in list_caches(registry) if name in (cache.id, cache.fingerprint)]
-    if len(found) > 1:
-        ids = ", ".join(cache.id for cache in found)
-        detail = f"{len(found)} caches have this fingerprint; name one by its id: {ids}"
-        raise ProblemError("not-found", detail)
-    if not found:
-        raise ProblemError("not-found", f"no job has committed a cache {name!r}")
-    return found[0]
-
-
-def _summary(row: JobRow) -> CacheSummary:
-    return CacheSummary(
-        id=cache_id(row.spec["output"]),
-        fingerprint=row.fingerprint or "",
-        uri=row.spec["output"],
-        job=row.id,
-        committed_at=row.times["completed"],
-    )
 
 
 @dataclass(frozen=True, slots=True)

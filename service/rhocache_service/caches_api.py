@@ -14,6 +14,7 @@ from rhocache_schemas.records import Manifest
 from rhocache_schemas.roots import check_allowed
 from rhocache_service import caches
 from rhocache_service.auth import ReadsCaches
+from rhocache_service.database import CacheRow
 from rhocache_service.dependencies import InRegistry
 from rhocache_service.pictures import media_type
 from rhocache_service.problems import ProblemError
@@ -24,20 +25,30 @@ _CHUNK = 1 << 20
 _WHOLE = (layout.MANIFEST, layout.INDEX, layout.PLAN)
 
 
-def _cache(registry: InRegistry, _: ReadsCaches, cache: str) -> CacheSummary:
-    return caches.find_cache(registry, cache)
+def _cache(registry: InRegistry, _: ReadsCaches, cache: str) -> CacheRow:
+    return registry.caches.find(cache)
 
 
-InCache = Annotated[CacheSummary, Depends(_cache)]
+InCache = Annotated[CacheRow, Depends(_cache)]
 
 
 @router.get("", summary="List caches")
 def list_caches(
-    registry: InRegistry, _: ReadsCaches, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    registry: InRegistry,
+    _: ReadsCaches,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    after: Annotated[str | None, Query(description="the last id of the page before")] = None,
 ) -> CacheList:
-    """List the caches that jobs have committed, newest first."""
-    found = caches.list_caches(registry)
-    return CacheList(data=found[:limit], has_more=len(found) > limit)
+    """List the caches that jobs have committed, the last committed first."""
+    last = None if after is None else registry.caches.find(after)
+    rows = registry.caches.newest(limit + 1, last)
+    data = [CacheSummary.model_validate(row, from_attributes=True) for row in rows[:limit]]
+    return CacheList(
+        data=data,
+        first_id=data[0].id if data else None,
+        last_id=data[-1].id if data else None,
+        has_more=len(rows) > limit,
+    )
 
 
 @router.get("/{cache}", summary="Get a cache's manifest")

@@ -41,7 +41,7 @@ class JobRow(Base):
     stopped_by: Mapped[str | None] = mapped_column(String(16))  # "request" or "deadline"
     shards: Mapped[int | None]  # of the dataset, known once it is validated
     progress: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # a Progress, as last read
-    fingerprint: Mapped[str | None] = mapped_column(String(64), index=True)  # of what it committed
+    fingerprint: Mapped[str | None] = mapped_column(String(64))  # of the cache that it committed
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_detail: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[float]  # Unix seconds
@@ -55,6 +55,18 @@ class JobRow(Base):
 
     def job_spec(self) -> JobSpec:
         return JobSpec.model_validate(self.spec)
+
+
+class CacheRow(Base):
+    """A cache that jobs have committed."""
+
+    __tablename__ = "caches"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    uri: Mapped[str] = mapped_column(Text)
+    fingerprint: Mapped[str] = mapped_column(String(64), index=True)
+    job: Mapped[str] = mapped_column(String(64))  # the last one that committed it
+    committed_at: Mapped[int] = mapped_column(index=True)  # Unix seconds
 
 
 class EventRow(Base):

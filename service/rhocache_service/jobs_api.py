@@ -137,12 +137,16 @@ async def get_job(
     registry: InRegistry,
     wait: Annotated[
         int,
-        Query(ge=0, le=LONGEST_WAIT, description="seconds to wait for a change from If-None-Match"),
+        Query(
+            ge=0,
+            le=LONGEST_WAIT,
+            description="seconds to wait for a change: from If-None-Match, or from now",
+        ),
     ] = 0,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Any:
     """Give a job with its progress; 304 where nothing has changed since ``If-None-Match``."""
-    if wait and if_none_match == _tag(row) and not row.state.terminal:
+    if wait and if_none_match in (None, _tag(row)) and not row.state.terminal:
         changes: Changes = request.app.state.changes
         if await changes.wait(row.id, row.last_event, wait):
             fresh = await run_in_threadpool(registry.get, row.id)

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import numpy as np
@@ -18,8 +18,9 @@ from rhocache_schemas.pairs import Pair
 from rhocache_schemas.records import Manifest
 from rhocache_service import auth, caches
 from rhocache_service.auth import COOKIE, Caller
+from rhocache_service.committed import cache_id
 from rhocache_service.dependencies import Found, InRegistry
-from rhocache_service.pair_errors import pair_errors
+from rhocache_service.pair_errors import errors_by_code
 from rhocache_service.pictures import Place
 from rhocache_service.problems import KINDS, ProblemError
 from rhocache_service.resources import job_resource
@@ -27,9 +28,8 @@ from rhocache_service.shards import shard_list
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
-_JOBS = 50
+_ROWS = 50  # of a list, on one page
 _CELLS = 2000  # of the grid of shards
-_ERRORS = 20
 _RATES = 300  # points of the rate's curve
 _GALLERY = 24
 _BARS = 60
@@ -80,10 +80,22 @@ def _page(name: str, request: Request, **values: Any) -> HTMLResponse:
 
 
 @router.get("/")
-def jobs(_: Visitor, request: Request, registry: InRegistry, status: JobState | None = None):
-    rows = registry.newest(_JOBS, None, status)
-    listed = [job_resource(row) for row in rows]
-    return _page("jobs.html", request, jobs=listed, states=list(JobState), chosen=status)
+def jobs(
+    _: Visitor,
+    request: Request,
+    registry: InRegistry,
+    status: JobState | Literal[""] = "",
+    after: str = "",
+):
+    rows = registry.newest(_ROWS + 1, registry.get(after), JobState(status) if status else None)
+    return _page(
+        "jobs.html",
+        request,
+        jobs=[job_resource(row) for row in rows[:_ROWS]],
+        older=rows[_ROWS - 1].id if len(rows) > _ROWS else None,
+        states=list(JobState),
+        chosen=status,
+    )
 
 
 @router.get("/jobs/{job}")
@@ -91,10 +103,11 @@ def job(_: Visitor, request: Request, row: Found, registry: InRegistry):
     found = job_resource(row)
     spec = row.job_spec()
     try:
-        shards, faults = shard_list(spec, _CELLS, None), pair_errors(spec.output, _ERRORS)
+        shards = shard_list(spec, _CELLS, None)
+        failed = errors_by_code(spec.output, found.failed_by_code)
         trouble = None
     except RhocacheError as error:  # a dataset or cache that can't be read any more
-        shards, faults, trouble = None, None, str(error)
+        shards, failed, trouble = None, {}, str(error)
     rates = [
         (event.at, event.data["pairs_per_second"])
         for event in registry.events(row.id, max(0, row.last_event - _RATES), _RATES)
@@ -105,10 +118,10 @@ def job(_: Visitor, request: Request, row: Found, registry: InRegistry):
         request,
         job=found,
         shards=shards,
-        faults=faults,
+        failed=failed,
         trouble=trouble,
         rates=json.dumps(rates),
-        cache=caches.cache_id(spec.output) if row.fingerprint else None,
+        cache=cache_id(spec.output) if row.fingerprint else None,
         command=_command(spec),
         curl=_curl(spec, str(request.base_url)),
     )
@@ -142,8 +155,10 @@ def submit(_: Visitor, request: Request):
 
 
 @router.get("/caches")
-def list_caches(_: Visitor, request: Request, registry: InRegistry):
-    return _page("caches.html", request, caches=caches.list_caches(registry))
+def list_caches(_: Visitor, request: Request, registry: InRegistry, after: str = ""):
+    rows = registry.caches.newest(_ROWS + 1, registry.caches.find(after) if after else None)
+    older = rows[_ROWS - 1].id if len(rows) > _ROWS else None
+    return _page("caches.html", request, caches=rows[:_ROWS], older=older)
 
 
 @router.get("/caches/{cache}")
@@ -154,7 +169,7 @@ def cache(
     cache: str,
     key: Annotated[str | None, Query()] = None,
 ):
-    summary = caches.find_cache(registry, cache)
+    summary = registry.caches.find(cache)
     manifest = caches.read_manifest(summary.uri)
     ranked = request.app.state.similarities.get(summary.uri)
     total = len(ranked.similarity)

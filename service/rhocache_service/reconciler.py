@@ -139,6 +139,7 @@ class Reconciler:
         fingerprint = Manifest.read(uri).fingerprint_sha256
         if row.state is JobState.IN_PROGRESS:
             row = self._registry.advance(row, JobState.FINALIZING)
+        self._registry.caches.add(row.spec["output"], fingerprint, row.id, int(time.time()))
         self._registry.advance(row, JobState.COMPLETED, fingerprint=fingerprint)
 
     def _cancel(self, row: JobRow) -> None:

@@ -15,6 +15,7 @@ from rhocache_schemas.errors import JobStateConflict
 from rhocache_schemas.job import JobSpec, JobState, transition
 from rhocache_schemas.records import Fault
 from rhocache_service import metrics
+from rhocache_service.committed import Committed
 from rhocache_service.database import EventRow, JobRow
 
 _ID = re.compile("job_[0-9a-f]{24}")
@@ -30,6 +31,7 @@ class Registry:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.caches = Committed(engine)
         self._session = sessionmaker(engine, expire_on_commit=False)
 
     def ping(self) -> None:
@@ -132,12 +134,6 @@ class Registry:
         with self._session() as session:
             found = {JobState(status): count for status, count in session.execute(query)}
         return {state: found.get(state, 0) for state in JobState}
-
-    def committed(self) -> Sequence[JobRow]:
-        """Jobs that have committed a cache, newest first."""
-        query = select(JobRow).where(JobRow.fingerprint.is_not(None))
-        with self._session() as session:
-            return session.scalars(query.order_by(JobRow.number.desc())).all()
 
     def advance(
         self, row: JobRow, new: JobState, fault: Fault | None = None, **changes: Any

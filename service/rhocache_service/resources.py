@@ -13,12 +13,14 @@ _TIMES = (
 def job_resource(row: JobRow) -> Job:
     progress = Progress.model_validate(row.progress) if row.progress else None
     counts, shards, speed = RequestCounts(), ShardCounts(total=row.shards), JobProgress()
+    failed_by_code: dict[str, int] = {}
     if progress is not None:
         counts = RequestCounts(
             total=progress.pairs_done if row.state is JobState.COMPLETED else None,
             completed=progress.pairs_done - progress.pairs_failed,
             failed=progress.pairs_failed,
         )
+        failed_by_code = progress.failed_by_code
         shards = ShardCounts(
             total=progress.shards_total,
             completed=progress.shards_done,
@@ -40,6 +42,7 @@ def job_resource(row: JobRow) -> Job:
         errors=[Fault(code=row.error_code, detail=row.error_detail or "")]
         if row.error_code
         else [],
+        failed_by_code=failed_by_code,
         metadata=row.spec["metadata"],
         priority=row.priority,
         follows=row.follows,

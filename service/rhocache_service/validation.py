@@ -3,12 +3,14 @@
 from rhocache_schemas import layout, storage
 from rhocache_schemas.api import Validation
 from rhocache_schemas.dataset import Shard
-from rhocache_schemas.job import JobSpec
+from rhocache_schemas.job import JobSpec, JobState
 from rhocache_schemas.listing import shard_files
 from rhocache_schemas.records import Plan, Progress
 from rhocache_schemas.roots import allowed_shards
 from rhocache_service.registry import Registry
 from rhocache_service.shards import committed_rows
+
+_EARLIER = 100  # jobs that are looked at for one to predict by
 
 
 def validate(spec: JobSpec, roots: list[str], registry: Registry) -> Validation:
@@ -35,7 +37,7 @@ def _predict(
     spec: JobSpec, shards: list[Shard], todo: list[Shard], registry: Registry
 ) -> tuple[float | None, int | None]:
     """Seconds and bytes, by what the last job with this reference and dtype took for a byte."""
-    for job in registry.committed():
+    for job in registry.newest(_EARLIER, status=JobState.COMPLETED):
         done = job.job_spec()
         if (done.reference, done.dtype) != (spec.reference, spec.dtype) or job.progress is None:
             continue

@@ -10,7 +10,11 @@ import pytest
 from rhocache import Client
 from rhocache_schemas.errors import InvalidInput, ServiceError
 from rhocache_schemas.job import JobSpec, JobState
+from rhocache_service.app import create_app
 from rhocache_service.registry import Registry
+
+from ..service.conftest import served, settings_without_ray
+from ..service.made import completed, make_cache, picture
 
 
 @pytest.fixture
@@ -184,3 +188,26 @@ def test_an_api_key_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RHOCACHE_API_KEY")
     with Client() as client:
         assert "authorization" not in client.http.headers
+
+
+def test_caches_and_their_pictures(client: Client, registry: Registry, root: Path) -> None:
+    spec = make_cache(root / "made", {"one": "a caption", "two": "another"})
+    row = completed(registry, spec)
+    (cache,) = client.caches.list(limit=1).data
+    assert (cache.uri, cache.job) == (spec.output, row.id)
+    assert client.caches.list(after=cache.id).data == []
+    manifest = client.caches.manifest(cache.id)
+    assert b"".join(client.caches.download(cache.id, "manifest.json")) == manifest.to_json()
+    (pair,) = client.caches.pairs(cache.id, key="two").data
+    assert client.caches.picture(cache.id, pair.shard, pair.row) == picture(1)
+    with pytest.raises(ServiceError, match="no picture at row 9"):
+        client.caches.picture(cache.id, pair.shard, 9)
+
+
+def test_a_missing_key_is_told_with_what_to_do(tmp_path: Path) -> None:
+    app = create_app(settings_without_ray(tmp_path))
+    app.state.keys.create("someone", ["admin"])
+    hint = "no API key was sent; give --api-key or set RHOCACHE_API_KEY"
+    with served(app) as url, Client(url, api_key="") as client, pytest.raises(ServiceError) as told:
+        client.jobs.list()
+    assert str(told.value).endswith(hint)

@@ -17,6 +17,14 @@ def test_local_names_of_one_file_are_equal(tmp_path: Path, monkeypatch: pytest.M
         assert path == f"{tmp_path}/x/y"
 
 
+def test_credentials_in_a_uri_are_refused_and_not_told() -> None:
+    for uri in ("s3://AKIA:secret@bucket/key", "gs://secret@bucket", "s3://secret@"):
+        with pytest.raises(InvalidInput, match="credentials in a URI") as caught:
+            storage.resolve(uri)
+        assert "secret" not in str(caught.value)
+    assert storage.scheme("s3://bucket/a@b") == "s3"
+
+
 @pytest.mark.parametrize("uri", ["http://host/x", "pipe:cat x", "ftp://x", "s3://", "s3:///key"])
 def test_other_places_are_refused(uri: str) -> None:
     with pytest.raises(InvalidInput):

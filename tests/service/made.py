@@ -99,7 +99,11 @@ def completed(registry: Registry, spec: JobSpec) -> JobRow:
     """A job that has committed that cache."""
     row = registry.advance(registry.add(spec), JobState.QUEUED, shards=1)
     row = registry.advance(row, JobState.IN_PROGRESS)
-    progress = Progress(phase="finalizing", shards_total=1, shards_done=1, updated_at=1.0)
+    codes = Manifest.read(layout.manifest_file(spec.output)).failed_by_code
+    progress = Progress(
+        phase="finalizing", shards_total=1, shards_done=1, failed_by_code=codes, updated_at=1.0
+    )
     registry.note(row, progress=progress.model_dump(mode="json"))
     row = registry.advance(row, JobState.FINALIZING)
+    registry.caches.add(spec.output, FINGERPRINT.digest, row.id, at=1)
     return registry.advance(row, JobState.COMPLETED, fingerprint=FINGERPRINT.digest)

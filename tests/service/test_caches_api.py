@@ -11,7 +11,7 @@ import pytest
 from rhocache_schemas.job import JobSpec
 from rhocache_schemas.records import Manifest
 from rhocache_service.app import create_app
-from rhocache_service.caches import cache_id
+from rhocache_service.committed import cache_id
 
 from .conftest import served, settings_without_ray
 from .made import FINGERPRINT, SHARD, completed, make_cache, picture
@@ -48,6 +48,9 @@ def test_a_cache_is_listed_and_found_by_either_name(http: httpx.Client, spec: Jo
     for name in (listed["id"], FINGERPRINT.digest):
         assert Manifest.model_validate(http.get(f"/v1/caches/{name}").json()) == written
     assert slug(http.get("/v1/caches/cache_none")) == (404, "not-found")
+    assert http.get("/v1/caches", params={"after": listed["id"]}).json()["data"] == []
+    assert http.delete(f"/v1/jobs/{listed['job']}").status_code == 204
+    assert http.get("/v1/caches").json()["data"] == [listed], "it outlives its job"
 
 
 def test_pairs_by_rank(http: httpx.Client, spec: JobSpec) -> None:

@@ -103,6 +103,12 @@ def test_waiting_for_a_change(http: httpx.Client, root: Path, registry: Registry
     mover.join()
     assert (changed.status_code, changed.json()["status"]) == (200, "queued")
     assert changed.headers["etag"] != seen.headers["etag"]
+    mover = threading.Timer(
+        0.5, lambda: registry.advance(row_of(registry, job), JobState.CANCELLING)
+    )
+    mover.start()
+    assert http.get(f"/v1/jobs/{job}?wait=30").json()["status"] == "cancelling", "from now on"
+    mover.join()
     assert http.get(f"/v1/jobs/{job}", params={"wait": 61}).status_code == 422
 
 

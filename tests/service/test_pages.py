@@ -79,7 +79,7 @@ def test_a_job_goes_on_before_the_visitors_eyes(
     row = registry.advance(registry.add(spec, content_sha256="x"), JobState.QUEUED, shards=1)
     row = registry.advance(row, JobState.IN_PROGRESS)
     page.goto("/")
-    line = page.locator(f"[data-job={row.id}]")
+    line = page.locator("tr", has_text=row.id)
     expect(line.locator("[data-state]")).to_have_text("in progress")
     line.get_by_role("link").click()
     expect(page.get_by_role("heading", level=1)).to_have_text(row.id)
@@ -110,11 +110,38 @@ def test_a_job_goes_on_before_the_visitors_eyes(
     expect(page.locator("[data-state]")).to_have_text("cancelling")
 
 
+def test_the_list_of_jobs_keeps_up(page: Page, registry: Registry, spec: JobSpec) -> None:
+    for _ in range(50):
+        registry.add(spec)
+    page.goto("/")
+    first = page.locator("tbody tr").first
+    first.get_by_role("link").focus()
+    focused = first.get_by_role("link").text_content()
+    new = registry.add(spec)
+    expect(first).to_contain_text(new.id)
+    expect(page.locator("tbody tr")).to_have_count(50)
+    assert page.evaluate("document.activeElement.textContent") == focused
+    registry.advance(new, JobState.QUEUED)
+    expect(first.locator("[data-state]")).to_have_text("queued")
+    page.get_by_role("link", name="Older jobs").click()
+    expect(page.get_by_role("link", name=focused)).to_have_count(0)
+    page.get_by_label("State").select_option("queued")
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator("tbody tr")).to_have_count(1)
+    page.get_by_label("State").select_option("all")
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator("tbody tr")).to_have_count(50)
+
+
 def test_what_the_reference_thinks_of_the_data(
     page: Page, registry: Registry, spec: JobSpec
 ) -> None:
     row = completed(registry, spec)
     page.goto(f"/jobs/{row.id}")
+    expect(page.get_by_role("heading", name="image_missing: 1")).to_be_visible()
+    expect(page.locator("section", has_text="What failed").locator("tbody tr")).to_contain_text(
+        f"{SHARD}007"
+    )
     page.get_by_role("link", name="Look into the cache").click()
     expect(page.locator("svg.histogram rect")).to_have_count(60)
     lowest, highest = page.locator(".gallery").all()

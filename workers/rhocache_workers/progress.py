@@ -1,7 +1,7 @@
 """How far a run is: told to a listener, and kept in ``progress.json``."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
@@ -31,7 +31,8 @@ class ProgressLog:
         self._total = self._done = self._failed = self._settled = 0  # shards
         self._started_at = time.time()
         self._recent: deque[ShardOutcome] = deque(maxlen=RECENT)
-        self._pairs = self._pairs_failed = self._bytes = 0  # of the shards that are done
+        self._pairs = self._bytes = 0  # of the shards that are done
+        self._failed_by_code: Counter[str] = Counter()  # of their pairs
         self._pairs_before = 0  # of them, those of earlier runs
         self._encoding_since = self._encoding_until = self._told = 0.0
 
@@ -103,7 +104,7 @@ class ProgressLog:
         del self._sizes[row.name]
         self._done += 1
         self._pairs += row.rows
-        self._pairs_failed += row.failed
+        self._failed_by_code += shard.failed_by_code
         self._bytes += row.source_size
 
     def _progress(self, phase: Phase, fault: Fault | None) -> Progress:
@@ -114,7 +115,8 @@ class ProgressLog:
             shards_done=self._done,
             shards_failed=self._failed,
             pairs_done=self._pairs + sum(self._under_way.values()),
-            pairs_failed=self._pairs_failed,
+            pairs_failed=self._failed_by_code.total(),
+            failed_by_code=dict(self._failed_by_code),
             pairs_per_second=self.pairs_per_second,
             seconds_left=self._seconds_left(),
             started_at=self._started_at,

@@ -1,9 +1,38 @@
-import { ended, show } from "/static/show.js";
-
 const place = document.getElementById("job");
 const id = place.dataset.job;
 const rates = JSON.parse(place.dataset.rates); // [Unix seconds, pairs a second]
 const cells = new Map([...document.querySelectorAll("[data-shard]")].map((cell) => [cell.dataset.shard, cell]));
+
+// Everything is set as text, never as markup.
+function show(place, job) {
+  const set = (name, text) => {
+    const found = place.querySelector(`[data-${name}]`);
+    if (found) found.textContent = text;
+  };
+  const state = place.querySelector("[data-state]");
+  state.textContent = job.status.replace("_", " ");
+  state.className = `state ${job.status}`;
+  const shards = job.shard_counts, pairs = job.request_counts, done = shards.completed + shards.failed;
+  const bar = place.querySelector("[data-progress]");
+  bar.max = shards.total || 1;
+  bar.value = done;
+  set("shards", `${done}/${shards.total ?? "?"}`);
+  set("pairs", pairs.completed + pairs.failed);
+  set("failed", pairs.failed);
+  set("rate", job.progress.pairs_per_second.toFixed(1));
+  set("left", job.progress.seconds_left == null ? "" : `, ${duration(job.progress.seconds_left)} left`);
+}
+
+function ended(job) {
+  return ["completed", "failed", "cancelled", "expired"].includes(job.status);
+}
+
+function duration(seconds) {
+  const two = (number) => String(number).padStart(2, "0");
+  const whole = Math.round(seconds), hours = Math.floor(whole / 3600);
+  const rest = `${two(Math.floor(whole / 60) % 60)}:${two(whole % 60)}`;
+  return hours ? `${hours}:${rest}` : rest;
+}
 
 function draw() {
   if (rates.length < 2) return;

@@ -1,17 +1,15 @@
-import { ended, show } from "/static/show.js";
-
-const rows = document.querySelectorAll("[data-job]");
+// The list as the service would show it now, new jobs among it.
 const SECONDS = 2;
 
 async function look() {
-  const answer = await fetch("/v1/jobs?limit=100");
-  if (!answer.ok) return;
-  const found = new Map((await answer.json()).data.map((job) => [job.id, job]));
-  for (const row of rows) {
-    const job = found.get(row.dataset.job);
-    if (job) show(row, job);
-  }
-  if ([...found.values()].every(ended)) clearInterval(timer);
+  if (document.hidden) return;
+  const answer = await fetch(location.href);
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const [shown, fresh] = [document, page].map((each) => each.getElementById("jobs"));
+  if (!fresh || fresh.innerHTML === shown.innerHTML) return;
+  const focused = shown.contains(document.activeElement) && document.activeElement.getAttribute("href");
+  shown.replaceWith(fresh);
+  if (focused) fresh.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
 }
 
-const timer = setInterval(() => look().catch(() => {}), SECONDS * 1000);
+setInterval(() => look().catch(() => {}), SECONDS * 1000);

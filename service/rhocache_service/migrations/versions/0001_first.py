@@ -1,4 +1,4 @@
-"""Jobs, their events, API keys, answers and leases."""
+"""Jobs, their events and caches, API keys, answers and leases."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -30,6 +30,19 @@ def upgrade() -> None:
         sa.Column("revoked_at", sa.Integer(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
+    op.create_table(
+        "caches",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("uri", sa.Text(), nullable=False),
+        sa.Column("fingerprint", sa.String(length=64), nullable=False),
+        sa.Column("job", sa.String(length=64), nullable=False),
+        sa.Column("committed_at", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("caches", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_caches_committed_at"), ["committed_at"], unique=False)
+        batch_op.create_index(batch_op.f("ix_caches_fingerprint"), ["fingerprint"], unique=False)
+
     op.create_table(
         "events",
         sa.Column("job", sa.String(length=64), nullable=False),
@@ -70,7 +83,6 @@ def upgrade() -> None:
         batch_op.create_index(
             batch_op.f("ix_jobs_content_sha256"), ["content_sha256"], unique=False
         )
-        batch_op.create_index(batch_op.f("ix_jobs_fingerprint"), ["fingerprint"], unique=False)
         batch_op.create_index(batch_op.f("ix_jobs_status"), ["status"], unique=False)
 
     op.create_table(
@@ -86,11 +98,15 @@ def downgrade() -> None:
     op.drop_table("leases")
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_jobs_status"))
-        batch_op.drop_index(batch_op.f("ix_jobs_fingerprint"))
         batch_op.drop_index(batch_op.f("ix_jobs_content_sha256"))
         batch_op.drop_index(batch_op.f("ix_jobs_api_key"))
 
     op.drop_table("jobs")
     op.drop_table("events")
+    with op.batch_alter_table("caches", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_caches_fingerprint"))
+        batch_op.drop_index(batch_op.f("ix_caches_committed_at"))
+
+    op.drop_table("caches")
     op.drop_table("api_keys")
     op.drop_table("answers")
