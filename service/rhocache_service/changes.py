@@ -21,6 +21,7 @@ class Changes:
         self._waiting: Counter[str] = Counter()  # by job
         self._seen: dict[str, int] = {}  # job -> number of its newest event; -1 where it is gone
         self._looked = asyncio.Condition()
+        self.closed = False
 
     async def keep_looking(self) -> None:
         while True:
@@ -29,14 +30,22 @@ class Changes:
                 with suppress(SQLAlchemyError):  # the next look may do better
                     await self._look(list(self._waiting))
 
+    async def close(self) -> None:
+        """Let everyone go who waits, as the service ends."""
+        self.closed = True
+        async with self._looked:
+            self._looked.notify_all()
+
     async def wait(self, job: str, after: int, seconds: float) -> bool:
-        """Wait until a job has an event above ``after`` or is gone; False if it takes longer."""
+        """Wait until a job has an event above ``after`` or is gone.
+
+        False if it takes longer, or the service ends.
+        """
         self._waiting[job] += 1
         try:
             async with asyncio.timeout(seconds), self._looked:
-                await self._looked.wait_for(
-                    lambda: self._seen.get(job, after) not in range(after + 1)
-                )
+                await self._looked.wait_for(lambda: self.closed or self._is_news(job, after))
+                return self._is_news(job, after)
         except TimeoutError:
             return False
         finally:
@@ -44,7 +53,9 @@ class Changes:
             if not self._waiting[job]:
                 del self._waiting[job]
                 self._seen.pop(job, None)
-        return True
+
+    def _is_news(self, job: str, after: int) -> bool:
+        return self._seen.get(job, after) not in range(after + 1)
 
     async def _look(self, jobs: list[str]) -> None:
         found: dict[str, int] = {}

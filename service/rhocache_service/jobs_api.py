@@ -252,11 +252,12 @@ async def events(
                 number = event.number
                 data = json.dumps(event.data | {"at": event.at})
                 yield ServerSentEvent(id=str(number), event=event.kind, data=data)
-            if current is None or (current.state.terminal and number >= current.last_event):
+            ended = current is None or (current.state.terminal and number >= current.last_event)
+            if ended or changes.closed:
                 return
             await changes.wait(row.id, number, HEARTBEAT_SECONDS)
 
-    return EventSourceResponse(stream(), ping=HEARTBEAT_SECONDS)
+    return EventSourceResponse(stream(), ping=HEARTBEAT_SECONDS, shutdown_grace_period=5)
 
 
 validation_router = APIRouter(tags=["jobs"])

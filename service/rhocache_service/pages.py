@@ -123,7 +123,7 @@ def job(_: Visitor, request: Request, row: Found, registry: InRegistry):
         rates=json.dumps(rates),
         cache=cache_id(spec.output) if row.fingerprint else None,
         command=_command(spec),
-        curl=_curl(spec, str(request.base_url)),
+        curl=_curl(spec, request),
     )
 
 
@@ -143,10 +143,13 @@ def _command(spec: JobSpec) -> str:
     return shlex.join(["rhocache", "submit", spec.dataset, *given])
 
 
-def _curl(spec: JobSpec, base: str) -> str:
+def _curl(spec: JobSpec, request: Request) -> str:
     body = spec.model_dump_json(exclude_defaults=True)
-    header = "content-type: application/json"
-    return shlex.join(["curl", "-s", f"{base}v1/jobs", "-H", header, "-d", body])
+    place, header = f"{request.base_url}v1/jobs", "content-type: application/json"
+    command = shlex.join(["curl", "-s", place, "-H", header, "-d", body])
+    if request.app.state.keys.exist():
+        command += ' -H "authorization: Bearer $RHOCACHE_API_KEY"'
+    return command
 
 
 @router.get("/submit")

@@ -12,6 +12,7 @@ import uvicorn
 from rhocache_schemas.errors import StorageError
 from rhocache_service import logs
 from rhocache_service.app import create_app
+from rhocache_service.changes import Changes
 from rhocache_service.database import open_database
 from rhocache_service.keys import Keys
 from rhocache_service.locks import try_lock
@@ -38,7 +39,19 @@ def serve(settings: Settings) -> None:
         log.info("Ray %s", settings.ray_address or "of its own, on loopback")
         log.info("jobs may name places under %s", ", ".join(settings.roots))
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=10)
-        uvicorn.Server(config).run(sockets=[listener])
+        _Server(config, app.state.changes).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Answers those who wait before it ends."""
+
+    def __init__(self, config: uvicorn.Config, changes: Changes) -> None:
+        super().__init__(config)
+        self._changes = changes
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._changes.close()
+        await super().shutdown(sockets)
 
 
 def _has_keys(settings: Settings) -> bool:

@@ -1,13 +1,17 @@
-"""Starts that fail: one clear line, and nothing left running."""
+"""Starts that fail, with one clear line and nothing left running, and an end in good order."""
 
 import os
+import signal
 import socket
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 
-from .conftest import COMMAND, free_port
+from .conftest import COMMAND, free_port, wait_until
 
 
 def refusal(*flags: str | Path, code: int = 1) -> str:
@@ -60,3 +64,31 @@ def test_a_database_that_does_not_answer(tmp_path: Path) -> None:
 )
 def test_settings_that_make_no_sense(tmp_path: Path, flags: list[str], message: str) -> None:
     assert message in refusal(*flags, "--data-dir", tmp_path, code=2)
+
+
+def test_those_who_wait_are_answered_when_it_ends(tmp_path: Path) -> None:
+    url, log = f"http://127.0.0.1:{free_port()}", tmp_path / "log"
+    flags = [f"--port={url.rpartition(':')[2]}", "--data-dir", tmp_path / "data"]
+    nowhere = ["--ray-address=http://127.0.0.1:9", "--allow-root", tmp_path]
+    with log.open("w") as told:
+        service = subprocess.Popen([COMMAND, "serve", *flags, *nowhere], stdout=told, stderr=told)
+    wait_until(lambda: _lives(url), log)
+    spec = {"dataset": str(tmp_path), "output": f"{tmp_path}/cache"}
+    spec |= {"reference": {"model": f"local-dir:{tmp_path}"}}
+    job = httpx.post(f"{url}/v1/jobs", json=spec).json()["id"]
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(httpx.get, f"{url}/v1/jobs/{job}?wait=60", timeout=60)
+        stream = pool.submit(httpx.get, f"{url}/v1/jobs/{job}/events", timeout=60)
+        time.sleep(1)  # until they wait
+        service.send_signal(signal.SIGTERM)
+        assert waiting.result().json()["status"] == "validating"
+        assert "job.status" in stream.result().text
+        assert service.wait(timeout=60) == -signal.SIGTERM
+    assert "error" not in log.read_text().lower()
+
+
+def _lives(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/livez").is_success
+    except httpx.TransportError:
+        return False
