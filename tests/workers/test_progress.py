@@ -17,7 +17,7 @@ SHARDS = [Shard(name, f"/{name}", 1000, 0) for name in "abcd"]
 
 def done(name: str, rows: int, failed: int = 0) -> SettledShard:
     row = IndexRow(name, rows, rows - failed, failed, 1, 1000, 0, "", "", "")
-    return SettledShard(row, Counter())
+    return SettledShard(row, Counter(image_undecodable=failed))
 
 
 def test_it_counts_what_is_under_way_and_estimates_what_is_left(tmp_path: Path) -> None:
@@ -46,6 +46,7 @@ def test_it_counts_what_is_under_way_and_estimates_what_is_left(tmp_path: Path) 
     log.add(done("d", 1))
     log.enter("completed")
     assert (told[-1].pairs_done, told[-1].pairs_failed, told[-1].shards_done) == (23, 2, 3)
+    assert told[-1].failed_by_code == {"image_undecodable": 2}
 
 
 def test_the_file_is_written_once_a_second_at_most(tmp_path: Path) -> None:
