@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.loss import DRRhoClipLoss, GlobalContrastiveLoss
+from rhocache_trainer.temperature import MODES
 
 
 def unit(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -20,17 +21,18 @@ def unit(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tens
     )
 
 
-def objective(image, text, reference_image, reference_text, tau, rho, epsilon) -> Tensor:
-    """F over all pairs, pair by pair, by plain exponentials."""
+def objective(image, text, reference_image, reference_text, tau, rho, epsilon, scaled) -> Tensor:
+    """F over all pairs, pair by pair, by plain exponentials; ``tau`` is each one's τ1 and τ2."""
     s, r = image @ text.T, reference_image @ reference_text.T
     total = torch.zeros((), dtype=torch.float64)
     n = len(image)
     for i in range(n):
         others = [j for j in range(n) if j != i]
-        d1 = torch.stack([((s[i, j] - s[i, i]) - (r[i, j] - r[i, i])) / tau for j in others])
-        d2 = torch.stack([((s[j, i] - s[i, i]) - (r[j, i] - r[i, i])) / tau for j in others])
-        for d in (d1, d2):
-            total = total + (tau * torch.log(epsilon + d.exp().mean()) + tau * rho) / n
+        e1 = torch.stack([(s[i, j] - s[i, i]) - (r[i, j] - r[i, i]) for j in others])
+        e2 = torch.stack([(s[j, i] - s[i, i]) - (r[j, i] - r[i, i]) for j in others])
+        for e, own_tau in ((e1, tau[i, 0]), (e2, tau[i, 1])):
+            inner = torch.log(epsilon + (e / own_tau).exp().mean())
+            total = total + (own_tau * inner + own_tau * rho if scaled else inner) / n
     return total
 
 
@@ -41,35 +43,49 @@ def leaves(n: int, d: int, seed: int) -> tuple[Tensor, Tensor]:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     n=st.integers(4, 12),
     d=st.integers(2, 9),
     d_reference=st.integers(2, 9),
+    mode=st.sampled_from(MODES),
     tau=st.floats(0.05, 1.0),
     rho_share=st.floats(0.0, 0.9),
     epsilon=st.sampled_from([0.0, 1e-14, 1e-3]),
+    scaled=st.booleans(),
+    tile=st.sampled_from([1, 30, 1000]),
     seed=st.integers(0, 1000),
 )
 def test_full_batch_gradients_are_those_of_the_objective(
-    n, d, d_reference, tau, rho_share, epsilon, seed
+    n, d, d_reference, mode, tau, rho_share, epsilon, scaled, tile, seed
 ):
     rho = rho_share * math.log(n - 1)
     image, text = leaves(n, d, seed)
     reference = unit(n, d_reference, seed=seed + 2), unit(n, d_reference, seed=seed + 3)
-    loss = DRRhoClipLoss(n, tau=tau, rho=rho, gamma=1.0, epsilon=epsilon).double()
+    arguments = {"temperature": mode, "rho": rho, "gamma": 1.0, "epsilon": epsilon}
+    loss = DRRhoClipLoss(n, tau=tau, scaled=scaled, **arguments).double()
+    shape = loss.temperature.tau.shape
+    generator = torch.Generator().manual_seed(seed)
+    taus = tau * (1 + torch.rand(shape, generator=generator, dtype=torch.float64))
     with torch.no_grad():
-        loss.temperature.tau.fill_(tau)  # .double() came after a rounding to float32
-    out = loss(image, text, *reference, torch.randperm(n))
+        loss.temperature.tau.copy_(taus)
+    index = torch.randperm(n, generator=generator)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rhocache_trainer.tiles._CPU_NUMBERS", tile)
+        out = loss(image, text, *reference, index)
     out.loss.backward()
 
-    expected_tau = torch.tensor(tau, dtype=torch.float64, requires_grad=True)
-    expected = objective(image, text, *reference, expected_tau, rho, epsilon)
-    gradients = torch.autograd.grad(expected, [image, text, expected_tau])
-    torch.testing.assert_close(out.objective, expected.detach(), rtol=0, atol=1e-8)
+    taus = taus.requires_grad_()
+    of_pairs = taus[index] if mode == "individual" else taus.expand(n, 2)
+    expected = objective(image, text, *reference, of_pairs, rho, epsilon, scaled)
+    gradients = torch.autograd.grad(expected, [image, text, taus])
+    for value in (out.loss, out.objective):
+        torch.testing.assert_close(value.detach(), expected.detach(), rtol=0, atol=1e-8)
     torch.testing.assert_close(image.grad, gradients[0], rtol=0, atol=1e-8)
     torch.testing.assert_close(text.grad, gradients[1], rtol=0, atol=1e-8)
-    torch.testing.assert_close(loss.temperature.tau.grad, gradients[2], rtol=0, atol=1e-8)
+    if mode != "constant":
+        own = loss.temperature.tau.grad.to_dense()
+        torch.testing.assert_close(own, gradients[2], rtol=0, atol=1e-8)
 
 
 def test_global_loss_is_drrho_with_a_reference_that_tells_nothing():
@@ -184,6 +200,43 @@ def test_temperature_is_projected_onto_its_floor():
     assert not out.tau.requires_grad
 
 
+def test_individual_temperatures_of_other_pairs_stay() -> None:
+    loss = DRRhoClipLoss(10, temperature="individual", rho=0.5)
+    optimizer = torch.optim.SparseAdam(loss.parameters(), lr=0.05)
+    reference = unit(3, 4, seed=2), unit(3, 4, seed=3)
+    for index in ([1, 4, 7], [7, 2, 1]):
+        optimizer.zero_grad()
+        loss(unit(3, 4), unit(3, 4, seed=1), *reference, torch.tensor(index)).loss.backward()
+        optimizer.step()
+    moved = (loss.temperature.tau != 0.07).any(dim=1)
+    assert moved.tolist() == [number in (1, 2, 4, 7) for number in range(10)]
+
+
+def test_steering_tells_what_the_weights_are() -> None:
+    n, tau = 9, 0.1
+    features = unit(n, 4), unit(n, 4, seed=1)
+    reference = unit(n, 5, seed=2), unit(n, 5, seed=3)
+    loss = DRRhoClipLoss(n, tau=tau, rho=0.5).double()
+    index = torch.randperm(n)
+    found = loss(*features, *reference, index, steering=True).steering
+    e = features[0] @ features[1].T - reference[0] @ reference[1].T
+    delta = torch.stack([torch.cat([e[i, :i], e[i, i + 1 :]]) - e[i, i] for i in range(n)])
+    p = torch.softmax(delta / 0.1, dim=1)
+    torch.testing.assert_close(
+        found.effective_sample_size, (1 / p.square().sum(1)).mean() / (n - 1), rtol=0, atol=1e-6
+    )
+    assert float(found.delta_mean) == pytest.approx(float(delta.mean()))
+    quantiles = torch.quantile(delta.flatten(), torch.tensor([0.05, 0.5, 0.95]).double())
+    torch.testing.assert_close(found.delta_quantiles, quantiles)
+    whole = torch.zeros(n, n, dtype=torch.float64)
+    for i in range(n):
+        whole[i, [j for j in range(n) if j != i]] = p[i]
+    torch.testing.assert_close(found.weight, whole.sum(0), rtol=0, atol=1e-5)
+    assert float(found.weight.mean()) == pytest.approx(1.0)
+    assert torch.equal(found.index, index)
+    assert loss(*features, *reference, index).steering is None
+
+
 def test_constant_temperature_has_no_parameter():
     loss = GlobalContrastiveLoss(4, temperature="constant", rho=99.0)
     assert list(loss.parameters()) == []
@@ -221,7 +274,7 @@ def test_learned_temperature_settles_where_the_divergence_is_rho():
         ({"gamma": 0.0}, "gamma=0.0"),
         ({"gamma": 1.1}, "gamma=1.1"),
         ({"epsilon": -1e-9}, "epsilon=-1e-09"),
-        ({"temperature": "warm"}, "temperature='warm'"),
+        ({"temperature": "warm"}, "temperature='warm' is not one of constant, learnable, sep"),
     ],
 )
 def test_values_out_of_range(arguments, named):

@@ -11,7 +11,7 @@ _TOLERANCE = 1e-2
 
 
 def check_features(image: str, text: str, image_features: Tensor, text_features: Tensor) -> None:
-    """Refuse anything but two [B, d] tensors of unit vectors with B ≥ 2.
+    """Refuse anything but two [B, d] tensors of unit vectors with B ≥ 1.
 
     ``image`` and ``text`` are what the messages call them. Raises InvalidInput.
     """
@@ -26,8 +26,8 @@ def check_features(image: str, text: str, image_features: Tensor, text_features:
             f"{image} features are {list(image_features.shape)} but {text} features are "
             f"{list(text_features.shape)}; both must be [B, d]"
         )
-    if len(image_features) < 2:
-        raise InvalidInput("a batch of one pair has no negatives; use at least 2")
+    if not len(image_features):
+        raise InvalidInput(f"{image} features are of no pair at all")
     for name, features in ((image, image_features), (text, text_features)):
         _check_unit(name, features.detach())
 

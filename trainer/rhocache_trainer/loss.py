@@ -1,20 +1,23 @@
 """The contrastive risks: DRRHO with a reference, and the global contrastive loss without one.
 
-Both are  F = mean_i τ log(ε + mean_{j≠i} exp d1_ij) + mean_i τ log(ε + mean_{j≠i} exp d2_ij) + 2τρ
+Both are
+
+    F = mean_i τ1 [log(ε + mean_{j≠i} exp d1_ij) + ρ]
+      + mean_i τ2 [log(ε + mean_{j≠i} exp d2_ij) + ρ]
 with, for target cosines s and reference cosines r (first index image, second index text),
 
-    d1_ij = [(s_ij − s_ii) − (r_ij − r_ii)] / τ      image i against texts j
-    d2_ij = [(s_ji − s_ii) − (r_ji − r_ii)] / τ      text i against images j
+    d1_ij = [(s_ij − s_ii) − (r_ij − r_ii)] / τ1      image i against texts j
+    d2_ij = [(s_ji − s_ii) − (r_ji − r_ii)] / τ2      text i against images j
 
 The inner means run over the whole dataset, so they are estimated by moving averages u (one a pair
-and side). The global contrastive loss is the same with r = 0. See Yuan et al. 2022 (SogCLR), Wei
-et al. 2024 (FastCLIP) and Wei et al. 2025 (DRRHO risk minimisation).
+and side). The global contrastive loss is the same with r = 0. See Yuan et al. 2022 (SogCLR), Qiu
+et al. 2023 (iSogCLR, a temperature for each pair), Wei et al. 2024 (FastCLIP) and Wei et al. 2025
+(DRRHO risk minimisation).
 """
 
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,21 +25,26 @@ from torch import Tensor, nn
 from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.checks import check_features, check_index
 from rhocache_trainer.moving_average import LogMovingAverage
-from rhocache_trainer.temperature import MINIMUM, Temperature
+from rhocache_trainer.ranks import Ranks
+from rhocache_trainer.steering import Steering, explain
+from rhocache_trainer.temperature import MINIMUM, MODES, Temperature, TemperatureMode
+from rhocache_trainer.tiles import LogSums, Side, log_sums, own_residuals, weighted_sums
 
 
 @dataclass(frozen=True, slots=True)
 class LossOutput:
-    """All 0-dim tensors.
+    """``loss`` is the one to call backward on; all are 0-dim tensors.
 
-    ``loss`` is the one to call backward on: its gradient is the objective's, its value means
-    nothing. ``objective`` is the estimate of F from the moving averages of this batch's pairs; it
-    is F itself for a batch of all pairs and γ = 1. ``tau`` is the temperature used.
+    ``objective`` is the estimate of F from the moving averages of this batch's pairs; it is F
+    itself for a batch of all pairs and γ = 1. ``loss`` has its value, and the gradient that the
+    moving averages give. ``tau`` and ``tau_text`` are the (mean) temperatures that were used.
     """
 
     loss: Tensor
     objective: Tensor
     tau: Tensor
+    tau_text: Tensor
+    steering: Steering | None = None  # where it was asked for
 
 
 class _ContrastiveRisk(nn.Module):
@@ -44,28 +52,32 @@ class _ContrastiveRisk(nn.Module):
         self,
         n: int,
         tau: float = 0.07,
-        temperature: Literal["constant", "learnable"] = "learnable",
+        temperature: TemperatureMode = "learnable",
         rho: float | None = None,
         gamma: float = 0.8,
         epsilon: float = 1e-14,
+        *,
+        scaled: bool = True,
     ) -> None:
         super().__init__()
         if n < 2:
             raise InvalidInput(f"n={n}: a contrastive loss needs at least 2 pairs")
-        if temperature not in ("constant", "learnable"):
-            raise InvalidInput(f"temperature={temperature!r} is not 'constant' or 'learnable'")
+        if temperature not in MODES:
+            raise InvalidInput(f"temperature={temperature!r} is not one of {', '.join(MODES)}")
         if not MINIMUM <= tau < math.inf:
             raise InvalidInput(f"tau={tau} must be at least {MINIMUM} and finite")
         if not 0 <= epsilon < math.inf:
             raise InvalidInput(f"epsilon={epsilon} must be at least 0 and finite")
         self.n = n
         self.rho = _default_rho(n) if rho is None else rho
-        _check_rho(self.rho, n, learnable=temperature == "learnable")
+        _check_rho(self.rho, n, learned=temperature != "constant" and scaled)
         self.gamma = gamma
         self.log_epsilon = math.log(epsilon) if epsilon else -math.inf
-        self.temperature = Temperature(tau, learnable=temperature == "learnable")
+        self.scaled = scaled
+        self.temperature = Temperature(tau, temperature, n)
         self.image_average = LogMovingAverage(n)
         self.text_average = LogMovingAverage(n)
+        self.ranks = Ranks()
 
     @property
     def gamma(self) -> float:
@@ -78,60 +90,162 @@ class _ContrastiveRisk(nn.Module):
             raise InvalidInput(f"gamma={value} must lie in (0, 1]")
         self._gamma = float(value)
 
-    def _risk(self, image: Tensor, text: Tensor, reference: Tensor | None, index: Tensor):
-        """The risk of checked features; ``reference`` is the matrix r, [B, B], or None for 0."""
+    def _risk(self, features: list[Tensor], index: Tensor, *, steering: bool) -> LossOutput:
+        """The risk of this rank's features: image, text, and where there is one the reference's."""
+        image, text = features[:2]
         with torch.autocast(image.device.type, enabled=False):
-            dtype = torch.promote_types(image.dtype, torch.float32)
-            similarity = image.to(dtype) @ text.to(dtype).T
-            tau = self.temperature()
-            fixed_tau = tau.detach().to(dtype)
-            residual = similarity.detach()
-            if reference is not None:
-                residual = residual - reference
-            image_side = self._side(residual, fixed_tau, self.image_average, index)
-            text_side = self._side(residual.T, fixed_tau, self.text_average, index)
+            batch = self._share(features, index.to(image.device))
+            tau_image, tau_text = self.temperature(batch.index)
+            rows = batch.side(0, tau_image.detach())
+            columns = batch.side(1, tau_text.detach())
+            own = own_residuals(rows, columns)
+            of_rows, of_columns = self._sums(rows, columns, own, batch)
+            image_side = self._side(of_rows, rows.tau, self.image_average, batch.index)
+            text_side = self._side(of_columns, columns.tau, self.text_average, batch.index)
+            gradients = _gradients(rows, columns, own, image_side, text_side, batch)
+            value = (image_side.risk + text_side.risk).mean()
+            surrogate = (tau_image * image_side.tau_gradient).mean()
+            surrogate = surrogate + (tau_text * text_side.tau_gradient).mean()
+            for feature, gradient in zip((image, text), gradients, strict=True):
+                surrogate = surrogate + (feature.to(gradient.dtype) * gradient).sum()
+            return LossOutput(
+                surrogate + (value - surrogate).detach(),
+                value,
+                tau_image.detach().mean(),
+                tau_text.detach().mean(),
+                explain(rows, columns, own, of_rows.log, batch.index, batch.start, batch.stop)
+                if steering
+                else None,
+            )
 
-            # Σ_ij w_ij (s_ij − s_ii) over both sides is one weighted sum of the similarities.
-            weights = image_side.weights + text_side.weights.T
-            own = image_side.weights.sum(1) + text_side.weights.sum(1)
-            loss = ((similarity * weights).sum() - similarity.diagonal() @ own) / len(image)
-            loss = loss + tau * (image_side.tau_gradient + text_side.tau_gradient)
-            objective = fixed_tau * (image_side.log_risk + text_side.log_risk + 2 * self.rho)
-        return LossOutput(loss, objective, tau.detach().clone())
+    @torch.no_grad()
+    def _share(self, features: list[Tensor], index: Tensor) -> "_Batch":
+        """Tell the other ranks of this one's pairs, and learn of theirs.
+
+        Where one rank's part is refused all of them raise, as the others would wait for it.
+        """
+        refused: InvalidInput | None = None
+        try:
+            _check(features, index, self.n)
+        except InvalidInput as error:
+            refused = error
+        widths = [] if refused else [len(index), *(part.shape[1] for part in features)]
+        status = torch.tensor(widths or [0] * (1 + len(features)), device=index.device)
+        told = [part.tolist() for part in self.ranks.gather(status)]
+        if refused:
+            raise refused
+        sizes = [size for size, *_ in told]
+        if 0 in sizes:
+            raise InvalidInput(f"rank {sizes.index(0)} has refused its part of the batch")
+        if any(other[1:] != told[0][1:] for other in told):
+            raise InvalidInput(f"the ranks' features have different widths: {told}")
+        if sum(sizes) < 2:
+            raise InvalidInput("a batch of one pair has no negatives; use at least 2")
+        *shared, numbers = self.ranks.gather_rows([*features, index], sizes)
+        check_index(numbers, sum(sizes), self.n)
+        dtype = torch.promote_types(features[0].dtype, torch.float32)
+        start = sum(sizes[: self.ranks.rank])
+        stop = start + sizes[self.ranks.rank]
+        return _Batch([part.to(dtype) for part in shared], numbers, sizes, start, stop)
+
+    @torch.no_grad()
+    def _sums(
+        self, rows: Side, columns: Side, own: Tensor, batch: "_Batch"
+    ) -> tuple[LogSums, LogSums]:
+        """The sums of all images' and all texts' exponents, each rank's rows summed by itself."""
+        of_rows, of_columns = log_sums(rows, columns, own, batch.start, batch.stop)
+        if batch.whole:
+            return of_rows, of_columns
+        first, *others = self.ranks.gather(of_columns.stacked())
+        merged = LogSums.unstacked(first)
+        for other in others:
+            merged = merged.merged(LogSums.unstacked(other))
+        (stacked,) = self.ranks.gather_rows([of_rows.stacked()], batch.sizes)
+        return LogSums.unstacked(stacked), merged
 
     @torch.no_grad()
     def _side(
-        self, residual: Tensor, tau: Tensor, average: LogMovingAverage, index: Tensor
-    ) -> "_Side":
-        """One side's part, its anchors along the rows of ``residual`` ([B, B])."""
-        log_negatives = math.log(len(residual) - 1)
-        d = (residual - residual.diagonal()[:, None]) / tau
-        d.fill_diagonal_(-math.inf)
-        log_g = torch.logsumexp(d, dim=1) - log_negatives
+        self, sums: LogSums, tau: Tensor, average: LogMovingAverage, index: Tensor
+    ) -> "_Anchors":
+        log_negatives = math.log(len(index) - 1)
+        log_g = sums.log - log_negatives
         log_u = average.update(index, log_g, self.gamma)
         log_inner = torch.logaddexp(log_u, log_u.new_tensor(self.log_epsilon))
         # At most 1/γ, whatever d is: u holds at least γ times this batch's own mean.
-        weights = torch.exp(d - log_inner[:, None] - log_negatives)
-        d.fill_diagonal_(0)
-        tau_gradient = (log_inner + self.rho - (weights * d).sum(1)).mean()
-        return _Side(weights, tau_gradient, log_inner.mean())
+        total = torch.exp(log_g - log_inner)
+        if self.scaled:
+            shift, own_weight = log_inner + log_negatives, total
+            risk, tau_gradient = tau * (log_inner + self.rho), log_inner + self.rho
+            tau_gradient = tau_gradient - total * sums.mean
+        else:
+            shift, own_weight = log_inner + log_negatives + tau.log(), total / tau
+            risk, tau_gradient = log_inner, -total * sums.mean / tau
+        return _Anchors(shift, own_weight, tau_gradient, risk)
 
 
 @dataclass(frozen=True, slots=True)
-class _Side:
-    weights: Tensor  # [B, B], zero on the diagonal; 1/(B−1) is in them
+class _Batch:
+    """The pairs of all ranks, those of this one from ``start`` to ``stop``."""
+
+    features: list[Tensor]  # [B, d] image and text, [B, d'] the reference's
+    index: Tensor  # [B]
+    sizes: list[int]  # pairs of each rank
+    start: int
+    stop: int
+
+    @property
+    def whole(self) -> bool:
+        return self.stop - self.start == len(self.index)
+
+    def side(self, modality: int, tau: Tensor) -> Side:
+        features = self.features[modality]
+        reference = self.features[modality + 2] if len(self.features) > 2 else None
+        return Side(features, reference, tau.to(features.dtype).expand(len(features)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Anchors:
+    """Of one side, [B] each."""
+
+    shift: Tensor  # weights are exp(d − shift)
+    own_weight: Tensor  # their sum, with which the own pair is pulled together
     tau_gradient: Tensor
-    log_risk: Tensor  # mean_i log(ε + u_i)
+    risk: Tensor
+
+
+@torch.no_grad()
+def _gradients(
+    rows: Side, columns: Side, own: Tensor, image: _Anchors, text: _Anchors, batch: _Batch
+) -> tuple[Tensor, Tensor]:
+    """Of F by this rank's images and texts: Σ_j w_ij (x_j − x_i) over the other side's features x.
+
+    Every rank weighs its own rows, and its own columns as rows of the transposed matrix: features
+    are all that it needs of the others.
+    """
+    start, stop = batch.start, batch.stop
+    of_rows, of_columns = weighted_sums(
+        rows, columns, own, image.shift, text.shift, start, stop, both=batch.whole
+    )
+    if of_columns is None:
+        of_columns, _ = weighted_sums(
+            columns, rows, own, text.shift, image.shift, start, stop, both=False
+        )
+    weight = (image.own_weight + text.own_weight)[start:stop, None]
+    of_rows.sub_(weight * columns.features[start:stop])
+    of_columns.sub_(weight * rows.features[start:stop])
+    return of_rows.div_(len(own)), of_columns.div_(len(own))
 
 
 class GlobalContrastiveLoss(_ContrastiveRisk):
-    """The global contrastive loss over n pairs, with or without a learned temperature.
+    """The global contrastive loss over n pairs, with or without learned temperatures.
 
     Args:
         n: pairs in the dataset; ``index`` runs from 0 to n−1.
         tau: temperature to begin with, at least 0.01.
-        temperature: ``constant``, or ``learnable`` (give ``parameters()`` a group of their own in
-            the optimizer: without weight decay, and with a smaller learning rate).
+        temperature: ``constant``; ``learnable``, one for all; ``separate``, one for images and one
+            for texts as anchors; ``individual``, both for each pair. Give ``parameters()`` an
+            optimizer of their own, without weight decay and with a smaller learning rate; for
+            ``individual`` one for sparse gradients (torch.optim.SparseAdam).
         rho: ρ of the constraint KL ≤ ρ that a learned temperature answers to. Where τ settles, the
             weights of the negatives have a KL divergence of ρ from uniform; that divergence is at
             most log(n−1), so a larger ρ drives τ to its floor, which is warned of. The default is
@@ -139,23 +253,31 @@ class GlobalContrastiveLoss(_ContrastiveRisk):
         gamma: weight of the new estimate in the moving averages, in (0, 1]; an attribute that may
             be set at any time, see ``schedule.cosine_gamma``.
         epsilon: ε in the logarithm.
+        scaled: False leaves out the factors τ and the terms τρ, as FastCLIP v0 does.
+
+    With torch.distributed each rank calls the loss with its own part of the batch; parts may differ
+    in size. The objective is that of the whole batch, the gradients by a model's parameters sum
+    over the ranks to those of one process with the whole batch (where they are averaged, as by
+    DistributedDataParallel, multiply ``loss`` by the world size). The state and the gradient of τ
+    are the same on every rank: they are not to be reduced.
 
     Raises InvalidInput for values out of range.
     """
 
-    def forward(self, image: Tensor, text: Tensor, index: Tensor) -> LossOutput:
+    def forward(
+        self, image: Tensor, text: Tensor, index: Tensor, *, steering: bool = False
+    ) -> LossOutput:
         """Take a batch of B ≥ 2 pairs.
 
         Args:
             image, text: the target's features, unit vectors [B, d], any floating type; the loss is
                 computed in float32 at least, under autocast too.
             index: [B] int64, the pairs' numbers in the dataset, all different.
+            steering: whether to tell what the gradient is made of, at the cost of a forward pass.
 
         Raises InvalidInput, before any state has changed.
         """
-        check_features("image", "text", image, text)
-        check_index(index, len(image), self.n)
-        return self._risk(image, text, None, index.to(image.device))
+        return self._risk([image, text], index, steering=steering)
 
 
 class DRRhoClipLoss(_ContrastiveRisk):
@@ -171,6 +293,8 @@ class DRRhoClipLoss(_ContrastiveRisk):
         reference_image: Tensor,
         reference_text: Tensor,
         index: Tensor,
+        *,
+        steering: bool = False,
     ) -> LossOutput:
         """Take a batch of B ≥ 2 pairs.
 
@@ -180,31 +304,34 @@ class DRRhoClipLoss(_ContrastiveRisk):
             reference_image, reference_text: the reference's embeddings of the same pairs, unit
                 vectors [B, d'].
             index: [B] int64, the pairs' numbers in the cache, all different.
+            steering: whether to tell what the gradient is made of, at the cost of a forward pass.
 
         Raises InvalidInput, before any state has changed.
         """
-        check_features("image", "text", image, text)
-        check_features("reference image", "reference text", reference_image, reference_text)
-        if len(reference_image) != len(image):
+        reference = [reference_image, reference_text]
+        return self._risk([image, text, *reference], index, steering=steering)
+
+
+def _check(features: list[Tensor], index: Tensor, n: int) -> None:
+    check_features("image", "text", *features[:2])
+    if len(features) > 2:
+        check_features("reference image", "reference text", *features[2:])
+        if len(features[2]) != len(features[0]):
             raise InvalidInput(
-                f"{len(image)} pairs, but reference features of {len(reference_image)}"
+                f"{len(features[0])} pairs, but reference features of {len(features[2])}"
             )
-        check_index(index, len(image), self.n)
-        with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
-            dtype = torch.promote_types(image.dtype, torch.float32)
-            reference = reference_image.to(dtype) @ reference_text.to(dtype).T
-        return self._risk(image, text, reference, index.to(image.device))
+    check_index(index, len(features[0]), n)
 
 
 def _default_rho(n: int) -> float:
     return 0.5 * math.log(n - 1) if n > 2 else 0.0
 
 
-def _check_rho(rho: float, n: int, *, learnable: bool) -> None:
+def _check_rho(rho: float, n: int, *, learned: bool) -> None:
     if not 0 <= rho < math.inf:
         raise InvalidInput(f"rho={rho} must be at least 0 and finite")
     largest = math.log(n - 1)
-    if learnable and rho > 0 and rho >= largest:
+    if learned and rho > 0 and rho >= largest:
         warnings.warn(
             f"rho={rho:g} is not below log(n−1)={largest:.3g} for n={n} pairs, so the learnable "
             f"temperature will fall to its floor of {MINIMUM}; use rho ≤ {0.75 * largest:.2g}, "

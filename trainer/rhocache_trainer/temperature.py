@@ -1,30 +1,52 @@
-"""The temperature τ of a contrastive risk: constant, or learned with the model."""
+"""The temperatures τ of a contrastive risk: constant, or learned with the model."""
+
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 MINIMUM = 0.01
 
+TemperatureMode = Literal["constant", "learnable", "separate", "individual"]
+MODES = get_args(TemperatureMode)
+
 
 class Temperature(nn.Module):
-    """One τ ≥ ``minimum`` shared by both sides of every pair; a 0-dim tensor.
+    """τ ≥ 0.01 of the anchors of a batch.
+
+    ``constant``: one number. ``learnable``: one parameter. ``separate``: one parameter for images
+    as anchors (τ1) and one for texts (τ2). ``individual``: both for each of n pairs; their
+    gradient is sparse, so that an optimizer for sparse gradients leaves the pairs alone that the
+    batch does not have.
 
     The parameter is τ itself, projected onto the constraint before it is used, and not, say,
-    exp(θ) + minimum: the gradient of the objective is then the parameter's gradient as it stands,
-    and a τ that reached the floor leaves it again with the first gradient that points upwards,
-    where a squashing function's slope would have vanished.
+    exp(θ) + 0.01: the gradient of the objective is then the parameter's gradient as it stands, and
+    a τ that reached the floor leaves it again with the first gradient that points upwards, where a
+    squashing function's slope would have vanished.
     """
 
-    def __init__(self, initial: float, *, learnable: bool, minimum: float = MINIMUM) -> None:
+    def __init__(self, initial: float, mode: TemperatureMode, n: int) -> None:
         super().__init__()
-        self.minimum = minimum
-        value = torch.tensor(float(initial))
-        if learnable:
-            self.tau = nn.Parameter(value)
-        else:
+        self.mode = mode
+        shape = {"separate": (2,), "individual": (n, 2)}.get(mode, ())
+        value = torch.full(shape, float(initial))
+        if mode == "constant":
             self.register_buffer("tau", value)
+        else:
+            self.tau = nn.Parameter(value)
 
-    def forward(self) -> Tensor:
+    def forward(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """τ1 and τ2 of the pairs ``index`` ([B]): 0-dim each, or [B] where they are individual."""
         with torch.no_grad():
-            self.tau.clamp_(min=self.minimum)
-        return self.tau
+            if self.mode == "individual":  # only those that can have moved
+                self.tau[index] = self.tau[index].clamp(min=MINIMUM)
+            else:
+                self.tau.clamp_(min=MINIMUM)
+        if self.mode == "individual":
+            image, text = embedding(index, self.tau, sparse=True).unbind(1)
+            return image, text
+        if self.mode == "separate":
+            image, text = self.tau.unbind()
+            return image, text
+        return self.tau, self.tau

@@ -1,0 +1,112 @@
+"""Several processes against one with the whole batch, which test_loss.py holds to autograd."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rank_steps import BATCH, STEPS, Outcome, run
+
+PROGRAM = Path(__file__).with_name("rank_steps.py")
+SCENARIOS: dict[str, dict[str, Any]] = {
+    "drrho": {},
+    "global": {"steered": False},
+    "constant": {"temperature": "constant"},
+    "separate": {"temperature": "separate"},
+    "individual": {"temperature": "individual"},
+    "unscaled": {"steered": False, "scaled": False},
+    "parts": {"parts": 2},
+    "recomputed": {"parts": 3, "recompute": True},
+    "mixed": {"mixed": True, "steps": 1},
+}
+SIZES = {2: [[6, 6], [9, 3]], 4: [[3, 3, 3, 3], [1, 5, 2, 4]]}  # pairs of each rank
+ASKED = {
+    world_size: [
+        {"name": name, "scenario": scenario, "sizes": sizes}
+        for name, scenario in SCENARIOS.items()
+        for sizes in SIZES[world_size]
+    ]
+    for world_size in SIZES
+}
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, Outcome]:
+    whole = {"parts": 1, "recompute": False}
+    return {name: run(scenario | whole, [BATCH], 0) for name, scenario in SCENARIOS.items()}
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def together(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[int, list[list[Outcome]]]:
+    """What each rank of so many ended with, by scenario."""
+    world_size, folder = request.param, tmp_path_factory.mktemp("ranks")
+    (folder / "store.json").write_text(json.dumps(ASKED[world_size]))
+    outs = [folder / f"{rank}.pt" for rank in range(world_size)]
+    started = [
+        subprocess.Popen(
+            [sys.executable, PROGRAM, str(rank), str(world_size), folder / "store", out],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, out in enumerate(outs)
+    ]
+    for process in started:
+        _, told = process.communicate(timeout=120)
+        assert process.returncode == 0, told
+    return world_size, [torch.load(out) for out in outs]
+
+
+def test_gradients_are_those_of_one_process(
+    alone: dict[str, Outcome], together: tuple[int, list[list[Outcome]]]
+) -> None:
+    world_size, ranks = together
+    for number, asked in enumerate(ASKED[world_size]):
+        expected = alone[asked["name"]]
+        # Each rank's gradients are rounded to bfloat16 before they are added up.
+        atol = 2**-8 if asked["name"] == "mixed" else 1e-12
+        for rank in ranks:
+            for what in ("objectives", "gradients", "state"):
+                torch.testing.assert_close(rank[number][what], expected[what], rtol=0, atol=atol)
+
+
+def test_every_rank_has_the_same_state_to_the_bit(
+    together: tuple[int, list[list[Outcome]]],
+) -> None:
+    _, (first, *others) = together
+    for other in others:
+        for one, two in zip(first, other, strict=True):
+            assert all(torch.equal(one["state"][name], two["state"][name]) for name in one["state"])
+
+
+def test_features_travel_once_and_scalars_after(
+    together: tuple[int, list[list[Outcome]]],
+) -> None:
+    """Of float64 features of 5 numbers and reference features of 4, two of each a pair."""
+    world_size, ranks = together
+    even = next(n for n, asked in enumerate(ASKED[world_size]) if asked["name"] == "drrho")
+    pairs = BATCH // world_size
+    features = pairs * 8 * (2 * 5 + 2 * 4 + 1)  # with the index
+    scalars = 8 * 3 * (BATCH + pairs) + 8 * 5  # peak, total, moment; and the sizes
+    assert ranks[0][even]["bytes_sent"] == STEPS * (world_size - 1) * (features + scalars)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_parts_give_the_gradients_of_the_whole(alone: dict[str, Outcome], recompute: bool) -> None:
+    for parts in (2, 3, 5):
+        in_parts = run({"parts": parts, "recompute": recompute}, [BATCH], 0)
+        torch.testing.assert_close(
+            in_parts["gradients"], alone["drrho"]["gradients"], rtol=0, atol=1e-12
+        )
+
+
+def test_dropout_is_the_same_when_it_is_computed_again() -> None:
+    kept, again = (
+        run({"parts": 3, "dropout": 0.5, "recompute": recompute}, [BATCH], 0)
+        for recompute in (False, True)
+    )
+    torch.testing.assert_close(kept["gradients"], again["gradients"], rtol=0, atol=1e-12)

@@ -1,0 +1,148 @@
+"""Sums over the B x B matrix of residuals, a tile of its rows at a time.
+
+The residual of image i and text j is e_ij = s_ij − r_ij, target cosine less reference cosine. Each
+pair is an anchor twice: its image among the texts of the others, along a row, and its text among
+their images, along a column. An anchor's exponents are d = (e − e_ii) / τ.
+
+Nothing here is differentiated: the gradients of a contrastive risk are weighted sums of features,
+so that memory grows with B times the rows of a tile, and the matrix is never there as a whole.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Numbers in a tile: few enough for a CPU's cache, and many where each kernel has to be launched.
+_CPU_NUMBERS = 1 << 20
+_GPU_NUMBERS = 1 << 24
+_FAR = -1e30  # the own pair's residual: exp makes 0 of it, and 0 times it is 0, unlike infinity
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One modality of a batch: what its anchors and their negatives are made of."""
+
+    features: Tensor  # [B, d], the target's
+    reference: Tensor | None  # [B, d'], None where r = 0
+    tau: Tensor  # [B], of each anchor
+
+
+@dataclass(frozen=True, slots=True)
+class LogSums:
+    """Over an anchor's negatives: Σ exp d = total · exp peak, and Σ d exp d likewise."""
+
+    peak: Tensor  # [B]
+    total: Tensor  # [B]
+    moment: Tensor  # [B]
+
+    @property
+    def log(self) -> Tensor:
+        """log Σ exp d."""
+        return self.peak + self.total.log()
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of d under the weights exp d."""
+        return self.moment / self.total
+
+    def stacked(self) -> Tensor:
+        """As one tensor, [B, 3], to be sent."""
+        return torch.stack([self.peak, self.total, self.moment], dim=1)
+
+    @classmethod
+    def unstacked(cls, stacked: Tensor) -> "LogSums":
+        return cls(*stacked.unbind(1))
+
+    def merged(self, other: "LogSums") -> "LogSums":
+        """Over the negatives of both."""
+        peak = torch.maximum(self.peak, other.peak)
+        ours, theirs = torch.exp(self.peak - peak), torch.exp(other.peak - peak)
+        return LogSums(
+            peak,
+            self.total * ours + other.total * theirs,
+            self.moment * ours + other.moment * theirs,
+        )
+
+
+def own_residuals(image: Side, text: Side) -> Tensor:
+    """e_ii of each pair, [B]."""
+    own = torch.linalg.vecdot(image.features, text.features)
+    if image.reference is not None and text.reference is not None:
+        own = own - torch.linalg.vecdot(image.reference, text.reference)
+    return own
+
+
+def log_sums(
+    rows: Side, columns: Side, own: Tensor, start: int, stop: int
+) -> tuple[LogSums, LogSums]:
+    """Sum over the rows ``start`` to ``stop`` of the matrix.
+
+    Gives the whole sums of these rows' anchors, [stop − start], and of every column's anchor the
+    part that these rows are, [B].
+    """
+    of_rows: list[LogSums] = []
+    of_columns: LogSums | None = None
+    for first, last, residual in tiles(rows, columns, start, stop):
+        of_rows.append(_sums(residual, own[first:last, None], rows.tau[first:last, None], dim=1))
+        part = _sums(residual, own, columns.tau, dim=0)
+        of_columns = part if of_columns is None else of_columns.merged(part)
+    assert of_columns is not None, "a batch has pairs"  # noqa: S101
+    return LogSums.unstacked(torch.cat([sums.stacked() for sums in of_rows])), of_columns
+
+
+def _sums(residual: Tensor, own: Tensor, tau: Tensor, dim: int) -> LogSums:
+    d = (residual - own).div_(tau)
+    peak = d.amax(dim, keepdim=True)
+    weight = torch.exp(d - peak)
+    return LogSums(peak.squeeze(dim), weight.sum(dim), weight.mul_(d).sum(dim))
+
+
+def weighted_sums(
+    rows: Side,
+    columns: Side,
+    own: Tensor,
+    row_shift: Tensor,
+    column_shift: Tensor,
+    start: int,
+    stop: int,
+    *,
+    both: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """Sum features with the weights w_ij = exp(d_ij − row shift) + exp(d_ji − column shift), [B].
+
+    Gives Σ_j w_ij (features of column j) for the rows i from ``start`` to ``stop``,
+    [stop − start, d], and with ``both`` Σ_i w_ij (features of row i) over these rows, [B, d].
+    """
+    of_rows = torch.empty_like(rows.features[start:stop])
+    of_columns = torch.zeros_like(columns.features) if both else None
+    for first, last, residual in tiles(rows, columns, start, stop):
+        weight = (residual - own[first:last, None]).div_(rows.tau[first:last, None])
+        weight.sub_(row_shift[first:last, None]).exp_()
+        weight += residual.sub_(own).div_(columns.tau).sub_(column_shift).exp_()
+        torch.mm(weight, columns.features, out=of_rows[first - start : last - start])
+        if of_columns is not None:
+            of_columns.addmm_(weight.T, rows.features[first:last])
+    return of_rows, of_columns
+
+
+def tiles(rows: Side, columns: Side, start: int, stop: int) -> Iterator[tuple[int, int, Tensor]]:
+    """Give e of the rows ``start`` to ``stop`` over all columns, some rows at a time.
+
+    Gives the first row, the row after the last, and e, [rows, B], whose own pairs are far below
+    anything else. It is a buffer that is used again, and may be written into.
+    """
+    count = len(columns.features)
+    numbers = _CPU_NUMBERS if rows.features.device.type == "cpu" else _GPU_NUMBERS
+    height = max(1, min(stop - start, numbers // count))
+    buffer = rows.features.new_empty(height, count)
+    for first in range(start, stop, height):
+        last = min(stop, first + height)
+        residual = torch.mm(
+            rows.features[first:last], columns.features.T, out=buffer[: last - first]
+        )
+        if rows.reference is not None and columns.reference is not None:
+            residual.addmm_(rows.reference[first:last], columns.reference.T, alpha=-1)
+        residual.diagonal(first).fill_(_FAR)
+        yield first, last, residual
