@@ -63,8 +63,17 @@ class ClipObjective(Strict):
     name: Literal["clip"] = "clip"
 
 
+class SiglipObjective(Strict):
+    """open_clip's sigmoid loss; the model needs a logit bias."""
+
+    name: Literal["siglip"] = "siglip"
+
+
 class _RiskObjective(Strict):
-    temperature: Literal["constant", "learnable"] = "learnable"
+    temperature: Annotated[
+        Literal["constant", "learnable", "separate", "individual"],
+        Field(description="separate: one for images, one for texts; individual: for each pair"),
+    ] = "learnable"
     tau: Annotated[float, Field(ge=0.01, description="temperature to begin with")] = 0.07
     tau_lr: Annotated[float, Field(gt=0, description="largest learning rate of τ")] = 1e-4
     rho: Annotated[
@@ -81,15 +90,77 @@ class _RiskObjective(Strict):
 
 
 class GlobalObjective(_RiskObjective):
-    """The global contrastive loss."""
+    """The global contrastive loss, in FastCLIP's versions (Wei et al. 2024, table 1)."""
 
     name: Literal["global"] = "global"
+    version: Annotated[
+        Literal["v0", "v1", "v2", "v3"] | None,
+        Field(
+            description="v0: learnable temperature, no factor τ; v1: constant; v2: individual; v3: "
+            "learnable; in place of temperature"
+        ),
+    ] = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if self.version and "temperature" in self.model_fields_set:
+            raise ValueError(f"version {self.version} says what the temperature is; leave it out")
+        return self
 
 
 class DRRhoObjective(_RiskObjective):
     """The DRRHO contrastive risk, steered by a reference cache."""
 
     name: Literal["drrho"] = "drrho"
+
+
+class _Distillation(Strict):
+    softmax_weight: Annotated[
+        float, Field(ge=0, description="of the cross-entropy to the reference's softmax")
+    ] = 1.0
+    feature_weight: Annotated[
+        float,
+        Field(ge=0, description="of the squared distance to its features; wants equal dimensions"),
+    ] = 0.0
+
+
+class DistillObjective(_Distillation):
+    """Distillation from a reference cache, beside open_clip's own loss."""
+
+    name: Literal["distill"] = "distill"
+    clip_weight: Annotated[float, Field(ge=0, description="of open_clip's own loss")] = 1.0
+
+
+class DRRhoDistillObjective(_RiskObjective, _Distillation):
+    """The DRRHO contrastive risk, and distillation from the same cache."""
+
+    name: Literal["drrho+distill"] = "drrho+distill"
+
+
+class JestObjective(Strict):
+    """The sigmoid loss of pairs that are chosen together, out of a larger batch, as learnable."""
+
+    name: Literal["jest"] = "jest"
+    filter_ratio: Annotated[
+        float, Field(ge=0, lt=1, description="share of the pairs that are read and not trained on")
+    ] = 0.8
+    chunks: Annotated[Positive, Field(description="in which the pairs are chosen")] = 16
+    top_k: Annotated[bool, Field(description="the best of a chunk, and not a sample")] = False
+    reference_bias: Annotated[
+        float | None, Field(description="logit bias, for a reference that has none of its own")
+    ] = None
+
+
+ObjectiveConfig = (
+    ClipObjective
+    | SiglipObjective
+    | GlobalObjective
+    | DRRhoObjective
+    | DistillObjective
+    | DRRhoDistillObjective
+    | JestObjective
+)
+_STEERED = ("drrho", "distill", "drrho+distill", "jest")
 
 
 class Optimizer(Strict):
@@ -128,10 +199,12 @@ class TrainConfig(Strict):
     ] = Field(default_factory=dict)
     augmentation: Augmentation = Augmentation()
     objective: Annotated[
-        Annotated[ClipObjective | GlobalObjective | DRRhoObjective, Field(discriminator="name")],
+        Annotated[ObjectiveConfig, Field(discriminator="name")],
         BeforeValidator(_named),
     ]
-    cache: Annotated[str | None, Field(description="reference cache, for objective drrho")] = None
+    cache: Annotated[
+        str | None, Field(description="reference cache, for objectives that are steered by one")
+    ] = None
     batch_size: Annotated[int, Field(ge=2)] = 256
     epochs: Positive = 30
     max_steps: Annotated[
@@ -148,10 +221,11 @@ class TrainConfig(Strict):
 
     @model_validator(mode="after")
     def _cache_where_it_is_used(self) -> Self:
-        if self.objective.name == "drrho" and self.cache is None:
-            raise ValueError("objective drrho needs a reference cache: set cache to its location")
-        if self.objective.name != "drrho" and self.cache is not None:
-            raise ValueError(f"objective {self.objective.name} uses no cache; leave cache out")
+        name = self.objective.name
+        if name in _STEERED and self.cache is None:
+            raise ValueError(f"objective {name} needs a reference cache: set cache to its location")
+        if name not in _STEERED and self.cache is not None:
+            raise ValueError(f"objective {name} uses no cache; leave cache out")
         return self
 
 

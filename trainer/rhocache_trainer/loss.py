@@ -17,7 +17,7 @@ et al. 2023 (iSogCLR, a temperature for each pair), Wei et al. 2024 (FastCLIP) a
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,14 @@ class LossOutput:
     tau: Tensor
     tau_text: Tensor
     steering: Steering | None = None  # where it was asked for
+
+    def scaled(self, factor: float) -> "LossOutput":
+        """With the gradient of ``loss`` multiplied."""
+        return replace(self, loss=factor * self.loss)
+
+    def plus(self, loss: Tensor) -> "LossOutput":
+        """With another loss added."""
+        return replace(self, loss=self.loss + loss, objective=self.objective + loss.detach())
 
 
 class _ContrastiveRisk(nn.Module):

@@ -23,7 +23,7 @@ from rhocache_trainer.config import TrainConfig
 from rhocache_trainer.dataset import Batch, PairDataset, collate
 from rhocache_trainer.export import export
 from rhocache_trainer.model import build_model, normalizer
-from rhocache_trainer.objective import Clip, build_objective
+from rhocache_trainer.objectives import build_objective
 from rhocache_trainer.optimizer import build_optimizer, build_scheduler
 from rhocache_trainer.pairs import CachedPairs, PairSource, PlainPairs
 from rhocache_trainer.run_log import RunLog
@@ -104,10 +104,12 @@ class _Run:
                 f"{self.pairs.usable} usable pairs are fewer than batch_size={config.batch_size}"
             )
         self.total_steps = config.epochs * steps_an_epoch
-        self.objective = build_objective(config.objective, self.pairs.n).to(self.fabric.device)
+        manifest = None if config.cache is None else ReferenceCache.open(config.cache).manifest
+        objective = build_objective(config.objective, self.pairs.n, manifest)
+        self.objective = objective.to(self.fabric.device)
         # Convolutions are faster with channels last, on CPUs as well; nothing else changes.
         module = self.model.module.to(self.fabric.device, memory_format=torch.channels_last)
-        if not isinstance(self.objective, Clip):
+        if self.objective.own_temperature:
             module.logit_scale.requires_grad_(False)  # the risk has a temperature of its own
             if module.logit_bias is not None:
                 module.logit_bias.requires_grad_(False)
@@ -204,7 +206,7 @@ class _Run:
         norm = clip_grad_norm_(self.wrapped.parameters(), largest)
         self.optimizer.step()
         self.scheduler.step()
-        if isinstance(self.objective, Clip):
+        if not self.objective.own_temperature:
             with torch.no_grad():
                 self.model.module.logit_scale.clamp_(0, _LARGEST_LOGIT_SCALE)
         self.objective_value, self.tau = out.objective, out.tau
@@ -256,7 +258,7 @@ class _Run:
 
     def _give_temperature_to_model(self) -> None:
         """An exported model carries the temperature that it was trained at."""
-        if not isinstance(self.objective, Clip):
+        if self.objective.own_temperature:
             with torch.no_grad():
                 self.model.module.logit_scale.fill_(-math.log(self.tau))
 

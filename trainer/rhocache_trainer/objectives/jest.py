@@ -1,0 +1,83 @@
+"""Joint example selection (JEST, Evans et al. 2024): pairs that are learnable together."""
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from rhocache_trainer.config import JestObjective
+from rhocache_trainer.dataset import Batch
+from rhocache_trainer.objectives.base import Features, reference_of
+from rhocache_trainer.objectives.clip import Siglip
+
+_TAKEN = 1e8  # off the score of a pair that was chosen before
+
+
+class Jest(Siglip):
+    """The sigmoid loss of the pairs, out of a super-batch, that JEST chooses.
+
+    A super-batch is this rank's; a pair's score is how much worse the target does on it than the
+    reference, whose share of it comes from the cache.
+    """
+
+    def __init__(self, config: JestObjective, scale: float, bias: float) -> None:
+        """``scale`` and ``bias`` are the reference's, of its logits."""
+        super().__init__()
+        self._config = config
+        self._scale, self._bias = scale, bias
+
+    def super_batch(self, batch_size: int) -> int:
+        return round(batch_size / (1 - self._config.filter_ratio))
+
+    @torch.no_grad()
+    def select(self, encode: Callable[[Batch], Features], batch: Batch) -> Batch:
+        size = round(len(batch.index) * (1 - self._config.filter_ratio))
+        features = encode(batch)
+        learner = pair_losses(
+            features["image_features"].float(),
+            features["text_features"].float(),
+            features["logit_scale"],
+            features["logit_bias"],
+        )
+        reference = pair_losses(*reference_of(batch), self._scale, self._bias)
+        chosen = select_jointly(
+            learner - reference, size, self._config.chunks, top_k=self._config.top_k
+        )
+        taken = {
+            field.name: value[chosen]
+            for field in fields(batch)
+            if (value := getattr(batch, field.name)) is not None
+        }
+        return replace(batch, **taken)
+
+
+def pair_losses(image: Tensor, text: Tensor, scale: Tensor | float, bias: Tensor | float) -> Tensor:
+    """−log σ of each pair's logit, of minus it off the diagonal: [B, B], which sum to B times the
+    sigmoid loss (Zhai et al. 2023, section 3.2)."""
+    logits = scale * image @ text.T + bias
+    signs = 2 * torch.eye(len(image), device=image.device) - 1
+    return -logsigmoid(signs * logits)
+
+
+def select_jointly(scores: Tensor, size: int, chunks: int, *, top_k: bool) -> Tensor:
+    """Choose ``size`` of B pairs, a chunk at a time (Evans et al. 2024, section 3).
+
+    ``scores`` [B, B] are losses of pairs less the reference's. A pair's chance to come into the
+    next chunk is the softmax over what it would add to the batch that is chosen already: its own
+    score, and those that it has with the chosen ones, both ways. ``top_k`` takes the largest
+    instead. Draws from torch's random state, on the CPU. Gives int64 [size], in order.
+    """
+    count = len(scores)
+    chosen = torch.zeros(count, dtype=torch.bool, device=scores.device)
+    own = scores.diagonal()
+    for number in range(min(chunks, size)):
+        draws = size * (number + 1) // min(chunks, size) - int(chosen.sum())
+        taken = chosen.to(scores.dtype)
+        logits = own + taken @ scores + scores @ taken - _TAKEN * taken
+        if not top_k:  # the largest of logits plus Gumbel noise are a sample without replacement
+            noise = -torch.log(-torch.log(torch.rand(count).clamp(1e-20, 1 - 1e-7)))
+            logits = logits + noise.to(logits)
+        chosen[logits.topk(draws).indices] = True
+    return chosen.nonzero().squeeze(1)

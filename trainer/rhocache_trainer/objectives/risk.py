@@ -1,0 +1,55 @@
+"""The contrastive risks, as objectives of the training loop."""
+
+from typing import Any
+
+from rhocache_trainer.config import DRRhoDistillObjective, DRRhoObjective, GlobalObjective
+from rhocache_trainer.dataset import Batch
+from rhocache_trainer.loss import DRRhoClipLoss, GlobalContrastiveLoss, LossOutput
+from rhocache_trainer.objectives.base import Features, Objective, reference_of
+from rhocache_trainer.schedule import cosine_gamma
+from rhocache_trainer.temperature import TemperatureMode
+
+# FastCLIP (Wei et al. 2024, table 1): temperature, and whether τ is a factor of the risk.
+_FASTCLIP: dict[str, tuple[TemperatureMode, bool]] = {
+    "v0": ("learnable", False),
+    "v1": ("constant", True),
+    "v2": ("individual", True),
+    "v3": ("learnable", True),
+}
+
+
+class ContrastiveRisk(Objective):
+    """The global contrastive loss, or with a cache's rows the DRRHO risk, of all ranks' pairs."""
+
+    own_temperature = True
+
+    def __init__(
+        self, config: GlobalObjective | DRRhoObjective | DRRhoDistillObjective, n: int
+    ) -> None:
+        super().__init__()
+        self._config = config
+        temperature, scaled = config.temperature, True
+        if isinstance(config, GlobalObjective) and config.version:
+            temperature, scaled = _FASTCLIP[config.version]
+        arguments: dict[str, Any] = {
+            "tau": config.tau,
+            "temperature": temperature,
+            "rho": config.rho,
+            "gamma": config.gamma,
+            "epsilon": config.epsilon,
+            "scaled": scaled,
+        }
+        steered = not isinstance(config, GlobalObjective)
+        self.loss = (DRRhoClipLoss if steered else GlobalContrastiveLoss)(n, **arguments)
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        if self._config.gamma_schedule == "cosine":
+            self.loss.gamma = cosine_gamma(epoch, epochs // 2, self._config.gamma)
+
+    def forward(self, features: Features, batch: Batch, *, steering: bool = False) -> LossOutput:
+        target = features["image_features"], features["text_features"]
+        if isinstance(self.loss, GlobalContrastiveLoss):
+            out = self.loss(*target, batch.index, steering=steering)
+        else:
+            out = self.loss(*target, *reference_of(batch), batch.index, steering=steering)
+        return out.scaled(self.loss.ranks.world_size)  # ranks' gradients add up; they get averaged
