@@ -1,8 +1,9 @@
 """Reading a committed reference cache: embeddings and hashes by shard, or by (shard, key)."""
 
 import hashlib
+from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rhocache_schemas import index as cache_index
-from rhocache_schemas import layout, shard_file, storage
+from rhocache_schemas import layout, listing, storage
 from rhocache_schemas.errors import (
     CacheCorrupt,
     CacheIncomplete,
@@ -20,29 +21,23 @@ from rhocache_schemas.errors import (
     MissingPair,
 )
 from rhocache_schemas.records import Manifest
+from rhocache_trainer.reference_rows import ReferenceRows, decode
 
 KEPT_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
-class ReferenceRows:
-    """Rows of a cache as columns: V views and C captions a pair, embeddings of d numbers.
+class ReferenceRow:
+    """One row of a cache."""
 
-    Embeddings and similarities of rows that are not ok are NaN, never zeros.
-    """
-
-    keys: list[str]
-    status: list[str]  # ``ok`` or a RowErrorCode
-    image: npt.NDArray[np.floating]  # [n, V, d], unit vectors, half or single precision
-    text: npt.NDArray[np.floating]  # [n, C, d], unit vectors
-    similarity: npt.NDArray[np.float32]  # [n], cosine of view 0 and caption 0
-    ok: npt.NDArray[np.bool_]  # [n]
-    image_hash: list[bytes | None]  # see rhocache_schemas.pairs
-    caption_hash: list[bytes | None]
-    index: npt.NDArray[np.int64]  # [n], the rows' numbers in the whole cache
-
-    def __len__(self) -> int:
-        return len(self.keys)
+    shard: str
+    key: str
+    index: int  # its number in the whole cache
+    status: str  # ``ok`` or a RowErrorCode
+    image: npt.NDArray[np.floating]  # [d], view 0
+    text: npt.NDArray[np.floating]  # [d], caption 0
+    image_hash: bytes | None
+    caption_hash: bytes | None
 
 
 class ReferenceCache:
@@ -67,6 +62,11 @@ class ReferenceCache:
         for shard in shards:
             self._offsets[shard.name] = offset
             offset += shard.rows
+        if offset != manifest.rows:
+            raise CacheCorrupt(
+                f"{uri}: {layout.MANIFEST} names {manifest.rows} rows, {layout.INDEX} {offset}"
+            )
+        self._names, self._firsts = list(self._offsets), list(self._offsets.values())
         self._kept: OrderedDict[str, _KeptShard] = OrderedDict()
         self._kept_bytes = kept_bytes
 
@@ -78,7 +78,7 @@ class ReferenceCache:
         ones, up to ``kept_bytes``, are kept in memory.
 
         Raises CacheNotFound, CacheIncomplete (no manifest yet), CacheCorrupt (the index is not the
-        one that the manifest names) and UnsupportedVersion.
+        one that the manifest names, or tells of other rows) and UnsupportedVersion.
         """
         if not storage.exists(layout.manifest_file(uri)):
             if storage.exists(layout.plan_file(uri)):
@@ -143,6 +143,39 @@ class ReferenceCache:
         """Give the position of a key's (first) row in its shard, or None."""
         return self._shard(shard).rows_by_key.get(key)
 
+    def row(self, shard: str, row: int) -> ReferenceRow:
+        """Give a copy of the row at a position in its shard; raises what ``shard`` does."""
+        rows = self._shard(shard).rows
+        return ReferenceRow(
+            shard,
+            rows.keys[row],
+            int(rows.index[row]),
+            rows.status[row],
+            rows.image[row, 0].copy(),
+            rows.text[row, 0].copy(),
+            rows.image_hash[row],
+            rows.caption_hash[row],
+        )
+
+    def locate(self, index: int) -> tuple[str, int]:
+        """Give the shard of the row with a number in the whole cache, and its position there."""
+        shard = bisect_right(self._firsts, index) - 1
+        return self._names[shard], index - self._firsts[shard]
+
+    def check_files(self, shards: Iterable[str]) -> None:
+        """See that the files of these shards are all there, whole as far as their sizes tell.
+
+        Raises CacheIncomplete and CacheCorrupt.
+        """
+        files = listing.shard_files(self.uri)
+        for name in shards:
+            source = layout.shard_file(self.uri, name)
+            if name not in files:
+                raise CacheIncomplete(f"{source} is in the index of {self.uri} but is not there")
+            size, indexed = files[name].size, self.shards[name].bytes
+            if size != indexed:
+                raise CacheCorrupt(f"{source} has {size} bytes, its index entry {indexed}")
+
     def missing_shard(self, name: str) -> CacheIncomplete:
         """The error that tells why the cache has no shard ``name``."""
         if code := self.manifest.failed_shards.get(name):
@@ -171,25 +204,16 @@ class ReferenceCache:
         data = storage.read_bytes(source)
         if hashlib.sha256(data).hexdigest() != entry.file_sha256:
             raise CacheCorrupt(f"{source} differs from its hash in {layout.INDEX}")
-        rows, footer = shard_file.decode(data, source)
+        rows, footer = decode(data, source, self._offsets[name])
         if footer.fingerprint_sha256 != self.manifest.fingerprint_sha256:
             raise FingerprintMismatch(f"{source} was made by another reference than {self.uri}")
         if footer.rows != entry.rows:
             raise CacheCorrupt(f"{source} has {footer.rows} rows, its index entry {entry.rows}")
-        offset = self._offsets[name]
-        return _KeptShard(
-            ReferenceRows(
-                rows.keys,
-                rows.status,
-                rows.image,
-                rows.text,
-                rows.similarity,
-                rows.ok,
-                rows.image_hash,
-                rows.caption_hash,
-                np.arange(offset, offset + footer.rows),
-            )
-        )
+        return _KeptShard(rows)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A worker process reads its own shards."""
+        return {**self.__dict__, "_kept": OrderedDict()}
 
 
 class _KeptShard:

@@ -21,17 +21,51 @@ PositiveRange = Annotated[
 class Data(Strict):
     """Where the pairs are."""
 
-    dataset: Annotated[str, Field(min_length=1, description="folder, brace pattern or one tar")]
-    shards: Annotated[str | None, Field(description="glob that shard names must match")] = None
+    dataset: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="tars (folder, brace pattern or one), Parquet (folder or one file), a CSV, "
+            "or a folder of KEY.jpg and KEY.txt; a local path or URI",
+        ),
+    ]
+    kind: Annotated[
+        Literal["auto", "webdataset", "parquet", "csv", "folder"],
+        Field(description="auto: by the suffix, or by what the folder holds"),
+    ] = "auto"
+    shards: Annotated[
+        str | None, Field(description="glob that the names of tars or Parquet files must match")
+    ] = None
     caption_field: Annotated[
         str | None, Field(description="field of KEY.json to take captions from, not KEY.txt")
+    ] = None
+    images: Annotated[
+        str | None, Field(description="folder that a CSV's paths start from; null: the CSV's own")
+    ] = None
+    image_column: Annotated[
+        str | None, Field(description="null: image in Parquet, filepath in a CSV")
+    ] = None
+    caption_column: Annotated[
+        str | None, Field(description="null: caption in Parquet, title in a CSV")
+    ] = None
+    key_column: Annotated[
+        str | None, Field(description="null: key, or the name of a CSV's image up to a dot")
+    ] = None
+    shard_column: Annotated[
+        str | None,
+        Field(description="the cache's shard of each pair, where keys are in several; null: shard"),
     ] = None
     on_missing: Annotated[
         Literal["error", "skip"],
         Field(description="what to do with a pair that is unusable, or lacks its reference row"),
     ] = "error"
-    shuffle_buffer: Annotated[Positive, Field(description="pairs held for shuffling")] = 4096
-    threads: Annotated[Positive, Field(description="that decode images")] = 2
+    shuffle_buffer: Annotated[
+        Positive, Field(description="pairs held for shuffling, by each process")
+    ] = 4096
+    workers: Annotated[
+        int, Field(ge=0, description="processes that read and decode; 0: the training one does")
+    ] = 0
+    threads: Annotated[Positive, Field(description="that decode images, in each process")] = 2
 
 
 class Augmentation(Strict):

@@ -1,25 +1,26 @@
 """Pairs to train on, read from a dataset and, with a cache, joined with their reference rows."""
 
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast
+from functools import partial
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from rhocache_schemas.dataset import Shard
 from rhocache_schemas.errors import (
+    CacheIncomplete,
     FingerprintMismatch,
     MissingPair,
     PairMismatch,
-    RhocacheError,
     RowError,
 )
-from rhocache_schemas.pairs import Pair, hash_caption, hash_image
+from rhocache_schemas.pairs import hash_caption, hash_image
 from rhocache_schemas.shard_file import OK
-from rhocache_schemas.tar_shard import ShardReader
-from rhocache_trainer.cache import ReferenceCache
+from rhocache_trainer.cache import ReferenceCache, ReferenceRow
+from rhocache_trainer.container import Container, KeyedContainer, Part, Record
+from rhocache_trainer.key_index import find_rows
+from rhocache_trainer.tars import TarShards
 
 OnMissing = Literal["error", "skip"]
 
@@ -37,135 +38,174 @@ class Sample:
     reference_text: npt.NDArray[np.floating] | None = None  # [d']
 
 
+# Gives a pair when it is called, in any thread; raises MissingPair, PairMismatch or RowError for
+# one that can't be used.
+Pending = Callable[[], Sample]
+
+
 class PairSource(Protocol):
-    shards: list[Shard]
+    parts: list[Part]  # with their numbers of rows
     n: int  # numbers that Sample.index runs over
-    usable: int  # pairs to expect from one pass over ``shards``
+    usable: int  # pairs to expect from one pass over ``parts``
     identity: str  # differs where the numbers or the reference rows do
-    skipped: Counter[str]  # error code -> pairs left out since it was last cleared
 
-    def read(self, shard: Shard) -> Iterator[Sample]: ...
-
-    def leave_out(self, error: RhocacheError) -> None:
-        """Count a pair that can't be used, or raise its error where nothing may be skipped."""
+    def read(self, part: Part, start: int = 0) -> Iterator[Pending]:
+        """Give the pairs of a part from the one at position ``start`` on. One thread at a time."""
         ...
 
 
-class _Source:
-    def __init__(self, shards: list[Shard], on_missing: OnMissing) -> None:
-        self.shards = shards
-        self.skipped: Counter[str] = Counter()
-        self._on_missing = on_missing
+class PlainPairs:
+    """The pairs of a dataset alone, numbered in the order of its parts.
 
-    def leave_out(self, error: RhocacheError) -> None:
-        if self._on_missing == "error":
-            raise error
-        self.skipped[error.code] += 1
-
-
-class PlainPairs(_Source):
-    """The pairs of a dataset alone, numbered in the order of its shards.
-
-    Making one reads the dataset once, to count.
+    Making one reads tar shards once, to count.
     """
 
-    def __init__(
-        self,
-        shards: list[Shard],
-        *,
-        caption_field: str | None = None,
-        on_missing: OnMissing = "error",
-    ) -> None:
-        super().__init__(shards, on_missing)
-        self._caption_field = caption_field
-        self._offsets: dict[str, int] = {}
+    def __init__(self, container: Container) -> None:
+        self.parts: list[Part] = []
         self.n = self.usable = 0
-        for shard in shards:
-            self._offsets[shard.name] = self.n
-            for pair in ShardReader(shard, caption_field):
-                self.n += 1
-                self.usable += pair.error is None
-        self.identity = f"{self.n} pairs in {len(shards)} shards"
+        self._container = container
+        self._offsets: dict[str, int] = {}
+        for part in container.parts:
+            rows, usable = _count(container, part)
+            self.parts.append(Part(part.name, rows))
+            self._offsets[part.name] = self.n
+            self.n += rows
+            self.usable += usable
+        self.identity = f"{self.n} pairs in {len(self.parts)} shards"
 
-    def read(self, shard: Shard) -> Iterator[Sample]:
-        offset = self._offsets[shard.name]
-        for pair in ShardReader(shard, self._caption_field):
-            if pair.error is not None:
-                where = f"shard {shard.name}, key {pair.key}"
-                self.leave_out(RowError(pair.error, f"{where}: {pair.error}"))
-                continue
-            image, caption = _contents(pair)
-            yield Sample(shard.name, pair.key, offset + pair.row, image, caption)
+    def read(self, part: Part, start: int = 0) -> Iterator[Pending]:
+        for record in self._container.read(part, start):
+            yield partial(self._sample, part.name, record)
+
+    def _sample(self, part: str, record: Record) -> Sample:
+        try:
+            image, caption = record.content()
+        except RowError as error:
+            raise RowError(error.code, f"{_where(part, record)}: {error}") from error  # pyright: ignore[reportArgumentType]
+        return Sample(part, record.key, self._offsets[part] + record.row, image, caption)
 
 
-class CachedPairs(_Source):
-    """The pairs of a dataset joined with a cache by (shard name, key).
+class CachedPairs:
+    """The pairs of tar shards joined with a cache by (shard name, key).
 
     Every pair's image and caption are compared by hash with what the reference saw. A pair without
-    a usable row raises MissingPair, one that has changed PairMismatch, or is left out and counted
-    with ``on_missing="skip"``.
+    a usable row raises MissingPair when it is called for, one that has changed PairMismatch.
 
-    Raises, when made: CacheIncomplete for shards that the cache lacks (unless they may be skipped)
-    and FingerprintMismatch when the reference took its captions from elsewhere.
+    Raises, when made: CacheIncomplete for shards that the cache lacks (unless they may be skipped),
+    CacheIncomplete or CacheCorrupt for files of it that are missing or cut short, and
+    FingerprintMismatch when the reference took its captions from elsewhere.
     """
 
     def __init__(
-        self,
-        shards: list[Shard],
-        cache: ReferenceCache,
-        *,
-        caption_field: str | None = None,
-        on_missing: OnMissing = "error",
+        self, container: TarShards, cache: ReferenceCache, *, on_missing: OnMissing = "error"
     ) -> None:
-        lacking = [shard.name for shard in shards if shard.name not in cache.shards]
-        if lacking and (on_missing == "error" or len(lacking) == len(shards)):
+        lacking = [part.name for part in container.parts if part.name not in cache.shards]
+        if lacking and (on_missing == "error" or len(lacking) == len(container.parts)):
             raise cache.missing_shard(lacking[0])
-        super().__init__([s for s in shards if s.name in cache.shards], on_missing)
         scored_field = cache.manifest.fingerprint.caption_field
-        if scored_field != caption_field:
+        if scored_field != container.caption_field:
             raise FingerprintMismatch(
                 f"{cache.uri} was made with caption_field={scored_field!r}, but the training data "
-                f"have caption_field={caption_field!r}"
+                f"have caption_field={container.caption_field!r}"
             )
+        self._container = container
         self._cache = cache
-        self._caption_field = caption_field
+        names = [part.name for part in container.parts if part.name in cache.shards]
+        cache.check_files(names)
+        self.parts = [Part(name, cache.shards[name].rows) for name in names]
         self.n = len(cache)
-        self.usable = sum(cache.shards[shard.name].ok for shard in self.shards)
+        self.usable = sum(cache.shards[name].ok for name in names)
         self.identity = cache.manifest.index_sha256
 
-    def read(self, shard: Shard) -> Iterator[Sample]:
-        for pair in ShardReader(shard, self._caption_field):
-            try:
-                yield self._join(shard.name, pair)
-            except (MissingPair, PairMismatch) as error:
-                self.leave_out(error)
-
-    def _join(self, shard: str, pair: Pair) -> Sample:
-        rows = self._cache.shard(shard)
-        row = self._cache.row_by_key(shard, pair.key)
-        where = f"shard {shard}, key {pair.key}"
-        if row is None:
-            raise MissingPair(f"{where}: {self._cache.uri} has no row for this pair")
-        if rows.status[row] != OK:
-            raise MissingPair(f"{where}: the reference could not score it ({rows.status[row]})")
-        if pair.error is not None:
-            raise PairMismatch(f"{where}: has a reference row, but is unusable here ({pair.error})")
-        image, caption = _contents(pair)
-        if hash_image(image) != rows.image_hash[row]:
-            raise PairMismatch(f"{where}: the image is not the one that the reference scored")
-        if hash_caption(caption) != rows.caption_hash[row]:
-            raise PairMismatch(f"{where}: the caption is not the one that the reference scored")
-        return Sample(
-            shard,
-            pair.key,
-            int(rows.index[row]),
-            image,
-            caption,
-            rows.image[row, 0],
-            rows.text[row, 0],
-        )
+    def read(self, part: Part, start: int = 0) -> Iterator[Pending]:
+        for record in self._container.read(part, start):
+            position = self._cache.row_by_key(part.name, record.key)
+            row = None if position is None else self._cache.row(part.name, position)
+            yield partial(_join, self._cache.uri, part.name, record, row)
 
 
-def _contents(pair: Pair) -> tuple[bytes, str]:
-    """Image and caption of a pair without an error, which has both."""
-    return cast("bytes", pair.image), cast("str", pair.caption)
+class KeyedPairs:
+    """The pairs of another kind of dataset joined with a cache by key, with the same checks.
+
+    Where the dataset tells each pair's shard, by (shard name, key). A table in another order than
+    the cache's shards reads each shard as often as it comes back to it.
+
+    Raises, when made: MissingPair for pairs without a usable row (unless they may be skipped),
+    CacheIncomplete when there is none but those, InvalidInput for keys in several shards, and
+    CacheIncomplete or CacheCorrupt for files of the cache that are missing or cut short.
+    """
+
+    def __init__(
+        self, container: KeyedContainer, cache: ReferenceCache, *, on_missing: OnMissing = "error"
+    ) -> None:
+        cache.check_files(cache.shards)
+        keys = container.keys()
+        self._rows = find_rows(cache, keys, container.shards())
+        missing = np.flatnonzero(self._rows < 0)
+        if len(missing) == len(self._rows):
+            raise CacheIncomplete(
+                f"{cache.uri} has no usable row for any of the {len(missing)} pairs, such as key "
+                f"{keys[0]}: it was made from {cache.manifest.dataset}; is this another dataset?"
+            )
+        if len(missing) and on_missing == "error":
+            raise MissingPair(
+                f"{cache.uri} has no usable row for {len(missing)} of {len(self._rows)} pairs: "
+                + ", ".join(str(keys[int(place)]) for place in missing[:5])
+                + (", ..." if len(missing) > 5 else "")
+            )
+        self._container = container
+        self._cache = cache
+        self.parts = container.parts
+        rows = [part.rows or 0 for part in self.parts]
+        firsts = np.cumsum([0, *rows]).tolist()
+        self._firsts = {part.name: firsts[place] for place, part in enumerate(self.parts)}
+        self.n = len(cache)
+        self.usable = len(self._rows) - len(missing)
+        self.identity = f"{cache.manifest.index_sha256} {len(self._rows)} pairs"
+
+    def read(self, part: Part, start: int = 0) -> Iterator[Pending]:
+        first = self._firsts[part.name]
+        for record in self._container.read(part, start):
+            number = int(self._rows[first + record.row])
+            shard, row = part.name, None
+            if number >= 0:
+                shard, position = self._cache.locate(number)
+                row = self._cache.row(shard, position)
+            yield partial(_join, self._cache.uri, shard, record, row)
+
+
+def _count(container: Container, part: Part) -> tuple[int, int]:
+    """How many pairs a part has, and how many of them are usable as far as one can tell."""
+    if part.rows is not None:
+        return part.rows, part.rows
+    rows = usable = 0
+    for record in container.read(part, 0):
+        rows += 1
+        try:
+            record.content()
+        except RowError:
+            continue
+        usable += 1
+    return rows, usable
+
+
+def _join(cache: str, shard: str, record: Record, row: ReferenceRow | None) -> Sample:
+    where = _where(shard, record)
+    if row is None:
+        raise MissingPair(f"{where}: {cache} has no row for this pair")
+    if row.status != OK:
+        raise MissingPair(f"{where}: the reference could not score it ({row.status})")
+    try:
+        image, caption = record.content()
+    except RowError as error:
+        detail = f"has a reference row, but is unusable here ({error})"
+        raise PairMismatch(f"{where}: {detail}") from error
+    if hash_image(image) != row.image_hash:
+        raise PairMismatch(f"{where}: the image is not the one that the reference scored")
+    if hash_caption(caption) != row.caption_hash:
+        raise PairMismatch(f"{where}: the caption is not the one that the reference scored")
+    return Sample(shard, record.key, row.index, image, caption, row.image, row.text)
+
+
+def _where(shard: str, record: Record) -> str:
+    return f"shard {shard}, key {record.key}"

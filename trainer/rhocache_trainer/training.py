@@ -3,7 +3,10 @@
 import math
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from threading import Event
 from typing import Any, Literal
@@ -13,20 +16,19 @@ import yaml
 from lightning_fabric import Fabric
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
-from torch.utils.data import DataLoader
 
-from rhocache_schemas.dataset import list_shards
 from rhocache_schemas.errors import TrainingError
 from rhocache_trainer import checkpoint
 from rhocache_trainer.cache import ReferenceCache
 from rhocache_trainer.config import TrainConfig
-from rhocache_trainer.dataset import Batch, PairDataset, collate
+from rhocache_trainer.dataset import Batch
 from rhocache_trainer.export import export
+from rhocache_trainer.loader import build_loader
 from rhocache_trainer.model import build_model, normalizer
 from rhocache_trainer.objectives import build_objective
 from rhocache_trainer.optimizer import build_optimizer, build_scheduler
-from rhocache_trainer.pairs import CachedPairs, PairSource, PlainPairs
 from rhocache_trainer.run_log import RunLog
+from rhocache_trainer.sources import open_pairs
 from rhocache_trainer.stopping import stop_requested
 
 Resume = Literal["never", "auto"]
@@ -88,22 +90,18 @@ class _Run:
         )
         torch.manual_seed(config.seed)
         self.model = build_model(config.model, config.pretrained, config.preprocess)
-        self.pairs = open_pairs(config)
-        self.dataset = PairDataset(
+        self.pairs = open_pairs(config.data, config.cache)
+        self.loader = build_loader(
+            config.data,
             self.pairs,
             self.model.tokenizer,
             self.model.image_size,
             config.augmentation,
+            batch_size=config.batch_size,
             seed=config.seed,
-            shuffle_buffer=config.data.shuffle_buffer,
-            threads=config.data.threads,
         )
-        steps_an_epoch = self.pairs.usable // config.batch_size
-        if not steps_an_epoch:
-            raise TrainingError(
-                f"{self.pairs.usable} usable pairs are fewer than batch_size={config.batch_size}"
-            )
-        self.total_steps = config.epochs * steps_an_epoch
+        self.skipped: Counter[str] = Counter()  # in this epoch
+        self.total_steps = config.epochs * self.loader.steps
         manifest = None if config.cache is None else ReferenceCache.open(config.cache).manifest
         objective = build_objective(config.objective, self.pairs.n, manifest)
         self.objective = objective.to(self.fabric.device)
@@ -132,8 +130,9 @@ class _Run:
             stop_requested() as stop,
             RunLog(self.folder, name=self.folder.name, step=first, steps=steps) as log,
         ):
-            while self.dataset.epoch < self.config.epochs and self.step < limit:
-                self._train_epoch(log, limit, stop)
+            batches = iter(self.loader)
+            while self.step < steps:
+                self._train_epoch(batches, log, limit, stop)
         if self.step > first:
             self.save()
         self._give_temperature_to_model()
@@ -142,27 +141,23 @@ class _Run:
             output=str(self.folder),
             model=str(self.folder / MODEL),
             steps=self.step,
-            epochs=self.dataset.epoch,
+            epochs=self.step // self.loader.steps,
             pairs=(self.step - first) * self.config.batch_size,
             seconds=time.monotonic() - started,
             objective=float(self.objective_value),
             tau=float(self.tau),
-            skipped=dict(self.pairs.skipped),
+            skipped=dict(self.skipped),
         )
 
-    def _train_epoch(self, log: RunLog, limit: int, stop: Event) -> None:
+    def _train_epoch(self, batches: Iterator[Batch], log: RunLog, limit: int, stop: Event) -> None:
         """Train on one epoch, or what is left of it, until ``limit`` steps are done."""
         self.wrapped.train()
-        epoch = self.dataset.epoch
+        epoch, done = divmod(self.step, self.loader.steps)
         self.objective.start_epoch(epoch, self.config.epochs)
-        loader = DataLoader(
-            self.dataset,
-            self.config.batch_size,
-            collate_fn=collate,
-            drop_last=True,
-            generator=torch.Generator(),  # else it draws from the state that a resumed run restores
-        )
-        for batch in loader:
+        if not done:
+            self.skipped.clear()
+        for batch in islice(batches, self.loader.steps - done):
+            self.skipped.update(batch.skipped)
             lr = self.optimizer.param_groups[0]["lr"]
             norm = self._train_step(batch.to(self.fabric.device))
             self.step += 1
@@ -192,7 +187,7 @@ class _Run:
                 "tau": float(self.tau),
                 "lr": lr,
                 "gradient_norm": gradient_norm,
-                "skipped": self.pairs.skipped.total(),
+                "skipped": self.skipped.total(),
             },
         )
 
@@ -221,7 +216,8 @@ class _Run:
                 "step": self.step,
                 "objective_value": self.objective_value,
                 "tau": self.tau,
-                "data": self.dataset.state_dict(),
+                "data": self.loader.state_dict(),
+                "skipped": dict(self.skipped),
                 "model": self.model.module.state_dict(),
                 "objective": self.objective.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
@@ -245,7 +241,8 @@ class _Run:
             )
         self.step = state["step"]
         self.objective_value, self.tau = state["objective_value"], state["tau"]
-        self.dataset.load_state_dict(state["data"])
+        self.loader.load_state_dict(state["data"])
+        self.skipped = Counter(state["skipped"])
         self.model.module.load_state_dict(state["model"])
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -261,13 +258,3 @@ class _Run:
         if self.objective.own_temperature:
             with torch.no_grad():
                 self.model.module.logit_scale.fill_(-math.log(self.tau))
-
-
-def open_pairs(config: TrainConfig) -> PairSource:
-    """The pairs that a config names, joined with its cache if it has one."""
-    data = config.data
-    shards = list_shards(data.dataset, data.shards)
-    if config.cache is None:
-        return PlainPairs(shards, caption_field=data.caption_field, on_missing=data.on_missing)
-    cache = ReferenceCache.open(config.cache)
-    return CachedPairs(shards, cache, caption_field=data.caption_field, on_missing=data.on_missing)

@@ -1,0 +1,60 @@
+"""A folder of images, KEY.jpg (png, jpeg, webp), each with its caption in KEY.txt beside it."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import pyarrow as pa
+
+from rhocache_schemas.errors import DatasetError, RowError, RowErrorCode
+from rhocache_schemas.limits import DEFAULT_LIMITS
+from rhocache_schemas.tar_shard import CAPTION_SUFFIX, IMAGE_SUFFIXES, split_name
+from rhocache_trainer.container import Part, Record, blocks, checked
+from rhocache_trainer.files import Files
+
+
+class ImageFolder:
+    """A pair's key is the name of its files, without folders, up to the first dot.
+
+    Raises DatasetError where there is no image.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._files = Files(root)
+        members: dict[str, dict[str, str]] = {}  # path without suffix -> suffix -> file
+        for name in self._files.list():
+            stem, suffix = split_name(name)
+            members.setdefault(stem, {})[suffix] = name
+        self._pairs = [
+            (stem.rpartition("/")[2], image, files.get(CAPTION_SUFFIX))
+            for stem, files in members.items()
+            if (image := next((files[s] for s in IMAGE_SUFFIXES if s in files), None)) is not None
+        ]
+        if not self._pairs:
+            raise DatasetError(f"{root} holds no image ({', '.join(IMAGE_SUFFIXES)})")
+        self.parts = blocks(len(self._pairs))
+
+    def keys(self) -> pa.ChunkedArray:
+        return pa.chunked_array([[key for key, _, _ in self._pairs]], pa.large_string())
+
+    def shards(self) -> None:
+        return None
+
+    def read(self, part: Part, start: int) -> Iterator[Record]:
+        first = int(part.name)
+        for row in range(start, part.rows or 0):
+            key, image, caption = self._pairs[first + row]
+            yield Record(row, key, partial(self._content, image, caption))
+
+    def _content(self, image: str, caption: str | None) -> tuple[bytes, str]:
+        if caption is None:
+            raise RowError(RowErrorCode.TEXT_MISSING, f"there is no caption beside {image}")
+        text = self._files.read(
+            caption,
+            missing=RowErrorCode.TEXT_MISSING,
+            most=DEFAULT_LIMITS.text_bytes,
+            too_large=RowErrorCode.TEXT_MISSING,
+        )
+        try:
+            return checked(self._files.read_image(image), text.decode())
+        except UnicodeDecodeError as error:
+            raise RowError(RowErrorCode.TEXT_NOT_UTF8, f"{caption} is not UTF-8") from error

@@ -1,0 +1,94 @@
+"""A DataLoader of a run's batches: its state is exact in the middle of an epoch."""
+
+import multiprocessing
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from rhocache_trainer.config import Augmentation, Data
+from rhocache_trainer.dataset import Batch, Failure, PairDataset, Tokenizer
+from rhocache_trainer.pairs import PairSource
+
+
+class PairLoader(StatefulDataLoader):
+    """Batches without end, ``steps`` of them an epoch. Iterate over it once.
+
+    ``state_dict`` tells where the batches that were taken end; after ``load_state_dict``, on the
+    same rank with as many ranks and workers, iterating gives what would have come next. Raises what
+    the PairDataset does, from worker processes too.
+    """
+
+    dataset: PairDataset
+
+    @property
+    def steps(self) -> int:
+        return self.dataset.steps
+
+    def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for batch in super().__iter__():
+            if isinstance(batch, Failure):
+                raise batch.error()
+            yield batch
+
+
+def build_loader(
+    data: Data,
+    pairs: PairSource,
+    tokenizer: Tokenizer,
+    image_size: tuple[int, int],
+    augmentation: Augmentation,
+    *,
+    batch_size: int,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> PairLoader:
+    """Make the loader of one rank, which gives ``batch_size`` pairs a step.
+
+    ``data.workers`` processes, or this one where it is 0, each read and decode a share of the
+    rank's pairs in ``data.threads`` threads. Raises TrainingError where there are too few pairs.
+    """
+    dataset = PairDataset(
+        pairs,
+        tokenizer,
+        image_size,
+        augmentation,
+        batch_size=batch_size,
+        seed=seed,
+        shuffle_buffer=data.shuffle_buffer,
+        threads=data.threads,
+        on_missing=data.on_missing,
+        rank=rank,
+        world_size=world_size,
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "'set_vital' is deprecated"
+        )  # which torchdata still calls
+        return PairLoader(
+            dataset,
+            batch_size=None,
+            num_workers=data.workers,
+            multiprocessing_context=_context() if data.workers else None,
+            worker_init_fn=_ignore_interrupts,
+            generator=torch.Generator(),  # else it draws from the state that a resumed run restores
+        )
+
+
+def _context() -> Any:
+    """Processes that are no copies of this one, whose threads and connections would not survive."""
+    if sys.platform == "win32":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "open_clip"])  # imported once, not by each worker
+    return context
+
+
+def _ignore_interrupts(_: int) -> None:
+    """Ctrl-C reaches every process; the main one saves first, and then ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
