@@ -197,6 +197,24 @@ ObjectiveConfig = (
 _STEERED = ("drrho", "distill", "drrho+distill", "jest")
 
 
+class Freeze(Strict):
+    """What of the model is not trained: its towers, but for their last layers."""
+
+    image: Annotated[
+        int | None, Field(ge=0, description="layers to train, from the end; null: all of them")
+    ] = None
+    text: Annotated[int | None, Field(ge=0)] = None
+
+
+class Accumulation(Strict):
+    """A batch in parts, for one that a device can't hold the activations of."""
+
+    parts: Positive = 1
+    recompute: Annotated[
+        bool, Field(description="encode twice, and hold the activations of one part at a time")
+    ] = True
+
+
 class Optimizer(Strict):
     """AdamW with linear warmup and a cosine down to zero."""
 
@@ -232,6 +250,7 @@ class TrainConfig(Strict):
         Field(description="changes to open_clip's preprocess config: mean, std, resize_mode, ..."),
     ] = Field(default_factory=dict)
     augmentation: Augmentation = Augmentation()
+    freeze: Freeze = Freeze()
     objective: Annotated[
         Annotated[ObjectiveConfig, Field(discriminator="name")],
         BeforeValidator(_named),
@@ -239,19 +258,28 @@ class TrainConfig(Strict):
     cache: Annotated[
         str | None, Field(description="reference cache, for objectives that are steered by one")
     ] = None
-    batch_size: Annotated[int, Field(ge=2)] = 256
+    batch_size: Annotated[int, Field(ge=2, description="pairs a step, of all processes")] = 256
+    accumulation: Accumulation = Accumulation()
     epochs: Positive = 30
     max_steps: Annotated[
         Positive | None, Field(description="stop after so many; the schedules don't change")
     ] = None
     optimizer: Optimizer = Optimizer()
+    ema: Annotated[
+        float | None,
+        Field(gt=0, lt=1, description="decay of the weights' moving average; exported beside them"),
+    ] = None
     seed: Annotated[int, Field(ge=0)] = 0
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     precision: Annotated[
         Literal["fp32", "bf16"], Field(description="bf16: automatic mixed precision")
     ] = "fp32"
+    compile: Annotated[
+        str | None, Field(description="backend of torch.compile, such as inductor")
+    ] = None
     log_every: Annotated[Positive, Field(description="steps")] = 10
     checkpoint_every: Annotated[Positive, Field(description="steps")] = 1000
+    keep_checkpoints: Annotated[Positive, Field(description="the last so many")] = 2
 
     @model_validator(mode="after")
     def _cache_where_it_is_used(self) -> Self:

@@ -1,12 +1,12 @@
 """The stream of training batches: shuffled, decoded off the main thread, resumable exactly."""
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count, islice
 from random import Random
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -37,6 +37,12 @@ class Example:
     sample: Sample
 
 
+class PairName(NamedTuple):
+    shard: str
+    key: str
+    caption: str
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     image: Tensor  # uint8 [B, 3, height, width]
@@ -44,19 +50,29 @@ class Batch:
     index: Tensor  # int64 [B]
     reference_image: Tensor | None  # float32 [B, d']
     reference_text: Tensor | None
+    names: list[PairName] = field(default_factory=list[PairName])
     # Error code -> pairs that were left out on the way to this batch.
     skipped: dict[str, int] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> "Batch":
-        def move(tensor: Tensor | None) -> Any:
-            return None if tensor is None else tensor.to(device, non_blocking=True)
+        return self._with(lambda tensor: tensor.to(device, non_blocking=True), self.names)
+
+    def take(self, rows: Tensor) -> "Batch":
+        """Some of its pairs; ``rows`` int64."""
+        names = [self.names[row] for row in rows.tolist()] if self.names else []
+        return self._with(lambda tensor: tensor[rows.to(tensor.device)], names)
+
+    def _with(self, change: Callable[[Tensor], Tensor], names: list[PairName]) -> "Batch":
+        def changed(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else change(tensor)
 
         return Batch(
-            move(self.image),
-            move(self.tokens),
-            move(self.index),
-            move(self.reference_image),
-            move(self.reference_text),
+            change(self.image),
+            change(self.tokens),
+            change(self.index),
+            changed(self.reference_image),
+            changed(self.reference_text),
+            names,
             self.skipped,
         )
 
@@ -252,6 +268,7 @@ def collate(examples: list[Example], skipped: dict[str, int]) -> Batch:
         torch.tensor([sample.index for sample in samples]),
         _rows([sample.reference_image for sample in samples]),
         _rows([sample.reference_text for sample in samples]),
+        [PairName(sample.shard, sample.key, sample.caption) for sample in samples],
         skipped,
     )
 

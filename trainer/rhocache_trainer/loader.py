@@ -29,6 +29,10 @@ class PairLoader(StatefulDataLoader):
     def steps(self) -> int:
         return self.dataset.steps
 
+    def start_at(self, epoch: int) -> None:
+        """Begin with this epoch; before it is iterated over."""
+        self.dataset.load_state_dict({"epoch": epoch, "batches": 0, "position": 0})
+
     def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride]
         for batch in super().__iter__():
             if isinstance(batch, Failure):

@@ -121,7 +121,16 @@ class _ContrastiveRisk(nn.Module):
                 value,
                 tau_image.detach().mean(),
                 tau_text.detach().mean(),
-                explain(rows, columns, own, of_rows.log, batch.index, batch.start, batch.stop)
+                explain(
+                    rows,
+                    columns,
+                    own,
+                    of_rows.log,
+                    image_side.log_inner,
+                    batch.index,
+                    batch.start,
+                    batch.stop,
+                )
                 if steering
                 else None,
             )
@@ -188,7 +197,7 @@ class _ContrastiveRisk(nn.Module):
         else:
             shift, own_weight = log_inner + log_negatives + tau.log(), total / tau
             risk, tau_gradient = log_inner, -total * sums.mean / tau
-        return _Anchors(shift, own_weight, tau_gradient, risk)
+        return _Anchors(shift, own_weight, tau_gradient, risk, log_inner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +228,7 @@ class _Anchors:
     own_weight: Tensor  # their sum, with which the own pair is pulled together
     tau_gradient: Tensor
     risk: Tensor
+    log_inner: Tensor  # log(ε + u)
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,6 +27,10 @@ class ClipModel:
     module: Any  # open_clip.CLIP or CustomTextCLIP; its forward gives a dict
     tokenizer: Any
     model_cfg: dict[str, Any]
+
+    def with_module(self, module: Any) -> "ClipModel":
+        """The same with other weights."""
+        return replace(self, module=module)
 
     @property
     def preprocess_cfg(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from rhocache_schemas.errors import (
     RowError,
 )
 from rhocache_schemas.pairs import hash_caption, hash_image
+from rhocache_schemas.records import Manifest
 from rhocache_schemas.shard_file import OK
 from rhocache_trainer.cache import ReferenceCache, ReferenceRow
 from rhocache_trainer.container import Container, KeyedContainer, Part, Record
@@ -48,6 +49,7 @@ class PairSource(Protocol):
     n: int  # numbers that Sample.index runs over
     usable: int  # pairs to expect from one pass over ``parts``
     identity: str  # differs where the numbers or the reference rows do
+    manifest: Manifest | None  # of the cache
 
     def read(self, part: Part, start: int = 0) -> Iterator[Pending]:
         """Give the pairs of a part from the one at position ``start`` on. One thread at a time."""
@@ -72,6 +74,7 @@ class PlainPairs:
             self.n += rows
             self.usable += usable
         self.identity = f"{self.n} pairs in {len(self.parts)} shards"
+        self.manifest: Manifest | None = None
 
     def read(self, part: Part, start: int = 0) -> Iterator[Pending]:
         for record in self._container.read(part, start):
@@ -116,6 +119,7 @@ class CachedPairs:
         self.n = len(cache)
         self.usable = sum(cache.shards[name].ok for name in names)
         self.identity = cache.manifest.index_sha256
+        self.manifest: Manifest | None = cache.manifest
 
     def read(self, part: Part, start: int = 0) -> Iterator[Pending]:
         for record in self._container.read(part, start):
@@ -162,6 +166,7 @@ class KeyedPairs:
         self.n = len(cache)
         self.usable = len(self._rows) - len(missing)
         self.identity = f"{cache.manifest.index_sha256} {len(self._rows)} pairs"
+        self.manifest: Manifest | None = cache.manifest
 
     def read(self, part: Part, start: int = 0) -> Iterator[Pending]:
         first = self._firsts[part.name]

@@ -1,5 +1,7 @@
 """The processes that train together, and what they tell each other about a batch."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -30,6 +32,14 @@ class Ranks:
         gathered = [torch.empty_like(tensor) for _ in range(self.world_size)]
         dist.all_gather(gathered, tensor)
         self.bytes_sent += tensor.nbytes * (self.world_size - 1)
+        return gathered
+
+    def gather_objects(self, own: Any) -> list[Any]:
+        """Give what every rank has, of things that can be pickled."""
+        if not _several():
+            return [own]
+        gathered: list[Any] = [None] * self.world_size
+        dist.all_gather_object(gathered, own)
         return gathered
 
     def gather_rows(self, tensors: list[Tensor], sizes: list[int]) -> list[Tensor]:

@@ -15,9 +15,13 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from rhocache_trainer.heaviest import HeavyPair
+
 LOG = "log.jsonl"
+_SHOWN = 4  # of the heaviest pairs, to TensorBoard
 
 
 class RunLog:
@@ -67,6 +71,13 @@ class RunLog:
 
     def advance(self, step: int) -> None:
         self._progress.update(self._task, completed=step)
+
+    def show(self, step: int, pairs: list[tuple[HeavyPair, Tensor]]) -> None:
+        """Show the pairs that weighed most, with what the model was shown of them."""
+        for place, (pair, image) in enumerate(pairs[:_SHOWN]):
+            self._board.add_image(f"heaviest/{place}", image, step)
+            told = f"{pair.weight:.2f} times the mean weight: {pair.caption}"
+            self._board.add_text(f"heaviest/{place}", told, step)
 
     def write(self, step: int, batch_size: int, values: dict[str, Any]) -> None:
         """Write numbers by name; ``objective`` and ``tau`` are among them."""

@@ -17,6 +17,7 @@ class Steering:
     """Of the images of this process as anchors, against the texts of the whole batch."""
 
     effective_sample_size: Tensor  # 0-dim, in (0, 1]: 1 where all negatives weigh the same
+    log_u_mean: Tensor  # 0-dim, of log(ε + u_i) over the anchors of all processes
     delta_mean: Tensor  # 0-dim, of δ_ij = (s_ij − s_ii) − (r_ij − r_ii), j≠i
     delta_quantiles: Tensor  # [3], at QUANTILES; of a sample where there are many
     index: Tensor  # int64 [B], the batch's pairs
@@ -25,9 +26,18 @@ class Steering:
 
 @torch.no_grad()
 def explain(
-    image: Side, text: Side, own: Tensor, log_sum: Tensor, index: Tensor, start: int, stop: int
+    image: Side,
+    text: Side,
+    own: Tensor,
+    log_sum: Tensor,
+    log_inner: Tensor,
+    index: Tensor,
+    start: int,
+    stop: int,
 ) -> Steering:
-    """Look at the anchors ``start`` to ``stop``; ``log_sum`` is log Σ_j exp d_ij of all, [B].
+    """Look at the anchors ``start`` to ``stop``.
+
+    ``log_sum`` is log Σ_j exp d_ij, ``log_inner`` log(ε + u_i), of all anchors, [B].
 
     The effective sample size of an anchor's weights p is 1 / Σ p², over their number (Kish 1965).
     """
@@ -51,8 +61,20 @@ def explain(
     anchors = stop - start
     return Steering(
         squares / (anchors * negatives),
+        log_inner.mean(),
         total / (anchors * negatives),
         torch.quantile(delta, delta.new_tensor(QUANTILES)),
         index,
         weight * (len(own) / anchors),
     )
+
+
+def numbers(steering: Steering) -> dict[str, float]:
+    """By the names that a run's log has for them."""
+    named = {f"delta_p{round(100 * at):02}": at for at in QUANTILES}
+    return {
+        "effective_sample_size": float(steering.effective_sample_size),
+        "log_u_mean": float(steering.log_u_mean),
+        "delta_mean": float(steering.delta_mean),
+        **dict(zip(named, steering.delta_quantiles.tolist(), strict=True)),
+    }

@@ -7,15 +7,22 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-@contextmanager
-def stop_requested() -> Iterator[threading.Event]:
-    """An event that SIGINT or SIGTERM sets; the second signal acts as it usually does.
+class Stop:
+    """Which signal has come, 0 for none."""
 
-    Outside the main thread, where Python takes no signals, the event is simply never set.
+    def __init__(self) -> None:
+        self.signal = 0
+
+
+@contextmanager
+def stop_requested() -> Iterator[Stop]:
+    """Note a SIGINT or SIGTERM; the second signal acts as it usually does.
+
+    Outside the main thread, where Python takes no signals, none is ever noted.
     """
-    event = threading.Event()
+    stop = Stop()
     if threading.current_thread() is not threading.main_thread():
-        yield event
+        yield stop
         return
     usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -25,11 +32,11 @@ def stop_requested() -> Iterator[threading.Event]:
 
     def request(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         restore()
-        event.set()
+        stop.signal = number
 
     for number in usual:
         signal.signal(number, request)
     try:
-        yield event
+        yield stop
     finally:
         restore()

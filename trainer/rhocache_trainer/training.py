@@ -1,47 +1,44 @@
 """The training loop."""
 
 import math
+import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from threading import Event
 from typing import Any, Literal
 
 import torch
 import yaml
-from lightning_fabric import Fabric
-from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 
-from rhocache_schemas.errors import TrainingError
-from rhocache_trainer import checkpoint
-from rhocache_trainer.cache import ReferenceCache
+from rhocache_schemas.errors import InvalidInput, TrainingError
+from rhocache_trainer import checkpoint, steering
+from rhocache_trainer.checkpoint import Checkpoints
 from rhocache_trainer.config import TrainConfig
 from rhocache_trainer.dataset import Batch
 from rhocache_trainer.export import export
+from rhocache_trainer.heaviest import Heaviest
+from rhocache_trainer.launch import launch
+from rhocache_trainer.learner import Learner, Update
 from rhocache_trainer.loader import build_loader
-from rhocache_trainer.model import build_model, normalizer
-from rhocache_trainer.objectives import build_objective
-from rhocache_trainer.optimizer import build_optimizer, build_scheduler
+from rhocache_trainer.ranks import Ranks
 from rhocache_trainer.run_log import RunLog
 from rhocache_trainer.sources import open_pairs
-from rhocache_trainer.stopping import stop_requested
+from rhocache_trainer.stopping import Stop, stop_requested
 
 Resume = Literal["never", "auto"]
 
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINTS = "checkpoints"
 CONFIG = "config.yaml"
 MODEL = "model"
-
-_PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed"}
-_LARGEST_LOGIT_SCALE = math.log(100)  # as in the CLIP paper, and in open_clip's training
+AVERAGE = "model-ema"
 
 # What may differ between a run and its continuation.
-_FREE = {"output", "max_steps", "device", "log_every", "checkpoint_every"}
+_FREE = {"output", "max_steps", "device", "log_every", "checkpoint_every", "keep_checkpoints"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,32 +47,37 @@ class TrainResult:
     model: str  # the exported model's folder: open_clip's ``local-dir:`` takes it
     steps: int  # in all, those before a continuation included
     epochs: int  # completed
-    pairs: int  # seen by this call
+    pairs: int  # trained on by this call, on all ranks
     seconds: float  # of this call
     objective: float  # at the last step
     tau: float
-    skipped: dict[str, int]  # error code -> pairs left out in the last epoch
+    skipped: dict[str, int]  # error code -> pairs that this rank left out in the last epoch
+    stopped: bool  # by SIGTERM; saved, but not exported
 
 
 def train(config: TrainConfig, *, resume: Resume = "never") -> TrainResult:
     """Train a model and export it.
 
-    ``config.output`` then holds ``model/`` (the export), ``log.jsonl``, ``tensorboard/``,
-    ``config.yaml`` and ``checkpoint.pt``. With ``resume="auto"`` a run that has a checkpoint goes
-    on from it, to the same end, bit for bit on one machine, as if it had never stopped.
+    ``config.output`` then holds ``model/`` (the export; ``model-ema/`` where weights are averaged),
+    ``log.jsonl``, ``tensorboard/``, ``heaviest.json``, ``config.yaml`` and ``checkpoints/``. With
+    ``resume="auto"`` a run that has a checkpoint goes on from it, to the same end, bit for bit on
+    one machine, as if it had never stopped.
 
-    On SIGINT or SIGTERM the step is finished and saved, then KeyboardInterrupt is raised.
+    Where torchrun or Ray Train has started several processes they train together; all call this
+    with the same config, whose ``output`` must be one folder for all.
+
+    On a signal the step is finished and saved. After SIGINT KeyboardInterrupt is raised; after
+    SIGTERM, by which machines are taken away, the result says ``stopped``.
 
     Raises TrainingError when the folder holds a run that is not to be resumed, or one with other
     settings; InvalidInput, DatasetError, CacheError and their kin for what the config names.
     """
-    begun = (Path(config.output) / CHECKPOINT).exists()
-    if begun and resume == "never":
-        raise TrainingError(
-            f"{config.output} already holds a run; resume it, or choose another output"
-        )
     run = _Run(config)
-    if begun:
+    if run.checkpoints.exist():
+        if resume == "never":
+            raise TrainingError(
+                f"{config.output} already holds a run; resume it, or choose another output"
+            )
         run.restore()
     return run.train()
 
@@ -84,59 +86,53 @@ class _Run:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.folder = Path(config.output)
-        self.checkpoint = self.folder / CHECKPOINT
-        self.fabric = Fabric(
-            accelerator=config.device, devices=1, precision=_PRECISION[config.precision]
-        )
-        torch.manual_seed(config.seed)
-        self.model = build_model(config.model, config.pretrained, config.preprocess)
+        self.checkpoints = Checkpoints(self.folder / CHECKPOINTS, config.keep_checkpoints)
+        self.fabric = launch(config)
+        self.ranks = Ranks()
+        self.learner = Learner(config, self.fabric)
         self.pairs = open_pairs(config.data, config.cache)
+        share, rest = divmod(config.batch_size, self.fabric.world_size)
+        if rest:
+            raise InvalidInput(
+                f"batch_size={config.batch_size} is the pairs of all {self.fabric.world_size} "
+                "processes, and can't be shared out equally among them"
+            )
+        ratio = getattr(config.objective, "filter_ratio", 0.0)
         self.loader = build_loader(
             config.data,
             self.pairs,
-            self.model.tokenizer,
-            self.model.image_size,
+            self.learner.model.tokenizer,
+            self.learner.model.image_size,
             config.augmentation,
-            batch_size=config.batch_size,
+            batch_size=round(share / (1 - ratio)),
             seed=config.seed,
+            rank=self.fabric.global_rank,
+            world_size=self.fabric.world_size,
         )
-        self.skipped: Counter[str] = Counter()  # in this epoch
         self.total_steps = config.epochs * self.loader.steps
-        manifest = None if config.cache is None else ReferenceCache.open(config.cache).manifest
-        objective = build_objective(config.objective, self.pairs.n, manifest)
-        self.objective = objective.to(self.fabric.device)
-        # Convolutions are faster with channels last, on CPUs as well; nothing else changes.
-        module = self.model.module.to(self.fabric.device, memory_format=torch.channels_last)
-        if self.objective.own_temperature:
-            module.logit_scale.requires_grad_(False)  # the risk has a temperature of its own
-            if module.logit_bias is not None:
-                module.logit_bias.requires_grad_(False)
-        self.normalize = normalizer(self.model.preprocess_cfg, self.fabric.device)
-        tau_lr = getattr(config.objective, "tau_lr", config.optimizer.lr)
-        optimizer = build_optimizer(config.optimizer, module, self.objective.parameters(), tau_lr)
-        self.scheduler = build_scheduler(config.optimizer, optimizer, self.total_steps)
-        self.wrapped, self.optimizer = self.fabric.setup(module, optimizer)
-        self.step = 0
-        self.objective_value = self.tau = torch.tensor(math.nan)  # of the last step
+        self.learner.prepare(self.pairs.n, self.pairs.manifest, self.total_steps)
+        self.step = self.passed_over = 0
+        self.objective = self.tau = math.nan  # of the last step
+        self.skipped: Counter[str] = Counter()  # in this epoch
 
     def train(self) -> TrainResult:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        settings = self.config.model_dump(mode="json")
-        (self.folder / CONFIG).write_text(yaml.safe_dump(settings, sort_keys=False))
         started, first = time.monotonic(), self.step
-        limit = self.config.max_steps or sys.maxsize
-        steps = min(self.total_steps, limit)
-        with (
-            stop_requested() as stop,
-            RunLog(self.folder, name=self.folder.name, step=first, steps=steps) as log,
-        ):
-            batches = iter(self.loader)
-            while self.step < steps:
-                self._train_epoch(batches, log, limit, stop)
+        steps = min(self.total_steps, self.config.max_steps or sys.maxsize)
+        if self.fabric.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            settings = self.config.model_dump(mode="json")
+            (self.folder / CONFIG).write_text(yaml.safe_dump(settings, sort_keys=False))
+        with stop_requested() as stop, self._log(steps) as log:
+            batches = islice(self.loader, self.passed_over, None)
+            while self.step < steps and not self._stopped(stop):
+                self._train_epoch(batches, log, steps, stop)
+        stopped = self._stopped(stop)
         if self.step > first:
             self.save()
-        self._give_temperature_to_model()
-        export(self.model, self.folder / MODEL)
+        if stopped == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not stopped and self.fabric.is_global_zero:
+            self._export()
         return TrainResult(
             output=str(self.folder),
             model=str(self.folder / MODEL),
@@ -144,90 +140,101 @@ class _Run:
             epochs=self.step // self.loader.steps,
             pairs=(self.step - first) * self.config.batch_size,
             seconds=time.monotonic() - started,
-            objective=float(self.objective_value),
-            tau=float(self.tau),
+            objective=self.objective,
+            tau=self.tau,
             skipped=dict(self.skipped),
+            stopped=bool(stopped),
         )
 
-    def _train_epoch(self, batches: Iterator[Batch], log: RunLog, limit: int, stop: Event) -> None:
-        """Train on one epoch, or what is left of it, until ``limit`` steps are done."""
-        self.wrapped.train()
+    def _train_epoch(
+        self, batches: Iterator[Batch], log: RunLog | None, steps: int, stop: Stop
+    ) -> None:
+        """Train on one epoch, or what is left of it, until ``steps`` are done."""
         epoch, done = divmod(self.step, self.loader.steps)
-        self.objective.start_epoch(epoch, self.config.epochs)
+        self.learner.start_epoch(epoch)
         if not done:
             self.skipped.clear()
+        heaviest = Heaviest(self.folder)
         for batch in islice(batches, self.loader.steps - done):
             self.skipped.update(batch.skipped)
-            lr = self.optimizer.param_groups[0]["lr"]
-            norm = self._train_step(batch.to(self.fabric.device))
+            lr = self.learner.lr
+            due = (self.step + 1) % self.config.log_every == 0 or self.step + 1 == steps
+            update = self.learner.update(batch.to(self.fabric.device), steering=due)
             self.step += 1
-            log.advance(self.step)
-            if self.step % self.config.log_every == 0 or self.step == min(limit, self.total_steps):
-                self._write(log, epoch, lr, float(norm))
-            if self.step % self.config.checkpoint_every == 0 or stop.is_set():
-                self.save()
-            if stop.is_set():
-                raise KeyboardInterrupt
-            if self.step >= limit:
+            if due:
+                self._report(log, heaviest, update, {"epoch": epoch, "lr": lr})
+            elif log is not None:
+                log.advance(self.step)
+            if self._stopped(stop) or self.step >= steps:
                 return
+            if self.step % self.config.checkpoint_every == 0:
+                self.save()
 
-    def _write(self, log: RunLog, epoch: int, lr: float, gradient_norm: float) -> None:
-        objective = float(self.objective_value)
-        if not math.isfinite(objective):
+    def _report(
+        self, log: RunLog | None, heaviest: Heaviest, update: Update, values: dict[str, Any]
+    ) -> None:
+        out = update.out
+        # What open_clip's losses give is of this rank's pairs.
+        objective = torch.stack(self.ranks.gather(out.objective)).mean()
+        self.objective, self.tau = float(objective), float(out.tau)
+        if not math.isfinite(self.objective):
             raise TrainingError(
-                f"step {self.step}: the objective is {objective}; "
+                f"step {self.step}: the objective is {self.objective}; "
                 "a lower optimizer.lr or a longer optimizer.warmup may help"
             )
-        log.write(
-            self.step,
-            self.config.batch_size,
-            {
-                "epoch": epoch,
-                "objective": objective,
-                "tau": float(self.tau),
-                "lr": lr,
-                "gradient_norm": gradient_norm,
-                "skipped": self.skipped.total(),
-            },
-        )
+        if log is None:
+            return
+        values |= {
+            "objective": self.objective,
+            "tau": self.tau,
+            "tau_text": float(out.tau_text),
+            "gradient_norm": float(update.gradient_norm),
+            "skipped": self.skipped.total(),
+        }
+        if out.steering is not None:
+            values |= steering.numbers(out.steering)
+            log.show(self.step, heaviest.add(out.steering, update.batch))
+            heaviest.write()
+        log.advance(self.step)
+        log.write(self.step, self.config.batch_size, values)
 
-    def _train_step(self, batch: Batch) -> Tensor:
-        """Make one update; give the gradients' norm before clipping."""
-        features = self.wrapped(self.normalize(batch.image), batch.tokens)
-        out = self.objective(features, batch)
-        self.optimizer.zero_grad()
-        self.fabric.backward(out.loss)
-        largest = self.config.optimizer.clip_grad_norm or math.inf
-        norm = clip_grad_norm_(self.wrapped.parameters(), largest)
-        self.optimizer.step()
-        self.scheduler.step()
-        if not self.objective.own_temperature:
-            with torch.no_grad():
-                self.model.module.logit_scale.clamp_(0, _LARGEST_LOGIT_SCALE)
-        self.objective_value, self.tau = out.objective, out.tau
-        return norm
+    def _log(self, steps: int) -> Any:
+        """The log, on rank 0."""
+        if not self.fabric.is_global_zero:
+            return nullcontext()
+        return RunLog(self.folder, name=self.folder.name, step=self.step, steps=steps)
+
+    def _stopped(self, stop: Stop) -> int:
+        """The signal that any rank has got: all of them stop after the same step."""
+        if self.fabric.world_size == 1:
+            return stop.signal
+        told = torch.tensor(stop.signal, device=self.fabric.device)
+        return max(int(each) for each in self.ranks.gather(told))
+
+    def _export(self) -> None:
+        self.learner.give_temperature(self.tau)
+        for module, name in zip(self.learner.modules(), (MODEL, AVERAGE), strict=False):
+            export(self.learner.model.with_module(module), self.folder / name)
 
     def save(self) -> None:
-        checkpoint.save(
-            self.checkpoint,
-            {
+        own = {"data": self.loader.state_dict(), "random": checkpoint.random_state()}
+        ranks = self.ranks.gather_objects(own)
+        if self.fabric.is_global_zero:
+            state = {
                 "settings": self._fixed_settings(),
                 "pairs": self.pairs.identity,
                 "step": self.step,
-                "objective_value": self.objective_value,
+                "objective": self.objective,
                 "tau": self.tau,
-                "data": self.loader.state_dict(),
                 "skipped": dict(self.skipped),
-                "model": self.model.module.state_dict(),
-                "objective": self.objective.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "scheduler": self.scheduler.state_dict(),
-                "random": checkpoint.random_state(),
-            },
-        )
+                "ranks": ranks,
+                "learner": self.learner.state_dict(),
+            }
+            self.checkpoints.save(self.step, state)
+        self.fabric.barrier()
 
     def restore(self) -> None:
-        state = checkpoint.load(self.checkpoint)
+        state = self.checkpoints.load()
         ours, theirs = self._fixed_settings(), state["settings"]
         differing = [name for name in ours if ours[name] != theirs.get(name)]
         if differing:
@@ -239,22 +246,17 @@ class _Run:
             raise TrainingError(
                 f"{self.folder} holds a run on other pairs: the dataset or the cache has changed"
             )
-        self.step = state["step"]
-        self.objective_value, self.tau = state["objective_value"], state["tau"]
-        self.loader.load_state_dict(state["data"])
+        self.step, self.objective, self.tau = state["step"], state["objective"], state["tau"]
         self.skipped = Counter(state["skipped"])
-        self.model.module.load_state_dict(state["model"])
-        self.objective.load_state_dict(state["objective"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        checkpoint.restore_random_state(state["random"])
+        self.learner.load_state_dict(state["learner"])
+        if len(state["ranks"]) == self.fabric.world_size:
+            own = state["ranks"][self.fabric.global_rank]
+            self.loader.load_state_dict(own["data"])
+            checkpoint.restore_random_state(own["random"])
+        else:  # other ranks have other shares: each goes on as far into its own
+            epoch, self.passed_over = divmod(self.step, self.loader.steps)
+            self.loader.start_at(epoch)
 
     def _fixed_settings(self) -> dict[str, Any]:
         settings = self.config.model_dump(mode="json")
         return {name: value for name, value in settings.items() if name not in _FREE}
-
-    def _give_temperature_to_model(self) -> None:
-        """An exported model carries the temperature that it was trained at."""
-        if self.objective.own_temperature:
-            with torch.no_grad():
-                self.model.module.logit_scale.fill_(-math.log(self.tau))

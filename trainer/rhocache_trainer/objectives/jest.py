@@ -1,7 +1,6 @@
 """Joint example selection (JEST, Evans et al. 2024): pairs that are learnable together."""
 
 from collections.abc import Callable
-from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
@@ -45,12 +44,7 @@ class Jest(Siglip):
         chosen = select_jointly(
             learner - reference, size, self._config.chunks, top_k=self._config.top_k
         )
-        taken = {
-            field.name: value[chosen]
-            for field in fields(batch)
-            if (value := getattr(batch, field.name)) is not None
-        }
-        return replace(batch, **taken)
+        return batch.take(chosen)
 
 
 def pair_losses(image: Tensor, text: Tensor, scale: Tensor | float, bias: Tensor | float) -> Tensor:

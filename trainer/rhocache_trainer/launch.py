@@ -1,0 +1,34 @@
+"""The processes of a run: one, or those that torchrun (or Ray Train) has started."""
+
+import os
+from typing import Any
+
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+from rhocache_trainer.config import TrainConfig
+
+_PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed"}
+
+
+def launch(config: TrainConfig) -> Fabric:
+    """Join the other processes, where the environment says that there are some.
+
+    What is read of the environment: RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and
+    MASTER_PORT, as torchrun sets them.
+    """
+    precision = _PRECISION[config.precision]
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:
+        return Fabric(accelerator=config.device, devices=1, precision=precision)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", str(world_size)))
+    fabric = Fabric(
+        accelerator=config.device,
+        devices=here,
+        num_nodes=world_size // here,
+        strategy="ddp",
+        precision=precision,
+        plugins=TorchElasticEnvironment(),
+    )
+    fabric.launch()
+    return fabric
