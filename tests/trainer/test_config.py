@@ -97,3 +97,17 @@ def test_unreadable_files(tmp_path: Path):
     with pytest.raises(InvalidDocument, match="not YAML") as caught:
         load_config(tmp_path / "bad.yaml")
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_extends_another(tmp_path: Path):
+    write(tmp_path, epochs=3, optimizer={"lr": 0.5, "warmup": 0.1})
+    folder = tmp_path / "more"
+    folder.mkdir()
+    (folder / "a.yaml").write_text("extends: ../config.yaml\noptimizer: {lr: 0.25}\n")
+    (folder / "b.yaml").write_text("extends: a.yaml\nseed: 7\n")
+    made = load_config(folder / "b.yaml", ["epochs=9"])
+    assert (made.epochs, made.seed, made.optimizer.lr) == (9, 7, 0.25)
+    assert made.optimizer.warmup == 0.05, "of the file that sets it last, whole"
+    (folder / "a.yaml").write_text("extends: b.yaml\n")
+    with pytest.raises(InvalidDocument, match=r"a\.yaml extends b\.yaml, which extends it"):
+        load_config(folder / "b.yaml")

@@ -4,33 +4,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from rank_steps import BATCH, STEPS, Outcome, run
+from rank_steps import ASKED, BATCH, SCENARIOS, SIZES, STEPS, Outcome, run
 
 PROGRAM = Path(__file__).with_name("rank_steps.py")
-SCENARIOS: dict[str, dict[str, Any]] = {
-    "drrho": {},
-    "global": {"steered": False},
-    "constant": {"temperature": "constant"},
-    "separate": {"temperature": "separate"},
-    "individual": {"temperature": "individual"},
-    "unscaled": {"steered": False, "scaled": False},
-    "parts": {"parts": 2},
-    "recomputed": {"parts": 3, "recompute": True},
-    "mixed": {"mixed": True, "steps": 1},
-}
-SIZES = {2: [[6, 6], [9, 3]], 4: [[3, 3, 3, 3], [1, 5, 2, 4]]}  # pairs of each rank
-ASKED = {
-    world_size: [
-        {"name": name, "scenario": scenario, "sizes": sizes}
-        for name, scenario in SCENARIOS.items()
-        for sizes in SIZES[world_size]
-    ]
-    for world_size in SIZES
-}
 
 
 @pytest.fixture(scope="module")

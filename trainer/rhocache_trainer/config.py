@@ -294,12 +294,23 @@ class TrainConfig(Strict):
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     """Read a YAML file and apply ``key=value`` changes, as in ``optimizer.lr=1e-3``.
 
-    Values are YAML themselves, so ``max_steps=null`` and ``augmentation.scale=[0.5,1]`` work.
+    Values are YAML themselves, so ``max_steps=null`` and ``augmentation.scale=[0.5,1]`` work. A
+    file may begin with ``extends: OTHER``, a path from where it lies: what it sets itself, at the
+    top level, is in place of what the other one does.
 
     Raises InvalidDocument, naming each wrong or unknown field, and InvalidInput for a change that
     is not of the form key=value.
     """
-    path = Path(path)
+    content = _read(Path(path))
+    for override in overrides:
+        _apply(content, override)
+    try:
+        return TrainConfig.model_validate(content)
+    except ValidationError as error:
+        raise InvalidDocument(f"{path}: {describe(error)}") from error
+
+
+def _read(path: Path, extended: tuple[Path, ...] = ()) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -308,12 +319,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
         raise InvalidDocument(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise InvalidDocument(f"{path} holds no mapping of settings")
-    for override in overrides:
-        _apply(content, override)
-    try:
-        return TrainConfig.model_validate(content)
-    except ValidationError as error:
-        raise InvalidDocument(f"{path}: {describe(error)}") from error
+    base = content.pop("extends", None)
+    if base is None:
+        return content
+    chain = (*extended, path.resolve())
+    if (path.parent / str(base)).resolve() in chain:
+        raise InvalidDocument(f"{path} extends {base}, which extends it")
+    return _read(path.parent / str(base), chain) | content
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
