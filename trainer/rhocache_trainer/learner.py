@@ -68,7 +68,7 @@ class Learner:
                 module.logit_bias.requires_grad_(False)
         if not any(parameter.requires_grad for parameter in module.parameters()):
             raise InvalidInput("freeze leaves nothing of the model to train")
-        self._normalize = normalizer(self.model.preprocess_cfg, fabric.device)
+        self.normalize = normalizer(self.model.preprocess_cfg, fabric.device)
         settings = config.optimizer
         optimizer = build_optimizer(settings, module)
         self._schedulers = [build_scheduler(settings, optimizer, total_steps)]
@@ -147,7 +147,7 @@ class Learner:
 
     def _encode(self, part: Part) -> Features:
         image, tokens = part
-        return self._wrapped(self._normalize(image), tokens)
+        return self._wrapped(self.normalize(image), tokens)
 
     def _encode_all(self, batch: Batch) -> Features:
         encoded = [self._encode(part) for part in self._parts(batch)]

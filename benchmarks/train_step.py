@@ -1,0 +1,152 @@
+"""What steering costs a training step: with a cached reference, with a live one, and with none.
+
+``python -m benchmarks.train_step`` prints the steps' times, as Markdown, reading and decoding of
+the pairs included. In each round all contestants make a step of the same model, one after another.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from benchmarks.join import write_cache
+from open_clip import create_model
+
+from benchmarks import machine
+from rhocache_schemas.dataset import list_shards
+from rhocache_schemas.pairs import hash_caption, hash_image
+from rhocache_schemas.tar_shard import ShardReader
+from rhocache_trainer.config import TrainConfig
+from rhocache_trainer.dataset import Batch
+from rhocache_trainer.launch import launch
+from rhocache_trainer.learner import Learner
+from rhocache_trainer.loader import build_loader
+from rhocache_trainer.objectives import Objective, build_objective
+from rhocache_trainer.sources import open_pairs
+
+NONE = "no reference (global)"
+CACHED = "cached reference (DRRHO, rhocache)"
+WIDTH = 512
+
+
+def random_cache(folder: str, data: str, shards: str) -> str:
+    """What a reference says does not matter to the time."""
+    read = {
+        shard.name: [
+            (pair.key, hash_image(pair.image or b""), hash_caption(pair.caption or ""))
+            for pair in ShardReader(shard)
+        ]
+        for shard in list_shards(data, shards)
+    }
+    return write_cache(Path(folder), read, WIDTH)
+
+
+def settings(arguments: argparse.Namespace, cache: str | None) -> TrainConfig:
+    name = "global" if cache is None else "drrho"
+    return TrainConfig.model_validate(
+        {
+            "output": "unused",
+            "data": {"dataset": arguments.data, "shards": arguments.shards},
+            "model": arguments.model,
+            "objective": {"name": name, "rho": 2.0},
+            "cache": cache,
+            "batch_size": arguments.batch,
+            "device": "cpu",
+        }
+    )
+
+
+class Contestant:
+    """An objective, and the batches that it takes."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        config: TrainConfig,
+        reference: Callable[[Batch], Batch] | None = None,
+    ) -> None:
+        live = reference is not None
+        pairs = open_pairs(config.data, None if live else config.cache)
+        loader = build_loader(
+            config.data,
+            pairs,
+            learner.model.tokenizer,
+            learner.model.image_size,
+            config.augmentation,
+            batch_size=config.batch_size,
+            seed=0,
+        )
+        self._learner = learner
+        self._objective: Objective = build_objective(config.objective, pairs.n, pairs.manifest)
+        self._batches: Iterator[Batch] = iter(loader)
+        self._reference = reference
+
+    def step(self) -> float:
+        self._learner.objective = self._objective
+        started = time.perf_counter()
+        batch = next(self._batches)
+        if self._reference is not None:
+            batch = self._reference(batch)
+        self._learner.update(batch, steering=False)
+        return time.perf_counter() - started
+
+
+def live(name: str, normalize: Any) -> Callable[[Batch], Batch]:
+    model: Any = create_model(name, output_dict=True).eval().to(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def encode(batch: Batch) -> Batch:
+        features = model(normalize(batch.image), batch.tokens)
+        image, text = features["image_features"], features["text_features"]
+        return replace(batch, reference_image=image, reference_text=text)
+
+    return encode
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="examples/openclipart")
+    parser.add_argument("--shards", default="*.tar")
+    parser.add_argument("--model", default="ViT-B-32")
+    parser.add_argument("--larger", default="ViT-B-16")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=8)
+    arguments = parser.parse_args()
+    torch.set_num_threads(2)
+    with tempfile.TemporaryDirectory() as folder:
+        cache = random_cache(folder, arguments.data, arguments.shards)
+        steered, plain = settings(arguments, cache), settings(arguments, None)
+        learner = Learner(steered, launch(steered))
+        learner.prepare(10**6, None, 10**6)
+        learner.start_epoch(0)
+        contestants = {NONE: Contestant(learner, plain), CACHED: Contestant(learner, steered)}
+        for what, name in (("the same size", arguments.model), ("larger", arguments.larger)):
+            reference = live(name, learner.normalize)
+            label = f"live reference of {what} ({name})"
+            contestants[label] = Contestant(learner, steered, reference)
+        for contestant in contestants.values():
+            contestant.step()
+        times: dict[str, list[float]] = {name: [] for name in contestants}
+        for _ in range(arguments.rounds):
+            for name, contestant in contestants.items():
+                times[name].append(contestant.step())
+    print(f"{machine.describe()}, 2 threads, float32.\n")
+    print(
+        f"{arguments.model}, batches of {arguments.batch}, medians of {arguments.rounds} rounds.\n"
+    )
+    print("| | seconds a step | step without a reference = 1 | all |\n|---|---|---|---|")
+    for name, each in times.items():
+        ratios = [one / none for one, none in zip(each, times[NONE], strict=True)]
+        told = " ".join(f"{ratio:.2f}" for ratio in ratios)
+        print(
+            f"| {name} | {statistics.median(each):.2f} | {statistics.median(ratios):.3f} | {told} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
