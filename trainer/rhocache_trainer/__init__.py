@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rhocache_trainer.cache import ReferenceCache
     from rhocache_trainer.config import TrainConfig, load_config
-    from rhocache_trainer.evaluation import EvaluationResult, evaluate
+    from rhocache_trainer.evaluation import (
+        EvaluationResult,
+        evaluate,
+        evaluate_cache,
+        write_prompts,
+    )
     from rhocache_trainer.loss import DRRhoClipLoss, GlobalContrastiveLoss
     from rhocache_trainer.training import TrainResult, train
 
@@ -18,8 +23,10 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "evaluate",
+    "evaluate_cache",
     "load_config",
     "train",
+    "write_prompts",
 ]
 
 _MODULES = {
@@ -30,8 +37,10 @@ _MODULES = {
     "TrainConfig": "config",
     "TrainResult": "training",
     "evaluate": "evaluation",
+    "evaluate_cache": "evaluation",
     "load_config": "config",
     "train": "training",
+    "write_prompts": "evaluation",
 }
 
 
