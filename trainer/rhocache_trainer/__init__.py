@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         write_prompts,
     )
     from rhocache_trainer.loss import DRRhoClipLoss, GlobalContrastiveLoss
+    from rhocache_trainer.report import write_report
     from rhocache_trainer.training import TrainResult, train
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "load_config",
     "train",
     "write_prompts",
+    "write_report",
 ]
 
 _MODULES = {
@@ -41,6 +43,7 @@ _MODULES = {
     "load_config": "config",
     "train": "training",
     "write_prompts": "evaluation",
+    "write_report": "report",
 }
 
 
