@@ -76,9 +76,6 @@ def evaluate(
     as_json: options.Json = False,
 ) -> None:
     """Measure retrieval both ways and, with --class-field, zero-shot accuracy."""
-    with extra("trainer"):
-        from rhocache_trainer import evaluate as evaluate_model
-        from rhocache_trainer import evaluate_cache
     if len(place) != (1 if cache else 2):
         needed = "DATASET alone beside --cache" if cache else "MODEL and DATASET"
         raise typer.BadParameter(f"give {needed}, not {' '.join(place)}")
@@ -95,6 +92,9 @@ def evaluate(
         "linear_probe": linear_probe,
         "probe_shards": probe_shards,
     }
+    with extra("trainer"):
+        from rhocache_trainer import evaluate as evaluate_model
+        from rhocache_trainer import evaluate_cache
     if cache:
         result = evaluate_cache(cache, *place, prompts_cache=prompts, **wanted)
     else:

@@ -75,7 +75,7 @@ PLOTS = (
     Plot(
         "Estimate u",
         "u is a pair's average of exp(δ/τ) over its negatives, remembered from batch to batch; "
-        "drawn is the mean of log u. Below 0 the target is ahead of the reference on most of them. "
+        "drawn is the mean of log u. Below 0 the target is ahead of the reference on average. "
         "Pairs with a large u are those that the target finds harder than the reference does.",
         "log_u_mean",
         zero=True,
