@@ -23,7 +23,7 @@ from rhocache_schemas.tar_shard import ShardReader
 from rhocache_trainer.cache import ReferenceCache
 from rhocache_trainer.evaluation.classes import Templates, class_of, prompts
 from rhocache_trainer.evaluation.embedded import EmbeddedCaptions, EmbeddedImages
-from rhocache_trainer.evaluation.result import Evaluation, EvaluationResult
+from rhocache_trainer.evaluation.result import Evaluation, EvaluationResult, choose_device
 
 
 def evaluate_cache(
@@ -36,6 +36,7 @@ def evaluate_cache(
     templates: Templates = "openai",
     linear_probe: bool = False,
     probe_shards: str | None = None,
+    device: str = "auto",
 ) -> EvaluationResult:
     """Evaluate the reference that made a cache, on the dataset that it scored, as ``evaluate``.
 
@@ -71,14 +72,15 @@ def evaluate_cache(
     if prompts_cache is not None:
         prompt_rows = _Prompts(ReferenceCache.open(prompts_cache), opened)
         classifier = lambda names: prompt_rows.classes(names, templates)  # noqa: E731
+    device = choose_device(device)
     tested = _Rows(opened, evaluation.shards, class_field)
     trained = None
     if evaluation.probe_shards:
-        trained = _Rows(opened, evaluation.probe_shards, class_field).images()
+        trained = _Rows(opened, evaluation.probe_shards, class_field).images(device)
     return evaluation.measure(
         opened.manifest.reference.model,
-        tested.images(),
-        tested.captions(),
+        tested.images(device),
+        tested.captions(device),
         classifier=classifier,
         probe_images=trained,
         cache=cache,
@@ -114,18 +116,17 @@ class _Rows:
         if not self._hashes:
             raise DatasetError(f"{cache.uri} has no usable row in the chosen shards")
 
-    def images(self) -> EmbeddedImages:
-        features = _unit(np.concatenate(self._image))
+    def images(self, device: str) -> EmbeddedImages:
+        features = _unit(np.concatenate(self._image)).to(device)
         return EmbeddedImages(features, self._hashes, self._classes, self._places, self._skipped)
 
-    def captions(self) -> EmbeddedCaptions:
+    def captions(self, device: str) -> EmbeddedCaptions:
         """Each caption's first embedding: the others differ by rounding at most."""
         first: dict[bytes | None, int] = {}
         for row, caption in enumerate(self._hashes):
             first.setdefault(caption, row)
-        return EmbeddedCaptions(
-            _unit(np.concatenate(self._text)[list(first.values())]), list(first)
-        )
+        text = np.concatenate(self._text)[list(first.values())]
+        return EmbeddedCaptions(_unit(text).to(device), list(first))
 
 
 def _classes(cache: ReferenceCache, shard: Shard, class_field: str) -> list[str | None]:

@@ -19,6 +19,7 @@ STRENGTHS = tuple(10.0**power for power in range(0, -8, -1))  # strongest first
 
 _TEST_SHARE = _HELD_OUT_SHARE = 0.2
 _STEPS = 1000
+_GRADIENT = 1e-7  # largest entry at which a minimum counts as found
 
 
 class LinearProbe(Strict):
@@ -94,25 +95,30 @@ def fit(
         features.new_zeros(features.shape[1], classes),
         features.new_zeros(classes),
     )
-    weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
+    # The biases make up for a shift, so the minimum is the same, but features that all point the
+    # same way, as CLIP's do, would take many more steps to it.
+    centre = features.mean(dim=0)
+    features = features - centre
+    weight, bias = weight.clone().requires_grad_(), (bias + centre @ weight).requires_grad_()
     optimizer = torch.optim.LBFGS(
         [weight, bias],
         max_iter=_STEPS,
-        tolerance_grad=1e-8,
-        tolerance_change=1e-14,
+        tolerance_grad=_GRADIENT,
+        tolerance_change=0,
+        history_size=50,
         line_search_fn="strong_wolfe",
     )
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        value = (
-            cross_entropy(features @ weight + bias, truth) + strength / 2 * weight.square().sum()
-        )
+        value = cross_entropy(predict(features, weight, bias), truth)
+        value = value + strength / 2 * weight.square().sum()
         value.backward()
         return value
 
     optimizer.step(loss)  # pyright: ignore[reportArgumentType] (torch annotates a float)
-    return weight.detach(), bias.detach()
+    weight, bias = weight.detach(), bias.detach()
+    return weight, bias - centre @ weight
 
 
 def predict(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

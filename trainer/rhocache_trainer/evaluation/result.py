@@ -98,3 +98,10 @@ class Evaluation:
             zero_shot=None if classifier is None else zero_shot(images, classifier),
             linear_probe=linear_probe(images, probe_images) if self.linear_probe else None,
         )
+
+
+def choose_device(device: str) -> str:
+    """Give the device that ``auto`` stands for: a GPU if there is one."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device

@@ -19,7 +19,7 @@ from rhocache_schemas.reference import LOCAL_DIR
 from rhocache_schemas.tar_shard import ShardReader
 from rhocache_trainer.evaluation.classes import TEMPLATES, Templates, class_of, spoken
 from rhocache_trainer.evaluation.embedded import EmbeddedCaptions, EmbeddedImages
-from rhocache_trainer.evaluation.result import Evaluation, EvaluationResult
+from rhocache_trainer.evaluation.result import Evaluation, EvaluationResult, choose_device
 from rhocache_trainer.model import ClipModel, build_model
 
 
@@ -118,12 +118,10 @@ class _Clip:
     """A model that embeds, in batches."""
 
     def __init__(self, model: str, batch_size: int, device: str) -> None:
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._clip: ClipModel = build_model(model if ":" in model else LOCAL_DIR + model)
-        self._clip.module.to(device).eval()
+        self._device = choose_device(device)
         self._batch_size = batch_size
-        self._device = device
+        self._clip: ClipModel = build_model(model if ":" in model else LOCAL_DIR + model)
+        self._clip.module.to(self._device).eval()
 
     @torch.no_grad()
     def images(self, reader: _Reader) -> EmbeddedImages | None:

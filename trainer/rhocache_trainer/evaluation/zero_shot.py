@@ -28,7 +28,7 @@ def zero_shot(images: EmbeddedImages, classifier: Classifier) -> ZeroShot:
     numbers = {name: number for number, name in enumerate(names)}
     device = images.features.device
     truth = torch.tensor([numbers[str(images.classes[row])] for row in rows], device=device)
-    guess = (images.features[rows] @ classifier(names)).argmax(dim=1)
+    guess = (images.features[rows] @ classifier(names).to(device)).argmax(dim=1)
     accuracy, mean_class_accuracy = accuracies(guess, truth)
     return ZeroShot(
         images=len(rows),
