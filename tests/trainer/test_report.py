@@ -5,15 +5,19 @@ import json
 import math
 import os
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from playwright.sync_api import sync_playwright
 
 from rhocache_schemas.errors import InvalidDocument, InvalidInput, RhocacheError
-from rhocache_trainer import write_report
+from rhocache_trainer import TrainConfig, evaluate, train, write_report
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 HOSTILE = [
     "<script>document.title = 'owned'</script>",
@@ -136,6 +140,17 @@ def test_everything_that_a_run_leaves_is_in_it(run: Path, tmp_path: Path):
     assert f"{last['effective_sample_size']:.4g}" in page.text
 
 
+def test_a_run_of_the_training_loop(config: dict, dataset: Path, tmp_path: Path):
+    trained = train(TrainConfig.model_validate(config))
+    evaluated = evaluate(trained.model, str(dataset))
+    (Path(trained.output) / "evaluation.json").write_text(evaluated.model_dump_json())
+    page = report(tmp_path, Path(trained.output))
+    for words in ("Objective", "Gradient norm", "Evaluation", "augmentation.flip"):
+        assert words in page.text
+    assert f"{trained.objective:.4g}" in page.text
+    assert f"{100 * evaluated.image_to_text[1]:.1f}" in page.text
+
+
 def test_nothing_is_loaded_from_elsewhere(run: Path, tmp_path: Path):
     page = report(tmp_path, run)
     assert not {"script", "link", "iframe", "object", "embed"} & set(page.tags)
@@ -160,12 +175,10 @@ def test_what_a_dataset_says_is_text(run: Path, tmp_path: Path):
 
 
 def test_a_browser_runs_nothing_and_scrolls_one_way(run: Path, tmp_path: Path):
-    from playwright.sync_api import sync_playwright
-
     second = write_log(tmp_path / "runs" / "clip", [{"step": 10, "objective": 1.0, "tau": 0.07}])
     write_report([run, second], tmp_path / "report.html")
     with sync_playwright() as playwright:
-        browser = launch(playwright)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         said: list[str] = []
         for width in (1400, 360):
             tab = browser.new_page(viewport={"width": width, "height": 800})
@@ -177,14 +190,6 @@ def test_a_browser_runs_nothing_and_scrolls_one_way(run: Path, tmp_path: Path):
             assert tab.evaluate(broken) == 0
         browser.close()
     assert said == []
-
-
-def launch(playwright: Any) -> Any:
-    """A browser of the system's, or playwright's own."""
-    from shutil import which
-
-    path = which("chromium") or which("google-chrome")
-    return playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
 
 
 def curves(path: Path, title: str) -> int:

@@ -70,8 +70,7 @@ def evaluate_cache(
             raise opened.missing_shard(shard.name)
     classifier = None
     if prompts_cache is not None:
-        prompt_rows = _Prompts(ReferenceCache.open(prompts_cache), opened)
-        classifier = lambda names: prompt_rows.classes(names, templates)  # noqa: E731
+        classifier = _Prompts(ReferenceCache.open(prompts_cache), opened, templates).classes
     device = choose_device(device)
     tested = _Rows(opened, evaluation.shards, class_field)
     trained = None
@@ -160,7 +159,9 @@ class _Prompts:
     Raises FingerprintMismatch.
     """
 
-    def __init__(self, prompts_cache: ReferenceCache, cache: ReferenceCache) -> None:
+    def __init__(
+        self, prompts_cache: ReferenceCache, cache: ReferenceCache, templates: Templates
+    ) -> None:
         ours, theirs = (
             # Where captions come from, and views of images, say nothing of how a text is embedded.
             each.manifest.fingerprint.model_dump(exclude={"caption_field", "views"})
@@ -174,24 +175,25 @@ class _Prompts:
                 "of the dataset's cache"
             )
         self._uri = prompts_cache.uri
+        self._templates: Templates = templates
         self._text: dict[bytes | None, np.ndarray] = {}
         for name in prompts_cache.shards:
             rows = prompts_cache.shard(name)
             for row in np.flatnonzero(rows.ok):
                 self._text[rows.caption_hash[row]] = rows.text[row, 0].astype(np.float32)
 
-    def classes(self, names: list[str], templates: Templates) -> Tensor:
+    def classes(self, names: list[str]) -> Tensor:
         """The mean of each class's prompts, as a unit vector: [d, classes]."""
-        return torch.stack([self._class(name, templates) for name in names], dim=1)
+        return torch.stack([self._class(name) for name in names], dim=1)
 
-    def _class(self, name: str, templates: Templates) -> Tensor:
+    def _class(self, name: str) -> Tensor:
         found = []
-        for prompt in prompts(name, templates):
+        for prompt in prompts(name, self._templates):
             text = self._text.get(hash_caption(prompt))
             if text is None:
                 raise MissingPair(
                     f"{self._uri} lacks the prompt {prompt!r} of class {name!r}: make it of the "
-                    f"same dataset, class field and templates ({templates})"
+                    f"same dataset, class field and templates ({self._templates})"
                 )
             found.append(text)
         return normalize(_unit(np.stack(found)).mean(dim=0), dim=0)
