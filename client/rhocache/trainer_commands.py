@@ -75,7 +75,10 @@ def evaluate(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Measure retrieval both ways and, with --class-field, zero-shot accuracy."""
+    """Measure retrieval both ways and, with --class-field, zero-shot accuracy.
+
+    Of a model or, with --cache, of the reference that made a cache, whose weights are not loaded.
+    """
     if len(place) != (1 if cache else 2):
         needed = "DATASET alone beside --cache" if cache else "MODEL and DATASET"
         raise typer.BadParameter(f"give {needed}, not {' '.join(place)}")
@@ -125,7 +128,7 @@ def prompts(
 
 
 def report(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Folders of training runs.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Folders of training runs.")],
     out: Annotated[str, typer.Option(help="HTML file to write.")] = "report.html",
 ) -> None:
     """Draw training runs over one another, in one HTML file that needs nothing else."""
