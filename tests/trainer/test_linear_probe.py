@@ -90,6 +90,15 @@ def test_pairs_without_a_class_take_no_part(clusters: tuple[Tensor, Tensor]):
 
 def test_too_few_images(clusters: tuple[Tensor, Tensor]):
     features, _ = clusters
-    for names in (["a", "b"], ["a"] * 50):
+    for names in ([], ["a"], ["a", "b"], ["a"] * 50):
         with pytest.raises(DatasetError, match="too few images"):
             linear_probe(made(features[: len(names)], names))
+
+
+def test_each_class_that_was_not_trained_on_counts_in_the_mean():
+    """Half of the four tested classes are unseen, and the others are told apart."""
+    truth = torch.arange(80) % 4
+    names = ["ab"[number % 2] for number in range(80)]
+    train = made(torch.eye(4)[truth % 2], names)
+    test = made(torch.eye(4)[:4], ["a", "b", "c", "d"], "1.tar")
+    assert linear_probe(test, train).mean_class_accuracy == 0.5

@@ -48,7 +48,7 @@ def linear_probe(test: EmbeddedImages, train: EmbeddedImages | None = None) -> L
         train_rows, test_rows = _split(test, test_rows, "test", _TEST_SHARE)
     fit_rows, held_rows = _split(images, train_rows, "held out", _HELD_OUT_SHARE)
     names = sorted({str(images.classes[row]) for row in train_rows})
-    if not test_rows or not held_rows or len(names) < 2:
+    if not (test_rows and fit_rows and held_rows) or len(names) < 2:
         raise DatasetError(
             f"too few images for a linear probe: {len(train_rows)} to train on, of {len(names)} "
             f"classes, and {len(test_rows)} to test"
@@ -63,7 +63,9 @@ def linear_probe(test: EmbeddedImages, train: EmbeddedImages | None = None) -> L
     best = max(scores, key=scores.__getitem__)
     model = fit(features[train_rows], truth[train_rows], len(names), best, model)
     guess = predict(test.features[test_rows].double(), *model).argmax(dim=1)
-    accuracy, mean_class_accuracy = accuracies(guess, _numbers(test, names)[test_rows])
+    unseen = sorted({str(test.classes[row]) for row in test_rows} - set(names))
+    test_truth = _numbers(test, names + unseen)[test_rows]
+    accuracy, mean_class_accuracy = accuracies(guess, test_truth)
     return LinearProbe(
         train_images=len(train_rows),
         images=len(test_rows),
@@ -131,7 +133,7 @@ def _labelled(images: EmbeddedImages) -> list[int]:
 
 
 def _numbers(images: EmbeddedImages, names: list[str]) -> Tensor:
-    """The number of each image's class among ``names``, −1 for any other."""
+    """The number of each image's class among ``names``, −1 where it has none."""
     numbers = {name: number for number, name in enumerate(names)}
     return torch.tensor(
         [numbers.get(name or "", -1) for name in images.classes], device=images.features.device
