@@ -179,6 +179,7 @@ def _time(value: int | None) -> str:
 def evaluation(result: "EvaluationResult") -> Table:
     facts: dict[str, Any] = {
         "model": result.model,
+        "cache": result.cache,
         "images": result.images,
         "captions": f"{result.captions} different ones",
         "skipped": result.skipped,
@@ -193,6 +194,13 @@ def evaluation(result: "EvaluationResult") -> Table:
         facts["zero-shot"] = (
             f"{100 * shot.accuracy:.1f} % of {shot.images} images, {len(shot.classes)} classes "
             f"({100 * shot.mean_class_accuracy:.1f} % mean over classes)"
+        )
+    if result.linear_probe is not None:
+        probe = result.linear_probe
+        facts["linear probe"] = (
+            f"{100 * probe.accuracy:.1f} % of {probe.images} images, {len(probe.classes)} classes "
+            f"({100 * probe.mean_class_accuracy:.1f} % mean over classes), trained on "
+            f"{probe.train_images} images with L2 {probe.strength:g}"
         )
     return _facts(facts.items())
 

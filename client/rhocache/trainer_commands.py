@@ -1,8 +1,8 @@
-"""``train`` and ``evaluate``."""
+"""``train``, and what tells how good its models are."""
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -10,9 +10,16 @@ from rich.console import Console
 from rhocache import options, tables
 from rhocache.extras import extra
 
+CLASS_FIELD = "Field of KEY.json that holds a pair's class."
+
+ClassField = Annotated[str | None, typer.Option(help=CLASS_FIELD)]
+TemplatesName = Annotated[
+    str, typer.Option(metavar="openai|simple", help="Prompts around class names.")
+]
+
 
 def add_to(app: typer.Typer) -> None:
-    for command in (train, evaluate):
+    for command in (train, evaluate, prompts, report):
         app.command()(command)
 
 
@@ -40,32 +47,98 @@ def train(
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Folder of an exported model.")],
-    dataset: options.Dataset,
+    place: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[MODEL] DATASET",
+            help="Folder of an exported model, which --cache stands in for, and a dataset.",
+        ),
+    ],
+    cache: Annotated[
+        str | None,
+        typer.Option(help="Evaluate the reference that made this cache, from the cache alone."),
+    ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(help="With --cache: cache of the prompts that `rhocache prompts` wrote."),
+    ] = None,
     shards: options.Shards = None,
     caption_field: options.CaptionField = None,
-    class_field: Annotated[
-        str | None, typer.Option(help="Field of KEY.json with the class, for zero-shot accuracy.")
+    class_field: ClassField = None,
+    templates: TemplatesName = "openai",
+    linear_probe: Annotated[
+        bool, typer.Option("--linear-probe", help="Train a linear classifier on image features.")
+    ] = False,
+    probe_shards: Annotated[
+        str | None,
+        typer.Option(metavar="GLOB", help="Shards to train it on; default: a part of the pairs."),
     ] = None,
-    templates: Annotated[
-        str, typer.Option(metavar="openai|simple", help="Prompts around class names.")
-    ] = "openai",
     as_json: options.Json = False,
 ) -> None:
-    """Measure retrieval both ways and, with --class-field, zero-shot accuracy."""
+    """Measure retrieval both ways and, with --class-field, zero-shot accuracy.
+
+    Of a model or, with --cache, of the reference that made a cache, whose weights are not loaded.
+    """
+    if len(place) != (1 if cache else 2):
+        needed = "DATASET alone beside --cache" if cache else "MODEL and DATASET"
+        raise typer.BadParameter(f"give {needed}, not {' '.join(place)}")
+    if prompts and not cache:
+        raise typer.BadParameter(
+            "goes with --cache; a model embeds its own", param_hint="--prompts"
+        )
+    if caption_field and cache:
+        raise typer.BadParameter("the cache has its captions", param_hint="--caption-field")
+    wanted = {
+        "shards": shards,
+        "class_field": class_field,
+        "templates": _templates(templates),
+        "linear_probe": linear_probe,
+        "probe_shards": probe_shards,
+    }
     with extra("trainer"):
-        from rhocache_trainer import evaluate as run
-    if templates not in ("openai", "simple"):
-        raise typer.BadParameter(f"{templates!r} is not 'openai' or 'simple'")
-    result = run(
-        model,
-        dataset,
-        shards=shards,
-        caption_field=caption_field,
-        class_field=class_field,
-        templates=templates,
-    )
+        from rhocache_trainer import evaluate as evaluate_model
+        from rhocache_trainer import evaluate_cache
+    if cache:
+        result = evaluate_cache(cache, *place, prompts_cache=prompts, **wanted)
+    else:
+        result = evaluate_model(*place, caption_field=caption_field, **wanted)
     if as_json:
         typer.echo(result.model_dump_json())
     else:
         Console().print(tables.evaluation(result))
+
+
+def prompts(
+    dataset: options.Dataset,
+    class_field: Annotated[str, typer.Option(help=CLASS_FIELD)],
+    out: Annotated[str, typer.Option(help="Folder for the prompts: a path or a URI.")],
+    templates: TemplatesName = "openai",
+    shards: options.Shards = None,
+) -> None:
+    """Write a dataset's class names as prompts, for `rhocache score` to embed.
+
+    `rhocache evaluate --cache` classifies with them.
+    """
+    with extra("trainer"):
+        from rhocache_trainer import write_prompts
+    count = write_prompts(
+        dataset, out, class_field=class_field, templates=_templates(templates), shards=shards
+    )
+    typer.echo(f"wrote {count:,} prompts to {out}")
+
+
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="Folders of training runs.")],
+    out: Annotated[str, typer.Option(help="HTML file to write.")] = "report.html",
+) -> None:
+    """Draw training runs over one another, in one HTML file that needs nothing else."""
+    with extra("trainer"):
+        from rhocache_trainer import write_report
+    write_report(runs, out)
+    typer.echo(f"wrote {out}")
+
+
+def _templates(name: str) -> Any:
+    if name not in ("openai", "simple"):
+        raise typer.BadParameter(f"{name!r} is not 'openai' or 'simple'", param_hint="--templates")
+    return name

@@ -64,6 +64,8 @@ def test_a_command_loads_no_room_that_it_does_not_use() -> None:
         (["serve"], "fastapi", "service"),
         (["train", "c.yaml"], "torch", "trainer"),
         (["evaluate", "m", "d"], "open_clip", "trainer"),
+        (["prompts", "d", "--class-field=c", "--out=o"], "open_clip", "trainer"),
+        (["report", "r"], "matplotlib", "trainer"),
     ],
 )
 def test_a_missing_extra_is_named(arguments: list[str], package: str, extra: str) -> None:

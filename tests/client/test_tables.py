@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rhocache import tables
+from rhocache_trainer import EvaluationResult
 from rhocache_workers.cost import Cost, Storage, Work
 from rhocache_workers.devices import Device
 from rhocache_workers.driver import ScoreSummary
@@ -81,3 +82,39 @@ def test_what_a_run_did() -> None:
     shown = lines(tables.scored(replace(done, failures=many, failed_shards=12)))
     assert sum("io_error" in line for line in shown) == 10
     assert "                 and others, in the cache's failures folder" in shown
+
+
+def test_an_evaluation() -> None:
+    recalls = {1: 0.125, 5: 0.5, 10: 1.0}
+    found = EvaluationResult(
+        model="local-dir:m",
+        dataset="d",
+        shards=["0.tar"],
+        images=512,
+        captions=400,
+        skipped=0,
+        image_to_text=recalls,
+        text_to_image=recalls,
+        zero_shot=None,
+    )
+    assert lines(tables.evaluation(found)) == [
+        "model          local-dir:m",
+        "images         512",
+        "captions       400 different ones",
+        "skipped        0",
+        "image to text  R@1 12.5 %  R@5 50.0 %  R@10 100.0 %",
+        "text to image  R@1 12.5 %  R@5 50.0 %  R@10 100.0 %",
+    ]
+    accuracy = {"images": 500, "classes": ["a", "b"], "accuracy": 0.5, "mean_class_accuracy": 0.25}
+    fuller = EvaluationResult.model_validate(
+        found.model_dump()
+        | {
+            "cache": "/caches/c",
+            "zero_shot": accuracy,
+            "linear_probe": accuracy | {"train_images": 2000, "strength": 1e-5},
+        }
+    )
+    shown = "\n".join(lines(tables.evaluation(fuller)))
+    assert "cache          /caches/c" in shown
+    assert "zero-shot      50.0 % of 500 images, 2 classes (25.0 % mean over classes)" in shown
+    assert "trained on 2000 images with L2 1e-05" in " ".join(shown.split())

@@ -11,10 +11,10 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
 
 from rhocache_schemas.errors import DatasetError, InvalidInput
 from rhocache_trainer import evaluate
-from rhocache_trainer.evaluation import recalls
 from rhocache_trainer.export import export
 from rhocache_trainer.model import build_model
 
@@ -107,17 +107,6 @@ def test_one_shard_can_be_chosen(model: Path, dataset: Path):
     assert result.zero_shot is None
 
 
-def test_a_model_that_tells_nothing_apart_finds_nothing():
-    similarity, positive = torch.ones(20, 20), torch.eye(20, dtype=torch.bool)
-    assert recalls(similarity, positive) == {1: 0.0, 5: 0.0, 10: 0.0}
-
-
-def test_recalls_with_several_positives():
-    similarity = torch.tensor([[0.9, 0.8, 0.1], [0.9, 0.8, 0.1]])
-    positive = torch.tensor([[False, True, True], [True, False, True]])
-    assert recalls(similarity, positive) == {1: 0.5, 5: 1.0, 10: 1.0}
-
-
 def test_unreadable_pairs_are_counted(model: Path, dataset: Path):
     bad = MadePair("bad", b"no image", "nothing")
     write_tar(dataset / "00000.tar", [*make_pairs(0), bad])
@@ -131,3 +120,39 @@ def test_unreadable_pairs_are_counted(model: Path, dataset: Path):
 def test_no_model_there(dataset: Path):
     with pytest.raises(InvalidInput, match="nowhere"):
         evaluate("/nowhere", str(dataset))
+
+
+def test_a_field_that_no_pair_has(model: Path, dataset: Path):
+    with pytest.raises(DatasetError, match="JSON must hold a string in the field 'color'"):
+        evaluate(str(model), str(dataset), class_field="color")
+
+
+def test_options_that_do_not_go_together(model: Path, dataset: Path):
+    with pytest.raises(InvalidInput, match="which field"):
+        evaluate(str(model), str(dataset), linear_probe=True)
+    with pytest.raises(InvalidInput, match="not asked for"):
+        evaluate(str(model), str(dataset), class_field="colour", probe_shards="*")
+    options = {"class_field": "colour", "linear_probe": True}
+    with pytest.raises(InvalidInput, match=r"00001\.tar, which it is trained on"):
+        evaluate(str(model), str(dataset), probe_shards="00001.tar", **options)
+    with pytest.raises(DatasetError, match=r"matches '9\*'"):
+        evaluate(str(model), str(dataset), probe_shards="9*", **options)
+
+
+def test_a_linear_probe_trains_on_the_shards_that_it_is_given(model: Path, dataset: Path):
+    options = {"class_field": "colour", "linear_probe": True}
+    result = evaluate(
+        str(model), str(dataset), shards="00001.tar", probe_shards="00000.tar", **options
+    )
+    _, _, image, _, _, _, colours = by_hand(model, dataset)
+    probe = result.linear_probe
+    assert probe is not None
+    assert (result.images, probe.images, probe.train_images) == (PAIRS, PAIRS, PAIRS)
+    solver = LogisticRegression(C=1 / (PAIRS * probe.strength), tol=1e-9, max_iter=10_000)
+    solver.fit(image[:PAIRS].double().numpy(), colours[:PAIRS])
+    right = solver.predict(image[PAIRS:].double().numpy()) == np.array(colours[PAIRS:])
+    assert probe.accuracy == pytest.approx(right.mean())
+    again = evaluate(str(model), str(dataset), **options).linear_probe
+    assert again is not None
+    assert again.images + again.train_images == SHARDS * PAIRS
+    assert evaluate(str(model), str(dataset), **options).linear_probe == again

@@ -45,10 +45,11 @@ class Refuse(importlib.abc.MetaPathFinder):
 
 FORBIDDEN = sys.argv[2].split(",")
 sys.meta_path.insert(0, Refuse())
-from rhocache_trainer import evaluate, load_config, train
+from rhocache_trainer import evaluate, evaluate_cache, load_config, train
 config = load_config(sys.argv[1])
 result = train(config)
 evaluate(result.model, config.data.dataset)
+evaluate_cache(config.cache, config.data.dataset)
 assert not set(FORBIDDEN) & {name.partition(".")[0] for name in sys.modules}
 print(result.steps)
 """

@@ -6,8 +6,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rhocache_trainer.cache import ReferenceCache
     from rhocache_trainer.config import TrainConfig, load_config
-    from rhocache_trainer.evaluation import EvaluationResult, evaluate
+    from rhocache_trainer.evaluation import (
+        EvaluationResult,
+        evaluate,
+        evaluate_cache,
+        write_prompts,
+    )
     from rhocache_trainer.loss import DRRhoClipLoss, GlobalContrastiveLoss
+    from rhocache_trainer.report import write_report
     from rhocache_trainer.training import TrainResult, train
 
 __all__ = [
@@ -18,8 +24,11 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "evaluate",
+    "evaluate_cache",
     "load_config",
     "train",
+    "write_prompts",
+    "write_report",
 ]
 
 _MODULES = {
@@ -30,8 +39,11 @@ _MODULES = {
     "TrainConfig": "config",
     "TrainResult": "training",
     "evaluate": "evaluation",
+    "evaluate_cache": "evaluation",
     "load_config": "config",
     "train": "training",
+    "write_prompts": "evaluation",
+    "write_report": "report",
 }
 
 

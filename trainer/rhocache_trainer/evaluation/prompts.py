@@ -1,0 +1,75 @@
+"""Writing the prompts of a dataset's classes as a dataset, for a reference to score."""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from itertools import islice
+
+from PIL import Image
+
+from rhocache_schemas import storage
+from rhocache_schemas.dataset import list_shards
+from rhocache_schemas.errors import InvalidInput
+from rhocache_schemas.tar_shard import ShardReader
+from rhocache_trainer.evaluation.classes import Templates, check_some, class_of, prompts
+
+_SHARD_PAIRS = 10_000
+
+
+def write_prompts(
+    dataset: str,
+    output: str,
+    *,
+    class_field: str,
+    templates: Templates = "openai",
+    shards: str | None = None,
+) -> int:
+    """Write a WebDataset with a pair for each class of ``dataset`` and each template.
+
+    Its caption is the prompt, its image a small grey one, because a reference scores pairs, and its
+    JSON names the class. Gives the number of pairs. Equal classes give equal bytes.
+
+    Raises InvalidInput when there is something at ``output``, and DatasetError when no pair of the
+    dataset has a class.
+    """
+    if storage.exists(output):
+        raise InvalidInput(f"{output} is already there: choose another folder for the prompts")
+    names = {
+        class_of(pair.metadata, class_field)
+        for shard in list_shards(dataset, shards)
+        for pair in ShardReader(shard)
+    }
+    check_some(list(names), dataset, class_field)
+    pairs = _pairs(sorted(name for name in names if name is not None), templates)
+    count = shard = 0
+    while chunk := list(islice(pairs, _SHARD_PAIRS)):
+        storage.write_atomic(storage.join(output, f"{shard:05}.tar"), _tar(chunk))
+        count += len(chunk)
+        shard += 1
+    return count
+
+
+def _pairs(names: list[str], templates: Templates) -> Iterator[dict[str, bytes]]:
+    """The members of each pair, by name."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (16, 16), "grey").save(buffer, "PNG")
+    for number, name in enumerate(names):
+        for template, prompt in enumerate(prompts(name, templates)):
+            key = f"{number:05}-{template:03}"
+            yield {
+                f"{key}.png": buffer.getvalue(),
+                f"{key}.txt": prompt.encode(),
+                f"{key}.json": json.dumps({"class": name}).encode(),
+            }
+
+
+def _tar(pairs: list[dict[str, bytes]]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for members in pairs:
+            for name, data in members.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()

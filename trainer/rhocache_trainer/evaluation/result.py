@@ -1,0 +1,107 @@
+"""What to evaluate, and what comes out: the measures put together."""
+
+from collections.abc import Sequence
+
+import torch
+
+from rhocache_schemas.dataset import Shard, list_shards
+from rhocache_schemas.documents import Document
+from rhocache_schemas.errors import InvalidInput
+from rhocache_trainer.evaluation.classes import check_some
+from rhocache_trainer.evaluation.embedded import EmbeddedCaptions, EmbeddedImages
+from rhocache_trainer.evaluation.linear_probe import LinearProbe, linear_probe
+from rhocache_trainer.evaluation.retrieval import recalls
+from rhocache_trainer.evaluation.zero_shot import Classifier, ZeroShot, zero_shot
+
+
+class EvaluationResult(Document):
+    """Recalls are shares from 0 to 1, by rank k."""
+
+    model: str
+    cache: str | None = None  # that the embeddings are from, when they are not the model's own
+    dataset: str
+    shards: list[str]
+    images: int
+    captions: int  # different ones
+    skipped: int  # pairs that could not be used
+    image_to_text: dict[int, float]
+    text_to_image: dict[int, float]
+    zero_shot: ZeroShot | None
+    linear_probe: LinearProbe | None = None
+
+
+class Evaluation:
+    """The pairs to evaluate on, and those to train a linear probe on.
+
+    Raises InvalidInput when the options don't go together, and DatasetError when a glob matches no
+    shard.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        *,
+        shards: str | None,
+        class_field: str | None,
+        linear_probe: bool,
+        probe_shards: str | None,
+    ) -> None:
+        if linear_probe and class_field is None:
+            raise InvalidInput("a linear probe needs classes: say which field has them")
+        if probe_shards is not None and not linear_probe:
+            raise InvalidInput("probe shards are for a linear probe, which was not asked for")
+        self.dataset = dataset
+        self.class_field = class_field
+        self.linear_probe = linear_probe
+        self.shards = list_shards(dataset, shards)
+        self.probe_shards: Sequence[Shard] = (
+            [] if probe_shards is None else list_shards(dataset, probe_shards)
+        )
+        names = {shard.name for shard in self.shards}
+        shared = [shard.name for shard in self.probe_shards if shard.name in names]
+        if shared:
+            raise InvalidInput(
+                f"the linear probe would be tested on {shared[0]}, which it is trained on: choose "
+                "shards and probe shards that have none in common"
+            )
+
+    def measure(
+        self,
+        model: str,
+        images: EmbeddedImages,
+        captions: EmbeddedCaptions,
+        *,
+        classifier: Classifier | None,
+        probe_images: EmbeddedImages | None,
+        cache: str | None = None,
+    ) -> EvaluationResult:
+        """Measure retrieval, zero-shot accuracy if there is a classifier, and the linear probe.
+
+        Raises DatasetError when a class field was named but no pair has a class.
+        """
+        if self.class_field is not None:
+            check_some(images.classes, self.dataset, self.class_field)
+        numbers = {caption: number for number, caption in enumerate(captions.captions)}
+        device = images.features.device
+        own = torch.tensor([numbers[caption] for caption in images.captions], device=device)
+        every = torch.arange(len(numbers), device=device)
+        return EvaluationResult(
+            model=model,
+            cache=cache,
+            dataset=self.dataset,
+            shards=[shard.name for shard in self.shards],
+            images=len(images.captions),
+            captions=len(numbers),
+            skipped=images.skipped,
+            image_to_text=recalls(images.features, captions.features, own, every),
+            text_to_image=recalls(captions.features, images.features, every, own),
+            zero_shot=None if classifier is None else zero_shot(images, classifier),
+            linear_probe=linear_probe(images, probe_images) if self.linear_probe else None,
+        )
+
+
+def choose_device(device: str) -> str:
+    """Give the device that ``auto`` stands for: a GPU if there is one."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
