@@ -99,6 +99,8 @@ def _any_rows(data: bytes, source: str, first: int) -> ReferenceRows:
 def _embeddings(
     data: bytes, file: pq.FileMetaData, tensor: Any, which: str, ok: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.floating]:
+    if not isinstance(tensor, pa.FixedShapeTensorType):
+        raise OtherLayout(f"embeddings as {tensor}")
     path = f"{which}_embeddings.list.element"
     columns = [file.schema.column(number).path for number in range(file.num_columns)]
     dtype = np.dtype(tensor.value_type.to_pandas_dtype())
@@ -114,6 +116,8 @@ def _embeddings(
 def _strings(column: Any) -> list[str]:
     """A column of dictionary strings; pyarrow would make each string anew, row by row."""
     found: list[str] = []
+    if not pa.types.is_dictionary(column.type):
+        raise OtherLayout(f"status as {column.type}")
     for chunk in column.chunks:
         names = chunk.dictionary.to_pylist()
         found += [names[number] for number in chunk.indices.to_numpy().tolist()]
