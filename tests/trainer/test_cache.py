@@ -153,7 +153,7 @@ def test_a_shard_of_another_reference(cache: Path, tmp_path: Path):
         ReferenceCache.open(str(cache)).shard("00000.tar")
 
 
-def _commit_anew(cache: Path, **changes) -> None:
+def commit_anew(cache: Path, **changes) -> None:
     """Make the index and the manifest agree with the shard files that are there."""
     entries = pq.read_table(cache / "index.parquet").to_pylist()
     for entry in entries:
@@ -166,7 +166,7 @@ def _commit_anew(cache: Path, **changes) -> None:
     (cache / "manifest.json").write_text(json.dumps(manifest))
 
 
-def _rewrite(path: Path, which: str, value: float | None = None, **metadata: bytes) -> None:
+def rewrite(path: Path, which: str, value: float | None = None, **metadata: bytes) -> None:
     """Write a shard file anew by another Parquet writer: compressed, one value or key changed."""
     table = pq.read_table(path)
     if value is not None:
@@ -182,21 +182,21 @@ def _rewrite(path: Path, which: str, value: float | None = None, **metadata: byt
 
 
 def test_a_manifest_of_a_newer_format(cache: Path):
-    _commit_anew(cache, format_version="2.0")
+    commit_anew(cache, format_version="2.0")
     with pytest.raises(UnsupportedVersion, match=r"manifest\.json has format version 2\.0"):
         ReferenceCache.open(str(cache))
 
 
 def test_a_shard_file_of_a_newer_format(cache: Path):
-    _rewrite(cache / "shards" / "00001.tar.parquet", "", format_version=b"2.0")
-    _commit_anew(cache)
+    rewrite(cache / "shards" / "00001.tar.parquet", "", format_version=b"2.0")
+    commit_anew(cache)
     opened = ReferenceCache.open(str(cache))
     with pytest.raises(UnsupportedVersion, match=r"00001\.tar\.parquet has format version 2\.0"):
         opened.shard("00001.tar")
 
 
 def test_an_index_that_the_manifest_does_not_count(cache: Path):
-    _commit_anew(cache, rows=SHARDS * PAIRS + 1)
+    commit_anew(cache, rows=SHARDS * PAIRS + 1)
     with pytest.raises(CacheCorrupt, match=r"names 25 rows, index\.parquet 24"):
         ReferenceCache.open(str(cache))
 
@@ -205,16 +205,16 @@ def test_an_index_that_the_manifest_does_not_count(cache: Path):
 @pytest.mark.parametrize("which", ["image", "text"])
 def test_numbers_that_are_not_finite(cache: Path, value: float, which: str):
     path = cache / "shards" / "00001.tar.parquet"
-    _rewrite(path, f"{which}_embeddings", value)
-    _commit_anew(cache)
+    rewrite(path, f"{which}_embeddings", value)
+    commit_anew(cache)
     with pytest.raises(CacheCorrupt, match=rf"the {which} embedding of key 0003 is not finite"):
         ReferenceCache.open(str(cache)).shard("00001.tar")
 
 
 def test_a_file_of_another_parquet_writer_has_the_same_rows(cache: Path):
     expected = ReferenceCache.open(str(cache)).shard("00001.tar")
-    _rewrite(cache / "shards" / "00001.tar.parquet", "")
-    _commit_anew(cache)
+    rewrite(cache / "shards" / "00001.tar.parquet", "")
+    commit_anew(cache)
     rows = ReferenceCache.open(str(cache)).shard("00001.tar")
     for name in ("keys", "status", "image_hash", "caption_hash"):
         assert getattr(rows, name) == getattr(expected, name)
