@@ -35,8 +35,7 @@ def test_a_run_with_workers_goes_on_to_the_bit(drrho: dict, tmp_path: Path):
     settings = drrho | {"data": drrho["data"] | {"workers": 2}}
     whole = run(settings)
     part = settings | {"output": str(tmp_path / "part")}
-    for stop in (4, 6):  # within an epoch, and at its end
-        run(part, resume="auto", max_steps=stop)
+    run(part, max_steps=4)  # within an epoch
     result = run(part, resume="auto")
     one, other = (load_file(Path(r.model) / "open_clip_model.safetensors") for r in (whole, result))
     assert all(torch.equal(one[name], other[name]) for name in one)
