@@ -88,3 +88,14 @@ def test_damaged_bytes(at: float):
         damaged = bytes(data[:place]) + bytes([data[place] ^ 0xFF]) + bytes(data[place + 1 :])
         with suppress(CacheCorrupt):
             reference_rows.decode(damaged, "file", 0)
+
+
+def test_a_row_that_is_not_finite_is_named():
+    with pytest.raises(CacheCorrupt, match="embedding of key key 700 is not finite"):
+        reference_rows.decode(_with_nan(1000, 700), "file", 0)
+
+
+def _with_nan(n: int, row: int) -> bytes:
+    rows = _rows(np.arange(n), 1, 8, "float32", {3, 701}, np.random.default_rng(0))
+    rows.text[row, 0, 5] = np.nan
+    return shard_file.encode(rows, "f" * 64, "1" * 64)

@@ -204,6 +204,14 @@ def test_a_pair_without_a_row_is_known_before_anything_is_read(tmp_path: Path):
     assert opened(path, cache, on_missing="skip").usable == N - 1
 
 
+def test_a_pair_that_comes_twice(tmp_path: Path, cache: Path):
+    path = write_parquet(tmp_path / "pairs.parquet", [*rows(), rows()[4], rows()[0]])
+    with pytest.raises(InvalidInput, match=f"2 pairs .*such as {rows()[4]['key']!s}; a batch"):
+        opened(path, cache)
+    pairs = opened(path, cache, on_missing="skip")
+    assert (pairs.usable, sum(part.rows or 0 for part in pairs.parts)) == (N, N + 2)
+
+
 def test_another_dataset(tmp_path: Path, cache: Path):
     content = [{**row, "key": "other"} for row in rows()]
     path = write_parquet(tmp_path / "pairs.parquet", content)
