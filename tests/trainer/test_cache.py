@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from rhocache_schemas.errors import (
     FingerprintMismatch,
     InvalidInput,
     MissingPair,
+    UnsupportedVersion,
 )
 from rhocache_trainer import ReferenceCache
 
@@ -149,3 +151,90 @@ def test_a_shard_of_another_reference(cache: Path, tmp_path: Path):
     (cache / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(FingerprintMismatch, match="another reference"):
         ReferenceCache.open(str(cache)).shard("00000.tar")
+
+
+def commit_anew(cache: Path, **changes) -> None:
+    """Make the index and the manifest agree with the shard files that are there."""
+    entries = pq.read_table(cache / "index.parquet").to_pylist()
+    for entry in entries:
+        data = (cache / "shards" / f"{entry['name']}.parquet").read_bytes()
+        entry |= {"file_sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    schema = pq.read_schema(cache / "index.parquet")
+    pq.write_table(pa.Table.from_pylist(entries, schema=schema), cache / "index.parquet")
+    manifest = json.loads((cache / "manifest.json").read_text()) | changes
+    manifest["index_sha256"] = hashlib.sha256((cache / "index.parquet").read_bytes()).hexdigest()
+    (cache / "manifest.json").write_text(json.dumps(manifest))
+
+
+def rewrite(path: Path, which: str, value: float | None = None, **metadata: bytes) -> None:
+    """Write a shard file anew by another Parquet writer: compressed, one value or key changed."""
+    table = pq.read_table(path)
+    if value is not None:
+        column = table[which].combine_chunks()
+        numbers = column.storage.values.to_numpy().copy()
+        numbers[3 * DIMENSION + 1] = value
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(numbers), DIMENSION)
+        changed = pa.ExtensionArray.from_storage(column.type, lists)
+        table = table.set_column(table.column_names.index(which), table.field(which), changed)
+    kept = pq.read_metadata(path).metadata
+    more = {f"rhocache.{name}".encode(): value for name, value in metadata.items()}
+    pq.write_table(table.replace_schema_metadata({**kept, **more}), path)
+
+
+def test_a_manifest_of_a_newer_format(cache: Path):
+    commit_anew(cache, format_version="2.0")
+    with pytest.raises(UnsupportedVersion, match=r"manifest\.json has format version 2\.0"):
+        ReferenceCache.open(str(cache))
+
+
+def test_a_shard_file_of_a_newer_format(cache: Path):
+    rewrite(cache / "shards" / "00001.tar.parquet", "", format_version=b"2.0")
+    commit_anew(cache)
+    opened = ReferenceCache.open(str(cache))
+    with pytest.raises(UnsupportedVersion, match=r"00001\.tar\.parquet has format version 2\.0"):
+        opened.shard("00001.tar")
+
+
+def test_an_index_that_the_manifest_does_not_count(cache: Path):
+    commit_anew(cache, rows=SHARDS * PAIRS + 1)
+    with pytest.raises(CacheCorrupt, match=r"names 25 rows, index\.parquet 24"):
+        ReferenceCache.open(str(cache))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("which", ["image", "text"])
+def test_numbers_that_are_not_finite(cache: Path, value: float, which: str):
+    path = cache / "shards" / "00001.tar.parquet"
+    rewrite(path, f"{which}_embeddings", value)
+    commit_anew(cache)
+    with pytest.raises(CacheCorrupt, match=rf"the {which} embedding of key 0003 is not finite"):
+        ReferenceCache.open(str(cache)).shard("00001.tar")
+
+
+def test_a_file_of_another_parquet_writer_has_the_same_rows(cache: Path):
+    expected = ReferenceCache.open(str(cache)).shard("00001.tar")
+    rewrite(cache / "shards" / "00001.tar.parquet", "")
+    commit_anew(cache)
+    rows = ReferenceCache.open(str(cache)).shard("00001.tar")
+    for name in ("keys", "status", "image_hash", "caption_hash"):
+        assert getattr(rows, name) == getattr(expected, name)
+    for name in ("image", "text", "similarity", "ok", "index"):
+        assert np.array_equal(getattr(rows, name), getattr(expected, name))
+
+
+def test_a_single_row_and_where_it_is(cache: Path):
+    opened = ReferenceCache.open(str(cache))
+    for index in range(SHARDS * PAIRS):
+        shard, position = opened.locate(index)
+        assert (int(shard.partition(".")[0]), position) == divmod(index, PAIRS)
+        row = opened.row(shard, position)
+        assert (row.index, row.key, row.status) == (index, f"{position:04}", "ok")
+        assert np.array_equal(row.image, unit_rows(index // PAIRS, "image")[position])
+
+
+def test_a_copy_for_another_process_leaves_what_was_read_behind(cache: Path):
+    opened = ReferenceCache.open(str(cache))
+    opened.shard("00000.tar")
+    copy = pickle.loads(pickle.dumps(opened))
+    assert not copy._kept
+    assert np.array_equal(copy.shard("00000.tar").image, opened.shard("00000.tar").image)

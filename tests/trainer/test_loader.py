@@ -20,8 +20,8 @@ TOKENIZER = open_clip.SimpleTokenizer(context_length=12)
 
 
 def make(
-    dataset: Path,
-    cache: Path | None = None,
+    dataset: Path | str,
+    cache: Path | str | None = None,
     *,
     batch_size: int = 2,
     rank: int = 0,

@@ -15,7 +15,7 @@ from rhocache_trainer.cache import ReferenceCache
 
 pc: Any = pyarrow.compute  # whose stubs know no strings and numbers beside columns
 
-_SEPARATOR = "\0"
+_SEPARATOR = pa.scalar("\0", pa.large_string())
 
 
 def find_rows(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from rhocache_schemas.errors import (
     CacheIncomplete,
     FingerprintMismatch,
+    InvalidInput,
     MissingPair,
     PairMismatch,
     RowError,
@@ -135,8 +136,9 @@ class KeyedPairs:
     the cache's shards reads each shard as often as it comes back to it.
 
     Raises, when made: MissingPair for pairs without a usable row (unless they may be skipped),
-    CacheIncomplete when there is none but those, InvalidInput for keys in several shards, and
-    CacheIncomplete or CacheCorrupt for files of the cache that are missing or cut short.
+    CacheIncomplete when there is none but those, InvalidInput for keys in several shards and for
+    keys that come twice (unless they may be skipped), and CacheIncomplete or CacheCorrupt for files
+    of the cache that are missing or cut short.
     """
 
     def __init__(
@@ -145,6 +147,13 @@ class KeyedPairs:
         cache.check_files(cache.shards)
         keys = container.keys()
         self._rows = find_rows(cache, keys, container.shards())
+        repeats = _repeats(self._rows)
+        if len(repeats) and on_missing == "error":
+            raise InvalidInput(
+                f"{len(repeats)} pairs of the dataset have the key of one before them, such as "
+                f"{keys[int(repeats[0])]}; a batch must not hold the same pair twice"
+            )
+        self._rows[repeats] = -1
         missing = np.flatnonzero(self._rows < 0)
         if len(missing) == len(self._rows):
             raise CacheIncomplete(
@@ -177,6 +186,13 @@ class KeyedPairs:
                 shard, position = self._cache.locate(number)
                 row = self._cache.row(shard, position)
             yield partial(_join, self._cache.uri, shard, record, row)
+
+
+def _repeats(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The places of the numbers from 0 on that were there before."""
+    repeats = rows >= 0
+    repeats[np.unique(rows, return_index=True)[1]] = False
+    return np.flatnonzero(repeats)
 
 
 def _count(container: Container, part: Part) -> tuple[int, int]:

@@ -48,9 +48,12 @@ def plain_values(
 def _page(data: bytes, position: int) -> tuple[int, int]:
     """Where the data of the page at ``position`` begin and end."""
     header, begin = _struct(data, position)
-    if header.get(1) != _DATA_PAGE or header[5].get(2) != _PLAIN:
+    size, of_data = header.get(3), header.get(5)
+    if header.get(1) != _DATA_PAGE or not isinstance(of_data, dict) or of_data.get(2) != _PLAIN:
         raise OtherLayout("a page that is not plain data")
-    return begin, begin + header[3]
+    if not isinstance(size, int) or size < 0:
+        raise OtherLayout(f"a page of {size} bytes")
+    return begin, begin + size
 
 
 def _struct(data: bytes, position: int) -> tuple[dict[int, Any], int]:

@@ -15,7 +15,7 @@ from rhocache_trainer.parquet_pages import OtherLayout, plain_values
 
 _HASH = np.dtype("V8")
 _SMALL = ["key", "status", "similarity", "image_hash", "caption_hash"]
-_CHUNK = 64  # rows that stay in a core's cache while they are checked
+_CHUNK = 256  # rows that stay in a core's cache while they are checked
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,8 @@ def _any_rows(data: bytes, source: str, first: int) -> ReferenceRows:
 def _embeddings(
     data: bytes, file: pq.FileMetaData, tensor: Any, which: str, ok: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.floating]:
+    if not isinstance(tensor, pa.FixedShapeTensorType):
+        raise OtherLayout(f"embeddings as {tensor}")
     path = f"{which}_embeddings.list.element"
     columns = [file.schema.column(number).path for number in range(file.num_columns)]
     dtype = np.dtype(tensor.value_type.to_pandas_dtype())
@@ -114,6 +116,8 @@ def _embeddings(
 def _strings(column: Any) -> list[str]:
     """A column of dictionary strings; pyarrow would make each string anew, row by row."""
     found: list[str] = []
+    if not pa.types.is_dictionary(column.type):
+        raise OtherLayout(f"status as {column.type}")
     for chunk in column.chunks:
         names = chunk.dictionary.to_pylist()
         found += [names[number] for number in chunk.indices.to_numpy().tolist()]
@@ -133,13 +137,15 @@ def _hashes(column: Any) -> list[bytes | None]:
 def _check_finite(rows: ReferenceRows, source: str) -> None:
     """Refuse numbers that are not finite in a row that is ok, at a small part of hashing's cost."""
     for name, values in (("image", rows.image), ("text", rows.text)):
-        bits, exponent = _EXPONENT[values.dtype]
+        signed, unsigned, infinity, minus_infinity = _BITS[values.dtype]
         for start in range(0, len(rows), _CHUNK):
-            part = slice(start, start + _CHUNK)
-            magnitude = values[part].view(bits) & ~np.array(1 << (8 * bits.itemsize - 1), bits)
-            if magnitude.max() < exponent:
+            part = values[start : start + _CHUNK]
+            # Bits that are at least infinity's are no finite number, of either sign.
+            largest, most_negative = part.view(signed).max(), part.view(unsigned).max()
+            if largest < infinity and most_negative < minus_infinity:
                 continue
-            wrong = rows.ok[part] & ~np.isfinite(values[part]).all(axis=(1, 2))
+            finite = np.isfinite(part).all(axis=(1, 2))
+            wrong = rows.ok[start : start + _CHUNK] & ~finite
             if wrong.any():
                 row = start + int(wrong.argmax())
                 raise CacheCorrupt(
@@ -148,8 +154,7 @@ def _check_finite(rows: ReferenceRows, source: str) -> None:
                 )
 
 
-# Of a number that is not finite every bit of the exponent is set.
-_EXPONENT: dict[Any, tuple[np.dtype[Any], int]] = {
-    np.dtype(np.float16): (np.dtype(np.uint16), 0x7C00),
-    np.dtype(np.float32): (np.dtype(np.uint32), 0x7F800000),
+_BITS: dict[Any, tuple[type, type, int, int]] = {
+    np.dtype(np.float16): (np.int16, np.uint16, 0x7C00, 0xFC00),
+    np.dtype(np.float32): (np.int32, np.uint32, 0x7F800000, 0xFF800000),
 }

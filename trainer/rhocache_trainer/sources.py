@@ -71,7 +71,8 @@ def _parquet_files(data: Data) -> tuple[str, list[str]]:
     names = [name for name in Files(data.dataset).list() if name.endswith(PARQUET)]
     chosen = [name for name in names if data.shards is None or fnmatch(name, data.shards)]
     if not chosen:
-        raise DatasetError(f"{data.dataset} holds no {PARQUET} file that matches {data.shards!r}")
+        which = "" if data.shards is None else f" that matches {data.shards!r}"
+        raise DatasetError(f"{data.dataset} holds no {PARQUET} file{which}")
     return data.dataset, chosen
 
 
