@@ -62,7 +62,7 @@ def test_gamma_may_be_set_and_is_checked():
     risk = KLRisk(1.0, n=4)
     assert risk.mean_exp is not None
     risk.mean_exp.gamma = 0.5
-    with pytest.raises(InvalidInput, match="gamma=1.5"):
+    with pytest.raises(InvalidInput, match=r"gamma=1\.5"):
         risk.mean_exp.gamma = 1.5
     assert risk.mean_exp.gamma == 0.5
 

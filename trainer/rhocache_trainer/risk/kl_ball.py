@@ -104,6 +104,6 @@ def _inverse_temperature(z: Tensor, radius: float) -> float:
         if not low < beta + step < high:
             step = (2 * beta if high == math.inf else (low + high) / 2) - beta
         beta += step
-        if abs(step) <= 1e-15 * beta:
+        if abs(step) <= 1e-12 * beta:
             break
     return beta
