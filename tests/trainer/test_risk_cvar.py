@@ -33,10 +33,7 @@ def test_value_is_that_of_the_primal_and_of_the_dual(n, shift, alpha, ties, seed
     assert float(out.weights.max()) <= max(1 / (alpha * n), 1) + 1e-12
 
     # The dual is piecewise linear in μ, so it is least at one of the residuals.
-    duals = [
-        float(CVaRRisk(alpha=alpha, form="dual", mu=mu).double()(torch.tensor(delta)).value)
-        for mu in delta
-    ]
+    duals = [mu + np.maximum(delta - mu, 0).mean() / alpha for mu in delta]
     assert min(duals) == pytest.approx(problem.value, abs=1e-6)
 
 
