@@ -194,6 +194,21 @@ def test_extremes_stay_finite(name, dtype, n):
         assert math.isclose(float(out.weights.sum()), 1, rel_tol=1e-6)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@every_risk
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_gpu_gives_the_same(name, dtype):
+    for n in (None, 40):
+        here, there = RISKS[name](n), RISKS[name](n).cuda()
+        for seed in range(3):
+            index = None if n is None else torch.randperm(n)[:9]
+            loss, reference = sample(9, seed, dtype), sample(9, seed + 5, dtype)
+            expected = here(loss, reference, index)
+            out = there(loss.cuda(), reference.cuda(), index)
+            torch.testing.assert_close(out.loss.cpu(), expected.loss)
+            torch.testing.assert_close(out.weights.cpu(), expected.weights)
+
+
 @every_risk
 def test_autocast_changes_nothing(name):
     loss, reference = sample(8, dtype=torch.float32), sample(8, 1, torch.float32)

@@ -14,8 +14,8 @@ class KLRisk(Risk):
     """sup_p Σ p_i δ_i − τ KL(p ‖ uniform) = τ log mean exp(δ/τ), reached by p ∝ exp(δ/τ).
 
     With ``n``, a batch's gradient is Σ exp(δ_i/τ)/(B u) ∇ℓ_i, where u is the moving average of
-    mean exp(δ/τ) over batches, and ``value`` is τ log u. See Qi et al. 2021, "An Online Method for
-    a Class of Distributionally Robust Optimization with Non-convex Objectives", eq. (2) ff.
+    mean exp(δ/τ) over batches, and ``value`` is τ log u (Qi et al. 2021, "An Online Method for a
+    Class of Distributionally Robust Optimization with Non-convex Objectives").
 
     Args:
         tau: τ > 0, in the loss's unit. Large: the mean. Small: the maximum.
