@@ -28,13 +28,14 @@ what the worst p_i needs to know of the other samples:
   batches (``MeanExp``).
 - CVaRRisk's dual form: one number, μ, which is learned.
 - KLBallRisk solved exactly, CVaRRisk by top-k and ChiSquareRisk: every sample's δ, as it was last
-  seen (``LastSeen``). Before its first visit a sample is left out, so the first batch is a dataset of
-  its own. A step then costs O(n), or O(n log n) for the χ² ball: some tenths of a second at n = 10⁶,
-  where the first two kinds are the better choice.
+  seen (``LastSeen``). Before its first visit a sample is left out, so the first batch is a dataset
+  of its own. A step then costs O(n), or O(n log n) for the χ² ball: some tenths of a second at
+  n = 10⁶, where the first two kinds are the better choice.
 
-With m samples seen and p the worst distribution over them, the gradient is (m/B) Σ_{i in B} p_i ∇ℓ_i,
-whose mean over batches is the full gradient where the remembered δ are those of the present model.
-State belongs to one process: with several ranks, each knows the batches that it was given.
+With m samples seen and p the worst distribution over them, the gradient is
+(m/B) Σ_{i in B} p_i ∇ℓ_i, whose mean over batches is the full gradient where the remembered δ are
+those of the present model. State belongs to one process: with several ranks, each knows the batches
+that it was given.
 """
 
 from rhocache_trainer.risk.chi_square import ChiSquareRisk
