@@ -14,13 +14,19 @@ if TYPE_CHECKING:
     )
     from rhocache_trainer.loss import DRRhoClipLoss, GlobalContrastiveLoss
     from rhocache_trainer.report import write_report
+    from rhocache_trainer.risk import ChiSquareRisk, CVaRRisk, KLBallRisk, KLRisk, RiskOutput
     from rhocache_trainer.training import TrainResult, train
 
 __all__ = [
+    "CVaRRisk",
+    "ChiSquareRisk",
     "DRRhoClipLoss",
     "EvaluationResult",
     "GlobalContrastiveLoss",
+    "KLBallRisk",
+    "KLRisk",
     "ReferenceCache",
+    "RiskOutput",
     "TrainConfig",
     "TrainResult",
     "evaluate",
@@ -32,10 +38,15 @@ __all__ = [
 ]
 
 _MODULES = {
+    "CVaRRisk": "risk",
+    "ChiSquareRisk": "risk",
     "DRRhoClipLoss": "loss",
     "EvaluationResult": "evaluation",
     "GlobalContrastiveLoss": "loss",
+    "KLBallRisk": "risk",
+    "KLRisk": "risk",
     "ReferenceCache": "cache",
+    "RiskOutput": "risk",
     "TrainConfig": "config",
     "TrainResult": "training",
     "evaluate": "evaluation",

@@ -1,0 +1,79 @@
+"""KLRisk against its primal problem, and its moving average against one in plain numbers."""
+
+import math
+
+import cvxpy as cp
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rhocache_schemas.errors import InvalidInput
+from rhocache_trainer import KLRisk
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    n=st.integers(2, 12),
+    shift=st.floats(-3, 3),
+    tau=st.floats(0.1, 10.0),
+    seed=st.integers(0, 1000),
+)
+def test_value_and_weights_are_the_primal_problems(n, shift, tau, seed):
+    delta = np.random.default_rng(seed).normal(size=n) + shift
+    p, divergence = cp.Variable(n), cp.Variable()  # its own, for log p of a p that is 0 − 1e-12
+    constraints = [cp.sum(p) == 1, divergence >= math.log(n) - cp.sum(cp.entr(p))]
+    problem = cp.Problem(cp.Maximize(p @ delta - tau * divergence), constraints)
+    problem.solve(solver=cp.CLARABEL)
+    out = KLRisk(tau)(torch.tensor(delta))
+    assert float(out.value) == pytest.approx(problem.value, abs=1e-6)
+    np.testing.assert_allclose(out.weights, p.value, atol=1e-4)
+
+
+def test_limits_in_tau():
+    delta = torch.tensor([-2.0, 0.5, 1.0, -0.1])
+    assert float(KLRisk(1e6)(delta).value) == pytest.approx(float(delta.mean()), abs=1e-5)
+    assert float(KLRisk(1e-6)(delta).value) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_moving_average_is_the_one_in_plain_numbers():
+    n, batch, tau, gamma = 20, 5, 0.7, 0.3
+    risk = KLRisk(tau, n=n, gamma=gamma)
+    generator = torch.Generator().manual_seed(0)
+    u = None
+    for _ in range(6):
+        index = torch.randperm(n, generator=generator)[:batch]
+        loss = torch.randn(batch, generator=generator, dtype=torch.float64, requires_grad=True)
+        reference = torch.randn(batch, generator=generator, dtype=torch.float64)
+        out = risk(loss, reference, index)
+        out.loss.backward()
+
+        exponentials = ((loss - reference) / tau).exp().detach()
+        mean = float(exponentials.mean())
+        u = mean if u is None else (1 - gamma) * u + gamma * mean
+        torch.testing.assert_close(loss.grad, exponentials / (batch * u))
+        torch.testing.assert_close(out.weights, exponentials / exponentials.sum())
+        assert float(out.mass) == pytest.approx(mean / u)
+        assert float(out.value) == pytest.approx(tau * math.log(u))
+
+
+def test_gamma_may_be_set_and_is_checked():
+    risk = KLRisk(1.0, n=4)
+    assert risk.mean_exp is not None
+    risk.mean_exp.gamma = 0.5
+    with pytest.raises(InvalidInput, match=r"gamma=1\.5"):
+        risk.mean_exp.gamma = 1.5
+    assert risk.mean_exp.gamma == 0.5
+
+
+@pytest.mark.parametrize("tau", [0.0, -1.0, math.nan, math.inf])
+def test_tau_out_of_range(tau):
+    with pytest.raises(InvalidInput, match="tau="):
+        KLRisk(tau)
+
+
+@pytest.mark.parametrize("gamma", [0.0, -0.1, 1.1, math.nan])
+def test_gamma_out_of_range(gamma):
+    with pytest.raises(InvalidInput, match="gamma="):
+        KLRisk(1.0, gamma=gamma)

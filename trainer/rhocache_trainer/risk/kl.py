@@ -1,0 +1,39 @@
+"""The KL-regularised risk."""
+
+import math
+
+from torch import Tensor
+
+from rhocache_schemas.errors import InvalidInput
+from rhocache_trainer.risk.base import Risk
+from rhocache_trainer.risk.mean_exp import MeanExp, exponential_weights
+from rhocache_trainer.risk.output import RiskOutput, risk_output
+
+
+class KLRisk(Risk):
+    """sup_p Σ p_i δ_i − τ KL(p ‖ uniform) = τ log mean exp(δ/τ), reached by p ∝ exp(δ/τ).
+
+    With ``n``, a batch's gradient is Σ exp(δ_i/τ)/(B u) ∇ℓ_i, where u is the moving average of
+    mean exp(δ/τ) over batches, and ``value`` is τ log u (Qi et al. 2021, "An Online Method for a
+    Class of Distributionally Robust Optimization with Non-convex Objectives").
+
+    Args:
+        tau: τ > 0, in the loss's unit. Large: the mean. Small: the maximum.
+        n: samples in the dataset, for mini-batches with ``index``.
+        gamma: γ in (0, 1], the weight of a new batch in u; ``mean_exp.gamma`` may be set at any
+            time. Used with ``n`` only.
+
+    Raises InvalidInput for values out of range.
+    """
+
+    def __init__(self, tau: float, *, n: int | None = None, gamma: float = 1.0) -> None:
+        super().__init__(n)
+        if not 0 < tau < math.inf:
+            raise InvalidInput(f"tau={tau} must be above 0 and finite")
+        self.tau = float(tau)
+        average = MeanExp(gamma)  # checks γ in either case
+        self.mean_exp = None if n is None else average
+
+    def _risk(self, loss: Tensor, delta: Tensor, index: Tensor | None) -> RiskOutput:  # noqa: ARG002
+        log_u, share = exponential_weights(delta, self.tau, self.mean_exp)
+        return risk_output(loss, share, self.tau * log_u)
