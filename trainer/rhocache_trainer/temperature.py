@@ -26,7 +26,7 @@ class Temperature(nn.Module):
     squashing function's slope would have vanished.
     """
 
-    def __init__(self, initial: float, mode: TemperatureMode, n: int) -> None:
+    def __init__(self, initial: float, mode: TemperatureMode, n: int = 1) -> None:
         super().__init__()
         self.mode = mode
         shape = {"separate": (2,), "individual": (n, 2)}.get(mode, ())
@@ -36,16 +36,15 @@ class Temperature(nn.Module):
         else:
             self.tau = nn.Parameter(value)
 
-    def forward(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """τ1 and τ2 of the pairs ``index`` ([B]): 0-dim each, or [B] where they are individual."""
-        with torch.no_grad():
-            if self.mode == "individual":  # only those that can have moved
+    def forward(self, index: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """τ1 and τ2: 0-dim each, or where they are individual [B], of the pairs ``index``."""
+        if self.mode == "individual" and index is not None:
+            with torch.no_grad():  # only those that can have moved
                 self.tau[index] = self.tau[index].clamp(min=MINIMUM)
-            else:
-                self.tau.clamp_(min=MINIMUM)
-        if self.mode == "individual":
             image, text = embedding(index, self.tau, sparse=True).unbind(1)
             return image, text
+        with torch.no_grad():
+            self.tau.clamp_(min=MINIMUM)
         if self.mode == "separate":
             image, text = self.tau.unbind()
             return image, text

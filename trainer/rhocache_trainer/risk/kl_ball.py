@@ -52,7 +52,7 @@ class KLBallRisk(Risk):
             raise InvalidInput(f"tau={tau} must be at least {MINIMUM} and finite")
         self.memory = self.mean_exp = None
         if form == "learned":
-            self.temperature = Temperature(tau, learnable=True)
+            self.temperature = Temperature(tau, "learnable")
             average = MeanExp(gamma)  # checks γ in either case
             self.mean_exp = None if n is None else average
         elif n is not None:
@@ -64,7 +64,7 @@ class KLBallRisk(Risk):
             return exact_risk(
                 loss, delta, index, self.memory, lambda delta: kl_ball_weights(delta, radius)
             )
-        tau = self.temperature()
+        tau, _ = self.temperature()
         with torch.no_grad():
             log_u, share = exponential_weights(delta, tau.double(), self.mean_exp)
             gradient = log_u + radius - (share * delta).sum() / tau
