@@ -1,10 +1,13 @@
 """Whole runs on data from worker processes and tables, and on caches that must be refused."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from rhocache_schemas.errors import (
@@ -119,3 +122,33 @@ def test_a_cache_that_is_refused_before_the_first_step(
     folder = Path(drrho["output"])
     assert not (folder / "checkpoint.pt").exists()
     assert not (folder / "log.jsonl").read_text()
+
+
+INTERRUPTED = """
+import os, signal, sys
+from rhocache_trainer import load_config, train
+from rhocache_trainer.run_log import RunLog
+
+def interrupt(log, step):
+    if step == 3:
+        os.killpg(0, signal.SIGINT)
+
+RunLog.advance = interrupt
+train(load_config(sys.argv[1]))
+"""
+
+
+def test_ctrl_c_reaches_every_process_and_the_run_is_saved(drrho: dict, tmp_path: Path):
+    settings = drrho | {"data": drrho["data"] | {"workers": 1}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(tmp_path / "config.yaml")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        start_new_session=True,
+    )
+    assert "KeyboardInterrupt" in done.stderr
+    assert "DataLoader worker" not in done.stderr
+    result = run(settings, resume="auto", max_steps=4)
+    assert (result.steps, result.pairs) == (4, 4)
