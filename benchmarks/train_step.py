@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.join import write_cache
 from open_clip import create_model
 
 from benchmarks import machine
+from benchmarks.join import write_cache
 from rhocache_schemas.dataset import list_shards
 from rhocache_schemas.pairs import hash_caption, hash_image
 from rhocache_schemas.tar_shard import ShardReader

@@ -44,7 +44,7 @@ def explain(
     negatives = len(own) - 1
     squares, total, delta = own.new_zeros(()), own.new_zeros(()), own.new_zeros(0)
     weight = torch.zeros_like(own)
-    for first, last, residual in tiles(image, text, start, stop):
+    for first, last, residual, _ in tiles(image, text, start, stop):
         difference = residual - own[first:last, None]
         share = difference / image.tau[first:last, None]
         share = share.sub_(log_sum[first:last, None]).exp_()

@@ -17,7 +17,9 @@ from torch import Tensor
 # Numbers in a tile: few enough for a CPU's cache, and many where each kernel has to be launched.
 _CPU_NUMBERS = 1 << 20
 _GPU_NUMBERS = 1 << 24
-_FAR = -1e30  # the own pair's residual: exp makes 0 of it, and 0 times it is 0, unlike infinity
+# The own pair's residual; others are above −5. exp makes 0 of it, and 0 times it is 0, which is not
+# so for infinity.
+_FAR = -1e4
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +86,22 @@ def log_sums(
     """
     of_rows: list[LogSums] = []
     of_columns: LogSums | None = None
-    for first, last, residual in tiles(rows, columns, start, stop):
-        of_rows.append(_sums(residual, own[first:last, None], rows.tau[first:last, None], dim=1))
-        part = _sums(residual, own, columns.tau, dim=0)
+    for first, last, residual, scratch in tiles(rows, columns, start, stop):
+        each = slice(first, last)
+        of_rows.append(_sums(residual, own[each, None], rows.tau[each, None], scratch, dim=1))
+        part = _sums(residual, own, columns.tau, scratch, dim=0)
         of_columns = part if of_columns is None else of_columns.merged(part)
     assert of_columns is not None, "a batch has pairs"  # noqa: S101
     return LogSums.unstacked(torch.cat([sums.stacked() for sums in of_rows])), of_columns
 
 
-def _sums(residual: Tensor, own: Tensor, tau: Tensor, dim: int) -> LogSums:
-    d = (residual - own).div_(tau)
-    peak = d.amax(dim, keepdim=True)
-    weight = torch.exp(d - peak)
-    return LogSums(peak.squeeze(dim), weight.sum(dim), weight.mul_(d).sum(dim))
+def _sums(residual: Tensor, own: Tensor, tau: Tensor, scratch: Tensor, dim: int) -> LogSums:
+    peak = residual.amax(dim, keepdim=True)
+    weight = torch.addcmul(-peak / tau, residual, 1 / tau, out=scratch).exp_()
+    total = weight.sum(dim)
+    mean = weight.mul_(residual).sum(dim) / total
+    own, tau, peak = own.squeeze(dim), tau.squeeze(dim), peak.squeeze(dim)
+    return LogSums((peak - own) / tau, total, total * (mean - own) / tau)
 
 
 def weighted_sums(
@@ -117,32 +122,37 @@ def weighted_sums(
     """
     of_rows = torch.empty_like(rows.features[start:stop])
     of_columns = torch.zeros_like(columns.features) if both else None
-    for first, last, residual in tiles(rows, columns, start, stop):
-        weight = (residual - own[first:last, None]).div_(rows.tau[first:last, None])
-        weight.sub_(row_shift[first:last, None]).exp_()
-        weight += residual.sub_(own).div_(columns.tau).sub_(column_shift).exp_()
+    by_row, by_column = 1 / rows.tau[:, None], 1 / columns.tau
+    below_row = -own[:, None] * by_row - row_shift[:, None]
+    below_column = -own * by_column - column_shift
+    for first, last, residual, weight in tiles(rows, columns, start, stop):
+        each = slice(first, last)
+        torch.addcmul(below_row[each], residual, by_row[each], out=weight).exp_()
+        weight += torch.addcmul(below_column, residual, by_column, out=residual).exp_()
         torch.mm(weight, columns.features, out=of_rows[first - start : last - start])
         if of_columns is not None:
-            of_columns.addmm_(weight.T, rows.features[first:last])
+            of_columns.addmm_(weight.T, rows.features[each])
     return of_rows, of_columns
 
 
-def tiles(rows: Side, columns: Side, start: int, stop: int) -> Iterator[tuple[int, int, Tensor]]:
+def tiles(
+    rows: Side, columns: Side, start: int, stop: int
+) -> Iterator[tuple[int, int, Tensor, Tensor]]:
     """Give e of the rows ``start`` to ``stop`` over all columns, some rows at a time.
 
-    Gives the first row, the row after the last, and e, [rows, B], whose own pairs are far below
-    anything else. It is a buffer that is used again, and may be written into.
+    Gives the first row, the row after the last, e, [rows, B], whose own pairs are far below
+    anything else, and a scratch tensor of its size. Both are buffers that are used again, and may
+    be written into.
     """
     count = len(columns.features)
     numbers = _CPU_NUMBERS if rows.features.device.type == "cpu" else _GPU_NUMBERS
     height = max(1, min(stop - start, numbers // count))
-    buffer = rows.features.new_empty(height, count)
+    buffers = rows.features.new_empty(2, height, count)
     for first in range(start, stop, height):
         last = min(stop, first + height)
-        residual = torch.mm(
-            rows.features[first:last], columns.features.T, out=buffer[: last - first]
-        )
+        residual, scratch = buffers[:, : last - first]
+        torch.mm(rows.features[first:last], columns.features.T, out=residual)
         if rows.reference is not None and columns.reference is not None:
             residual.addmm_(rows.reference[first:last], columns.reference.T, alpha=-1)
         residual.diagonal(first).fill_(_FAR)
-        yield first, last, residual
+        yield first, last, residual, scratch
