@@ -26,7 +26,8 @@ def train(
         str, typer.Option(metavar="never|auto", help="auto: go on from the run's checkpoint.")
     ] = "never",
     launcher: Annotated[
-        str, typer.Option(metavar="none|ray", help="none: in this process, or in those of torchrun.")
+        str,
+        typer.Option(metavar="none|ray", help="none: in this process, or in those of torchrun."),
     ] = "none",
     processes: Annotated[int, typer.Option(min=1, help="That Ray Train starts.")] = 1,
     gpus_per_process: Annotated[
@@ -41,7 +42,8 @@ def train(
 
     On several GPUs: torchrun --nproc-per-node N -m rhocache train CONFIG, or --launcher ray.
 
-    SIGTERM ends it well, with 0: the step is finished and saved. SIGINT saves too, and ends with 130.
+    SIGTERM ends it well, with 0: the step is finished and saved. SIGINT saves too, and ends with
+    130. Under Ray neither saves: what is kept is the last checkpoint.
     """
     with extra("trainer"):
         from rhocache_trainer import load_config

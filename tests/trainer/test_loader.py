@@ -113,7 +113,7 @@ def test_a_row_error_of_a_worker_process(dataset: Path):
 
 
 def test_a_signal_to_the_process_group_leaves_the_workers_at_work(dataset: Path):
-    """torchrun signals its ranks' groups; a rank then finishes its step, for which it needs data."""
+    """torchrun signals its ranks' groups; a rank then finishes its step, and needs data for it."""
     batches = iter(make(dataset, workers=1))
     next(batches)
     (worker,) = active_children()
