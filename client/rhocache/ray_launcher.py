@@ -1,6 +1,11 @@
 """Training on several processes that Ray Train starts, where a cluster has room for them."""
 
+import asyncio
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,7 @@ from ray.train.torch import TorchTrainer
 
 from rhocache_schemas.errors import InvalidInput, RhocacheError, TrainingError
 from rhocache_trainer import TrainConfig, TrainResult, train
+from rhocache_trainer.stopping import Stop
 
 RAY = "ray"  # in the run's folder: what Ray Train notes of its own
 
@@ -29,6 +35,9 @@ def train_on_ray(
     that they share. ``address`` None starts Ray on this machine, for this run alone;
     ``gpus_per_process`` None takes one GPU each where the cluster has any and the config wants it.
 
+    On a SIGTERM to this process the workers finish their step and save, and the result says
+    ``stopped``. On a SIGINT Ray Train aborts: the last checkpoint is kept.
+
     Raises what ``train`` does, InvalidInput where the Ray that was started here has too few GPUs,
     and TrainingError when Ray or a worker breaks down.
     """
@@ -41,17 +50,19 @@ def train_on_ray(
             raise InvalidInput(
                 f"{processes} processes with {gpus} GPUs each, but this machine has {there:g} GPUs"
             )
-        trainer = TorchTrainer(
-            _train,
-            train_loop_config={"config": config, "resume": resume, "folder": str(Path.cwd())},
-            scaling_config=ScalingConfig(
-                num_workers=processes,
-                use_gpu=gpus > 0,
-                resources_per_worker={"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1},
-            ),
-            run_config=RunConfig(name=RAY, storage_path=str(Path(config.output).absolute())),
-        )
-        return trainer.fit().return_value  # pyright: ignore[reportReturnType]
+        with _stopper() as stopper:
+            asked = {"config": config, "resume": resume, "folder": str(Path.cwd())}
+            trainer = TorchTrainer(
+                _train,
+                train_loop_config={**asked, "stopper": stopper},
+                scaling_config=ScalingConfig(
+                    num_workers=processes,
+                    use_gpu=gpus > 0,
+                    resources_per_worker={"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1},
+                ),
+                run_config=RunConfig(name=RAY, storage_path=str(Path(config.output).absolute())),
+            )
+            return trainer.fit().return_value  # pyright: ignore[reportReturnType]
     except WorkerGroupError as failed:
         raise _cause(failed) from failed
     except RayError as error:
@@ -64,7 +75,44 @@ def train_on_ray(
 def _train(asked: dict[str, Any]) -> TrainResult:
     """In a worker, whose environment and process group Ray Train has set up as torchrun would."""
     os.chdir(asked["folder"])  # Ray has put it elsewhere
-    return train(asked["config"], resume=asked["resume"])
+    stop = Stop()  # no signal reaches a worker
+    threading.Thread(target=_wait, args=(asked["stopper"], stop), daemon=True).start()
+    return train(asked["config"], resume=asked["resume"], stop=stop)
+
+
+def _wait(stopper: Any, stop: Stop) -> None:
+    with suppress(RayError):  # the run is over
+        ray.get(stopper.asked.remote())
+        stop.signal = signal.SIGTERM
+
+
+@ray.remote(num_cpus=0)
+class _Stopper:
+    """Tells the workers of the signal that the process has got which has started them."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    async def ask(self) -> None:
+        self._event.set()
+
+    async def asked(self) -> None:
+        await self._event.wait()
+
+
+@contextmanager
+def _stopper() -> Iterator[Any]:
+    stopper: Any = _Stopper.remote()  # pyright: ignore[reportAttributeAccessIssue]
+    main_thread = threading.current_thread() is threading.main_thread()
+    usual = signal.getsignal(signal.SIGTERM)
+    try:
+        if main_thread:  # the only one that Python gives signals to
+            signal.signal(signal.SIGTERM, lambda *_: stopper.ask.remote())
+        yield stopper
+    finally:
+        if main_thread:
+            signal.signal(signal.SIGTERM, usual)
+        ray.kill(stopper)
 
 
 def _start(address: str | None, processes: int) -> None:

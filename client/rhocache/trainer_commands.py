@@ -43,7 +43,7 @@ def train(
     On several GPUs: torchrun --nproc-per-node N -m rhocache train CONFIG, or --launcher ray.
 
     SIGTERM ends it well, with 0: the step is finished and saved. SIGINT saves too, and ends with
-    130. Under Ray neither saves: what is kept is the last checkpoint.
+    130. Under Ray SIGINT keeps the last checkpoint.
     """
     with extra("trainer"):
         from rhocache_trainer import load_config

@@ -59,9 +59,11 @@ class SteeredLoss(torch.nn.Module):
         reference = [each.to(image_features) for each in reference]
         index = torch.tensor(rows.index).to(image_features.device)
         loss = self.drrho(image_features, text_features, *reference, index).loss
-        # Gradients of all ranks add up to that of their batch, and DDP gives their mean. It also
-        # wants a gradient of every parameter, of the logit scale too, which 1 / tau stands for.
-        return {"drrho_loss": self.args.world_size * loss + 0 * logit_scale}
+        # Gradients of all ranks add up to that of their batch, and DDP gives their mean: the value
+        # is that of one loss, the gradient that of as many as there are ranks.
+        loss = loss + (self.args.world_size - 1) * (loss - loss.detach())
+        # DDP also wants a gradient of every parameter; 1 / tau stands for the logit scale.
+        return {"drrho_loss": loss + 0 * logit_scale}
 
 
 def train_steered(model, data, loss, epoch, *rest, **options):

@@ -39,6 +39,8 @@ TORCHRUN = [
     "-m", "rhocache", "train",
 ]  # fmt: skip
 
+ON_RAY = ["--launcher", "ray", "--processes", "2"]
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -62,9 +64,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(command: list[str], folder: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*TORCHRUN, "config.yaml", *arguments, "--json"],
+        [*command, "config.yaml", *arguments, "--json"],
         cwd=folder,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
@@ -74,7 +76,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 
 def torchrun(folder: Path, *arguments: str) -> dict[str, Any]:
-    process = start(folder, *arguments)
+    process = start(TORCHRUN, folder, *arguments)
     out, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     return json.loads(out)  # of one rank alone
@@ -125,34 +127,57 @@ def ranks(torchrun: int) -> list[int]:
     ]
 
 
-@pytest.mark.parametrize(("to", "workers"), [("one rank", 0), ("torchrun", 1)])
-def test_sigterm_saves_and_the_run_goes_on(folder: Path, to: str, workers: int) -> None:
-    settings = [f"output=stopped-{workers}", "epochs=200", f"data.workers={workers}"]
-    process = start(folder, *settings)
-    log = folder / f"stopped-{workers}" / "log.jsonl"
+def started(command: list[str], folder: Path, output: str, *arguments: str) -> subprocess.Popen:
+    """A run of many steps that has made the first."""
+    process = start(command, folder, f"output={output}", "epochs=300", *arguments)
+    log = folder / output / "log.jsonl"
     while not log.exists() or not log.read_text():
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
-    os.kill(process.pid if to == "torchrun" else ranks(process.pid)[-1], signal.SIGTERM)
+    return process
+
+
+def check_stopped(process: subprocess.Popen, folder: Path, output: str, *settings: str) -> None:
+    """One process tells that the run was saved, and here it goes on from there."""
     out, errors = process.communicate(timeout=60)
-    # torchrun passes the signal on, and then tells of it by its own status.
-    assert process.returncode == 0 or to == "torchrun", errors
     result = json.loads(out)
-    assert result["stopped"]
-    assert 0 < result["steps"] < 200
+    assert result["stopped"], errors
+    assert 0 < result["steps"] < 300
     assert errors.count(f"saved at step {result['steps']}") == 1
-    again = here(folder, *settings, f"max_steps={result['steps'] + 2}", resume="auto")
+    changes = [f"output={output}", "epochs=300", *settings, f"max_steps={result['steps'] + 2}"]
+    again = here(folder, *changes, resume="auto")
     assert (again["steps"], again["stopped"]) == (result["steps"] + 2, False)
+
+
+def test_sigterm_to_one_rank(folder: Path) -> None:
+    process = started(TORCHRUN, folder, "stopped-rank")
+    os.kill(ranks(process.pid)[-1], signal.SIGTERM)
+    check_stopped(process, folder, "stopped-rank")
+    assert process.returncode == 0
+
+
+def test_sigterm_to_torchrun_and_so_to_everything_that_ranks_have_started(folder: Path) -> None:
+    process = started(TORCHRUN, folder, "stopped-all", "data.workers=1")
+    process.terminate()
+    check_stopped(process, folder, "stopped-all", "data.workers=1")
+
+
+def test_sigterm_to_the_command_that_has_started_ray(folder: Path, ray_address: str) -> None:
+    command = [sys.executable, "-m", "rhocache", "train", *ON_RAY, "--ray-address", ray_address]
+    process = started(command, folder, "stopped-ray")
+    process.terminate()
+    check_stopped(process, folder, "stopped-ray")
+    assert process.returncode == 0
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray's, of itself
 def test_ray_trains_as_one_process_does(
     folder: Path, alone: dict[str, Any], ray_address: str
 ) -> None:
-    on_ray = ["train", "config.yaml", "output=ray", "--launcher", "ray", "--processes", "2"]
+    command = ["train", *ON_RAY, "config.yaml", "output=ray"]
     with chdir(folder):
-        done = CliRunner().invoke(app, [*on_ray, "--json"])
-        again = CliRunner().invoke(app, on_ray)
+        done = CliRunner().invoke(app, [*command, "--json"])
+        again = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
     check_equal(folder, json.loads(done.stdout), alone)
     assert isinstance(again.exception, TrainingError)
