@@ -121,7 +121,9 @@ def _start(address: str | None, processes: int) -> None:
         if address is None:
             ray.init(address="local", num_cpus=processes, include_dashboard=False, **quiet)
         else:
-            ray.init(address=address, **quiet)
+            # Ray Train's own actors look their cluster up, and of several on a machine find any.
+            known = {"env_vars": {"RAY_ADDRESS": address}}
+            ray.init(address=address, runtime_env=known, **quiet)
     except (OSError, RuntimeError, ValueError) as error:
         where = f"join Ray at {address}" if address else "start Ray"
         raise TrainingError(f"cannot {where}: {' '.join(str(error).split())}") from error

@@ -21,7 +21,7 @@ from torch.testing import assert_close
 from typer.testing import CliRunner
 
 from rhocache.cli import app
-from rhocache_schemas.errors import TrainingError
+from rhocache_schemas.errors import InvalidInput, TrainingError
 from rhocache_trainer import load_config, train
 
 from ..trainer.conftest import PAIRS, SHARDS, make_pairs, write_cache, write_tar
@@ -116,6 +116,15 @@ def test_a_run_goes_on_with_another_number_of_processes(
     here(folder, "output=changed", "max_steps=2")
     torchrun(folder, "output=changed", "max_steps=4", "--resume", "auto")
     check_equal(folder, here(folder, "output=changed", resume="auto"), alone)
+
+
+def test_machines_with_different_numbers_of_processes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(InvalidInput, match="2 of 3 processes are on this machine"):
+        here(folder, "output=uneven")
 
 
 def ranks(torchrun: int) -> list[int]:
