@@ -1,7 +1,9 @@
 """``train``, and what tells how good its models are."""
 
 import json
+import os
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -31,18 +33,56 @@ def train(
     resume: Annotated[
         str, typer.Option(metavar="never|auto", help="auto: go on from the run's checkpoint.")
     ] = "never",
+    launcher: Annotated[
+        str,
+        typer.Option(metavar="none|ray", help="none: in this process, or in those of torchrun."),
+    ] = "none",
+    processes: Annotated[int, typer.Option(min=1, help="That Ray Train starts.")] = 1,
+    gpus_per_process: Annotated[
+        int | None, typer.Option(min=0, help="For Ray Train; default: 1 where there are any.")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster to join; default: start Ray here.")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Train a model, steered by a cache (drrho) or not (clip, global), and export it."""
+    """Train a model, steered by a cache (drrho) or not (clip, global), and export it.
+
+    On several GPUs: torchrun --nproc-per-node N -m rhocache train CONFIG, or --launcher ray.
+
+    SIGTERM ends it well, with 0: the step is finished and saved. SIGINT saves too, and ends with
+    130. Under Ray SIGINT keeps the last checkpoint.
+    """
     with extra("trainer"):
-        from rhocache_trainer import load_config
+        from rhocache_trainer import load_config, write_report
         from rhocache_trainer import train as run
     if resume not in ("never", "auto"):
         raise typer.BadParameter(f"{resume!r} is not 'never' or 'auto'", param_hint="--resume")
-    result = run(load_config(config, changes or []), resume=resume)
+    if launcher not in ("none", "ray"):
+        raise typer.BadParameter(f"{launcher!r} is not 'none' or 'ray'", param_hint="--launcher")
+    settings = load_config(config, changes or [])
+    if launcher == "ray":
+        with extra("ray-train"):
+            from rhocache.ray_launcher import train_on_ray
+        result = train_on_ray(
+            settings,
+            resume=resume,
+            processes=processes,
+            gpus_per_process=gpus_per_process,
+            address=ray_address,
+        )
+    else:
+        result = run(settings, resume=resume)
+    if os.environ.get("RANK", "0") != "0":
+        return  # torchrun's first process tells for all
+    if result.stopped:
+        again = "the same command with --resume auto goes on"
+        typer.echo(f"rhocache: stopped by SIGTERM, saved at step {result.steps}; {again}", err=True)
+    else:
+        write_report([result.output], Path(result.output) / "report.html")
     if as_json:
         typer.echo(json.dumps(asdict(result)))
-    else:
+    elif not result.stopped:
         Console().print(tables.summary(result))
 
 

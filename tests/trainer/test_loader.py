@@ -1,6 +1,7 @@
 """The loader: resumes exactly, in this process and in worker processes, on several ranks."""
 
 from itertools import islice
+from multiprocessing import active_children
 from pathlib import Path
 
 import open_clip
@@ -109,6 +110,19 @@ def test_a_row_error_of_a_worker_process(dataset: Path):
     with pytest.raises(RowError, match=r"^shard 00001\.tar, key \d+: not a readable") as caught:
         list(islice(make(dataset, workers=1), N // 2))
     assert caught.value.code == "image_undecodable"
+
+
+def test_a_signal_to_the_process_group_leaves_the_workers_at_work(dataset: Path):
+    """torchrun signals its ranks' groups; a rank then finishes its step, and needs data for it."""
+    others = set(active_children())
+    batches = iter(make(dataset, workers=1))
+    next(batches)
+    (worker,) = set(active_children()) - others
+    worker.terminate()
+    assert sum(len(batch.index) for batch in islice(batches, N)) == 2 * N
+    worker.terminate()
+    worker.join(timeout=20)
+    assert not worker.is_alive(), "a second one ends it"
 
 
 def test_too_few_pairs(dataset: Path):

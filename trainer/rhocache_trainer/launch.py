@@ -6,6 +6,7 @@ from typing import Any
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
+from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.config import TrainConfig
 
 _PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed"}
@@ -15,13 +16,19 @@ def launch(config: TrainConfig) -> Fabric:
     """Join the other processes, where the environment says that there are some.
 
     What is read of the environment: RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and
-    MASTER_PORT, as torchrun sets them.
+    MASTER_PORT, as torchrun sets them. A process group that is there already is kept.
+
+    Raises InvalidInput where machines have different numbers of processes.
     """
     precision = _PRECISION[config.precision]
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
         return Fabric(accelerator=config.device, devices=1, precision=precision)
     here = int(os.environ.get("LOCAL_WORLD_SIZE", str(world_size)))
+    if world_size % here:
+        raise InvalidInput(
+            f"{here} of {world_size} processes are on this machine; all machines need equally many"
+        )
     fabric = Fabric(
         accelerator=config.device,
         devices=here,

@@ -94,5 +94,9 @@ def _context() -> Any:
 
 
 def _ignore_interrupts(_: int) -> None:
-    """Ctrl-C reaches every process; the main one saves first, and then ends its workers."""
+    """Signals reach every process; the main one finishes its step first, and then ends its workers.
+
+    It does so by SIGTERM where one of them is stuck, so that the second always ends it.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, _: signal.signal(number, signal.SIG_DFL))

@@ -8,21 +8,20 @@ from types import FrameType
 
 
 class Stop:
-    """Which signal has come, 0 for none."""
+    """Which signal has come, 0 for none. Another thread may set it as if it had."""
 
     def __init__(self) -> None:
         self.signal = 0
 
 
 @contextmanager
-def stop_requested() -> Iterator[Stop]:
-    """Note a SIGINT or SIGTERM; the second signal acts as it usually does.
+def noting_signals(stop: Stop) -> Iterator[None]:
+    """Note a SIGINT or SIGTERM in ``stop``; the second signal acts as it usually does.
 
     Outside the main thread, where Python takes no signals, none is ever noted.
     """
-    stop = Stop()
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield
         return
     usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -37,6 +36,6 @@ def stop_requested() -> Iterator[Stop]:
     for number in usual:
         signal.signal(number, request)
     try:
-        yield stop
+        yield
     finally:
         restore()

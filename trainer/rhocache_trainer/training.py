@@ -28,7 +28,7 @@ from rhocache_trainer.loader import build_loader
 from rhocache_trainer.ranks import Ranks
 from rhocache_trainer.run_log import RunLog
 from rhocache_trainer.sources import open_pairs
-from rhocache_trainer.stopping import Stop, stop_requested
+from rhocache_trainer.stopping import Stop, noting_signals
 
 Resume = Literal["never", "auto"]
 
@@ -55,7 +55,9 @@ class TrainResult:
     stopped: bool  # by SIGTERM; saved, but not exported
 
 
-def train(config: TrainConfig, *, resume: Resume = "never") -> TrainResult:
+def train(
+    config: TrainConfig, *, resume: Resume = "never", stop: Stop | None = None
+) -> TrainResult:
     """Train a model and export it.
 
     ``config.output`` then holds ``model/`` (the export; ``model-ema/`` where weights are averaged),
@@ -67,7 +69,8 @@ def train(config: TrainConfig, *, resume: Resume = "never") -> TrainResult:
     with the same config, whose ``output`` must be one folder for all.
 
     On a signal the step is finished and saved. After SIGINT KeyboardInterrupt is raised; after
-    SIGTERM, by which machines are taken away, the result says ``stopped``.
+    SIGTERM, by which machines are taken away, the result says ``stopped``. Where this does not run
+    in the main thread, setting ``stop.signal`` from another one has the effect of a signal.
 
     Raises TrainingError when the folder holds a run that is not to be resumed, or one with other
     settings; InvalidInput, DatasetError, CacheError and their kin for what the config names.
@@ -79,7 +82,7 @@ def train(config: TrainConfig, *, resume: Resume = "never") -> TrainResult:
                 f"{config.output} already holds a run; resume it, or choose another output"
             )
         run.restore()
-    return run.train()
+    return run.train(stop or Stop())
 
 
 class _Run:
@@ -115,14 +118,14 @@ class _Run:
         self.objective = self.tau = math.nan  # of the last step
         self.skipped: Counter[str] = Counter()  # in this epoch
 
-    def train(self) -> TrainResult:
+    def train(self, stop: Stop) -> TrainResult:
         started, first = time.monotonic(), self.step
         steps = min(self.total_steps, self.config.max_steps or sys.maxsize)
         if self.fabric.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             settings = self.config.model_dump(mode="json")
             (self.folder / CONFIG).write_text(yaml.safe_dump(settings, sort_keys=False))
-        with stop_requested() as stop, self._log(steps) as log:
+        with noting_signals(stop), self._log(steps) as log:
             batches = islice(self.loader, self.passed_over, None)
             while self.step < steps and not self._stopped(stop):
                 self._train_epoch(batches, log, steps, stop)

@@ -1,0 +1,184 @@
+"""The examples of examples/dropin, run as a user runs them, on a shard of the repository's data."""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rhocache_schemas import index, layout, shard_file, storage
+from rhocache_schemas.dataset import list_shards
+from rhocache_schemas.fingerprint import Fingerprint
+from rhocache_schemas.pairs import hash_caption, hash_image
+from rhocache_schemas.records import Manifest
+from rhocache_schemas.reference import ReferenceSpec
+from rhocache_schemas.tar_shard import ShardReader
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SHARD = "00000.tar"
+PAIRS, BATCH = 512, 64
+STEPS = PAIRS // BATCH
+
+
+def embeddings(captions: list[str]) -> np.ndarray:
+    """Unit vectors [n, 1, 32] of which those of captions with common words are close."""
+    vectors = np.zeros((len(captions), 32))
+    for row, caption in zip(vectors, captions, strict=True):
+        for word in caption.split():
+            row += np.random.default_rng(list(word.encode())).normal(size=32)
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)[:, None]
+
+
+def make_cache(folder: Path, dataset: Path) -> None:
+    """What ``rhocache score`` would write, of a reference that reads the captions alone."""
+    fingerprint = Fingerprint(
+        weights_sha256="0" * 64,
+        architecture={},
+        preprocessing={},
+        tokenizer={},
+        precision="fp32",
+        dtype="float16",
+    )
+    (shard,) = list_shards(str(dataset))
+    pairs = list(ShardReader(shard))
+    captions = [pair.caption or "" for pair in pairs]
+    vectors = embeddings(captions)
+    rows = shard_file.ShardRows(
+        keys=[pair.key for pair in pairs],
+        status=["ok"] * len(pairs),
+        image=vectors,
+        text=vectors,
+        similarity=np.ones(len(pairs), np.float32),
+        image_hash=[hash_image(pair.image or b"") for pair in pairs],
+        caption_hash=[hash_caption(caption) for caption in captions],
+    )
+    data = shard_file.encode(rows, fingerprint.digest, "1" * 64)
+    storage.write_atomic(layout.shard_file(str(folder), SHARD), data)
+    entry = index.IndexRow(
+        SHARD, len(pairs), len(pairs), 0, len(data), 0, 0, "1" * 64, rows.content_sha256(),
+        hashlib.sha256(data).hexdigest(),
+    )  # fmt: skip
+    listed = index.encode([entry])
+    storage.write_atomic(layout.index_file(str(folder)), listed)
+    manifest = Manifest(
+        fingerprint=fingerprint,
+        fingerprint_sha256=fingerprint.digest,
+        reference=ReferenceSpec(model="local-dir:/gone"),
+        dataset=str(dataset),
+        rows=len(pairs),
+        ok=len(pairs),
+        failed=0,
+        failed_by_code={},
+        shards=1,
+        failed_shards={},
+        dimension=32,
+        logit_scale=10.0,
+        index_sha256=hashlib.sha256(listed).hexdigest(),
+        batch_size=BATCH,
+        software={},
+        created_at=0.0,
+    )
+    storage.write_atomic(layout.manifest_file(str(folder)), manifest.to_json())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dropin")
+    (folder / "dataset").mkdir()
+    (folder / "dataset" / SHARD).symlink_to(EXAMPLES / "openclipart" / SHARD)
+    make_cache(folder / "cache", folder / "dataset")
+    model = {
+        "embed_dim": 16,
+        "vision_cfg": {
+            "image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8,
+        },
+        "text_cfg": {
+            "context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1,
+        },
+    }  # fmt: skip
+    (folder / "model").mkdir()
+    config = {"model_cfg": model, "preprocess_cfg": {}}
+    (folder / "model" / "open_clip_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def run(folder: Path, example: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "dropin" / example, *arguments],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def numbers(printed: str, name: str) -> list[float]:
+    return [float(each) for each in re.findall(rf"{name}:? ([-\d.e]+)", printed)]
+
+
+def check_learns(objectives: list[float]) -> None:
+    """An epoch's mean is below the one's before."""
+    epochs = np.array(objectives).reshape(-1, STEPS).mean(1)
+    assert (np.diff(epochs) < 0).all(), epochs
+
+
+@pytest.mark.parametrize(
+    ("example", "options", "checkpoint", "state"),
+    [
+        ("plain_loop.py", [], "out.pt", lambda saved: saved["DRRhoClipLoss"]),
+        (
+            "lightning_module.py",
+            ["--accelerator", "cpu", "--devices", "1"],
+            "out/last.ckpt",
+            lambda saved: {
+                name.removeprefix("loss."): value for name, value in saved["state_dict"].items()
+            },
+        ),
+    ],
+)
+def test_a_loop_of_ones_own(folder: Path, example: str, options: list, checkpoint: str, state):
+    arguments = [
+        "dataset", "cache", "local-dir:model", checkpoint.split("/")[0],
+        *options, "--batch-size", str(BATCH),
+    ]  # fmt: skip
+    objectives: list[float] = []
+    tau = 0.07
+    for epochs in (1, 2):  # the second goes on from the first's checkpoint
+        printed = run(folder, example, *arguments, "--epochs", str(epochs))
+        objectives += numbers(printed, "objective")
+        assert len(objectives) == epochs * STEPS
+        assert numbers(printed, "tau")[0] == pytest.approx(tau, abs=2e-4)
+        saved = state(torch.load(folder / checkpoint, weights_only=True))
+        tau = float(saved["temperature.tau"])
+        assert saved["image_average.seen"].all()
+    check_learns(objectives)
+
+
+def test_open_clips_own_command(folder: Path):
+    objectives: list[float] = []
+    for epochs in (1, 2):
+        printed = run(
+            folder, "steer_open_clip.py", "--drrho-cache", "cache",
+            "--train-data", f"dataset/{SHARD}", "--train-num-samples", str(PAIRS),
+            "--dataset-type", "webdataset", "--workers", "0", "--batch-size", str(BATCH),
+            "--model", "local-dir:model", "--device", "cpu", "--precision", "fp32",
+            "--epochs", str(epochs), "--lr", "1e-3", "--warmup", "0", "--log-every-n-steps", "1",
+            "--logs", "logs", "--name", "run", "--resume", "latest",
+        )  # fmt: skip
+        objectives += numbers(printed, "Drrho_loss")
+        checkpoints = folder / "logs" / "run" / "checkpoints"
+        assert (checkpoints / f"epoch_{epochs}.pt").exists()
+        saved = torch.load(checkpoints / f"epoch_{epochs}.drrho", weights_only=True)
+        assert saved["image_average.seen"].all()
+    assert len(objectives) == 2 * STEPS
+    check_learns(objectives)
