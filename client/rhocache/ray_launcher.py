@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
-from ray.train import RunConfig, ScalingConfig, WorkerGroupError
+from ray.train import ControllerError, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
 
 from rhocache_schemas.errors import InvalidInput, RhocacheError, TrainingError
@@ -65,7 +65,7 @@ def train_on_ray(
             return trainer.fit().return_value  # pyright: ignore[reportReturnType]
     except WorkerGroupError as failed:
         raise _cause(failed) from failed
-    except RayError as error:
+    except (RayError, ControllerError) as error:
         raise TrainingError(f"Ray broke down: {' '.join(str(error).split())}") from error
     finally:
         if owns_ray:
