@@ -27,7 +27,6 @@ from rich.table import Table
 from benchmarks.machine import describe, peak_memory
 from rhocache_schemas import layout, shard_file
 from rhocache_schemas.dataset import Shard
-from rhocache_schemas.fingerprint import Fingerprint
 from rhocache_schemas.job import JobSpec
 from rhocache_schemas.records import Progress
 from rhocache_schemas.reference import ReferenceSpec
@@ -36,18 +35,10 @@ from rhocache_workers import crew
 from rhocache_workers.driver import score
 from rhocache_workers.messages import Description, UnderWay
 from rhocache_workers.settled import SettledShard, settle
+from tests.caches import FINGERPRINT
 
 EMPTY = bytes(10240)  # a tar without members
 A_FOLDER = 1000  # shards
-FINGERPRINT = Fingerprint(
-    weights_sha256="0" * 64,
-    architecture={},
-    preprocessing={},
-    tokenizer={},
-    precision="fp32",
-    dtype="float16",
-    caption_field=None,
-)
 # What is done before a run -> what the run is called.
 RUNS = {
     "nothing": "a new cache",

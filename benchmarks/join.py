@@ -27,13 +27,10 @@ import torch
 import typer
 
 from benchmarks.machine import describe
-from rhocache_schemas import index, layout, shard_file, storage
+from rhocache_schemas import layout, shard_file, storage
 from rhocache_schemas.dataset import list_shards
-from rhocache_schemas.fingerprint import Fingerprint
 from rhocache_schemas.images import open_image
 from rhocache_schemas.pairs import hash_caption, hash_image
-from rhocache_schemas.records import Manifest
-from rhocache_schemas.reference import ReferenceSpec
 from rhocache_schemas.tar_shard import ShardReader
 from rhocache_trainer.augment import augment, pair_random
 from rhocache_trainer.cache import ReferenceCache
@@ -42,6 +39,7 @@ from rhocache_trainer.loader import build_loader
 from rhocache_trainer.pairs import CachedPairs
 from rhocache_trainer.sources import open_pairs
 from rhocache_trainer.tars import TarShards
+from tests.caches import commit
 
 SIZE = (224, 224)
 AUGMENTATION = Augmentation()
@@ -54,55 +52,20 @@ def unit_rows(random: np.random.Generator, n: int, d: int) -> np.ndarray:
 
 def write_cache(folder: Path, shards: dict[str, list[tuple[str, bytes, bytes]]], d: int) -> str:
     """A cache of random rows for pairs: shard name -> key, image hash and caption hash of each."""
-    fingerprint = Fingerprint(
-        weights_sha256="0" * 64,
-        architecture={},
-        preprocessing={},
-        tokenizer={},
-        precision="fp32",
-        dtype="float16",
-    )
     random = np.random.default_rng(0)
-    entries: list[index.IndexRow] = []
-    for name, pairs in shards.items():
-        n = len(pairs)
-        rows = shard_file.ShardRows(
+    rows = {
+        name: shard_file.ShardRows(
             keys=[key for key, _, _ in pairs],
-            status=["ok"] * n,
-            image=unit_rows(random, n, d),
-            text=unit_rows(random, n, d),
-            similarity=np.zeros(n, np.float32),
+            status=["ok"] * len(pairs),
+            image=unit_rows(random, len(pairs), d),
+            text=unit_rows(random, len(pairs), d),
+            similarity=np.zeros(len(pairs), np.float32),
             image_hash=[image for _, image, _ in pairs],
             caption_hash=[caption for _, _, caption in pairs],
         )
-        data = shard_file.encode(rows, fingerprint.digest, "1" * 64)
-        storage.write_atomic(layout.shard_file(str(folder), name), data)
-        sha256 = hashlib.sha256(data).hexdigest()
-        content = rows.content_sha256()
-        entries.append(index.IndexRow(name, n, n, 0, len(data), 0, 0, "1" * 64, content, sha256))
-    data = index.encode(entries)
-    storage.write_atomic(layout.index_file(str(folder)), data)
-    total = sum(entry.rows for entry in entries)
-    manifest = Manifest(
-        fingerprint=fingerprint,
-        fingerprint_sha256=fingerprint.digest,
-        reference=ReferenceSpec(model="local-dir:/none"),
-        dataset="benchmark",
-        rows=total,
-        ok=total,
-        failed=0,
-        failed_by_code={},
-        shards=len(entries),
-        failed_shards={},
-        dimension=d,
-        logit_scale=100.0,
-        index_sha256=hashlib.sha256(data).hexdigest(),
-        batch_size=1,
-        software={},
-        created_at=0.0,
-    )
-    storage.write_atomic(layout.manifest_file(str(folder)), manifest.to_json())
-    return str(folder)
+        for name, pairs in shards.items()
+    }
+    return str(commit(folder, rows))
 
 
 @contextmanager

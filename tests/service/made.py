@@ -1,15 +1,14 @@
 """A dataset of one shard and a committed cache of it, made without workers."""
 
-import hashlib
 import io
 import tarfile
 from pathlib import Path
 
 import numpy as np
+from caches import FINGERPRINT, commit
 from PIL import Image
 
-from rhocache_schemas import index, layout, shard_file, storage
-from rhocache_schemas.fingerprint import Fingerprint
+from rhocache_schemas import layout, shard_file
 from rhocache_schemas.job import JobSpec, JobState
 from rhocache_schemas.pairs import hash_caption, hash_image
 from rhocache_schemas.records import Manifest, Progress
@@ -17,14 +16,6 @@ from rhocache_service.database import JobRow
 from rhocache_service.registry import Registry
 
 SHARD = "00000.tar"
-FINGERPRINT = Fingerprint(
-    weights_sha256="0" * 64,
-    architecture={},
-    preprocessing={},
-    tokenizer={},
-    precision="fp32",
-    dtype="float16",
-)
 
 
 def make_cache(root: Path, captions: dict[str, str], missing: str = "") -> JobSpec:
@@ -58,34 +49,15 @@ def make_cache(root: Path, captions: dict[str, str], missing: str = "") -> JobSp
         [None if key == missing else hash_image(images[key]) for key in captions],
         [hash_caption(caption) for caption in captions.values()],
     )  # fmt: skip
-    data = shard_file.encode(rows, FINGERPRINT.digest, "1" * 64)
-    storage.write_atomic(layout.shard_file(spec.output, SHARD), data)
     failed = int(bad.sum())
-    entry = index.IndexRow(
-        SHARD, count, count - failed, failed, len(data), 0, 0, "1" * 64, "2" * 64,
-        hashlib.sha256(data).hexdigest(),
-    )  # fmt: skip
-    listed = index.encode([entry])
-    storage.write_atomic(layout.index_file(spec.output), listed)
-    manifest = Manifest(
-        fingerprint=FINGERPRINT,
-        fingerprint_sha256=FINGERPRINT.digest,
-        reference=spec.reference,
+    codes = {"image_missing": failed} if failed else {}
+    commit(
+        spec.output,
+        {SHARD: rows},
         dataset=spec.dataset,
-        rows=count,
-        ok=count - failed,
-        failed=failed,
-        failed_by_code={"image_missing": failed} if failed else {},
-        shards=1,
-        failed_shards={},
-        dimension=4,
-        logit_scale=100.0,
-        index_sha256=hashlib.sha256(listed).hexdigest(),
-        batch_size=4,
-        software={},
-        created_at=0.0,
+        reference=spec.reference,
+        failed_by_code=codes,
     )
-    storage.write_atomic(layout.manifest_file(spec.output), manifest.to_json())
     return spec
 
 

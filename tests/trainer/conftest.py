@@ -1,6 +1,5 @@
 """A small dataset and a cache for it, made with tarfile, PIL and the schemas' writers alone."""
 
-import hashlib
 import io
 import json
 import tarfile
@@ -10,12 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xxhash
+from caches import commit
 from PIL import Image
 
-from rhocache_schemas import index, layout, shard_file, storage
-from rhocache_schemas.fingerprint import Fingerprint
-from rhocache_schemas.records import Manifest
-from rhocache_schemas.reference import ReferenceSpec
+from rhocache_schemas import shard_file
 
 COLOURS = ["red", "green", "blue", "white"]
 DIMENSION = 6
@@ -68,22 +65,14 @@ def write_cache(folder: Path, failed: dict[tuple[int, int], str] | None = None) 
 
     A row with ``duplicate_key`` has the key of its shard's first row.
     """
-    fingerprint = Fingerprint(
-        weights_sha256="0" * 64,
-        architecture={},
-        preprocessing={},
-        tokenizer={},
-        precision="fp32",
-        dtype="float16",
-    )
-    entries = []
+    shards: dict[str, shard_file.ShardRows] = {}
     for shard in range(SHARDS):
         pairs = make_pairs(shard)
         status = [(failed or {}).get((shard, row), "ok") for row in range(PAIRS)]
         bad = np.array([code != "ok" for code in status])
         image, text = unit_rows(shard, "image"), unit_rows(shard, "text")
         image[bad] = text[bad] = np.nan
-        rows = shard_file.ShardRows(
+        shards[f"{shard:05}.tar"] = shard_file.ShardRows(
             keys=[
                 pairs[0].key if code == "duplicate_key" else pair.key
                 for pair, code in zip(pairs, status, strict=True)
@@ -95,46 +84,7 @@ def write_cache(folder: Path, failed: dict[tuple[int, int], str] | None = None) 
             image_hash=[_xxh3(pair.image) for pair in pairs],
             caption_hash=[_xxh3(pair.caption.encode()) for pair in pairs],
         )
-        name = f"{shard:05}.tar"
-        data = shard_file.encode(rows, fingerprint.digest, "1" * 64)
-        storage.write_atomic(layout.shard_file(str(folder), name), data)
-        count = int(bad.sum())
-        entries.append(
-            index.IndexRow(
-                name=name,
-                rows=PAIRS,
-                ok=PAIRS - count,
-                failed=count,
-                bytes=len(data),
-                source_size=0,
-                source_mtime_ns=0,
-                source_sha256="1" * 64,
-                content_sha256=rows.content_sha256(),
-                file_sha256=hashlib.sha256(data).hexdigest(),
-            )
-        )
-    data = index.encode(entries)
-    storage.write_atomic(layout.index_file(str(folder)), data)
-    manifest = Manifest(
-        fingerprint=fingerprint,
-        fingerprint_sha256=fingerprint.digest,
-        reference=ReferenceSpec(model="local-dir:/gone"),
-        dataset="the dataset",
-        rows=SHARDS * PAIRS,
-        ok=sum(entry.ok for entry in entries),
-        failed=sum(entry.failed for entry in entries),
-        failed_by_code={},
-        shards=SHARDS,
-        failed_shards={"00009.tar": "tar_truncated"},
-        dimension=DIMENSION,
-        logit_scale=10.0,
-        index_sha256=hashlib.sha256(data).hexdigest(),
-        batch_size=PAIRS,
-        software={},
-        created_at=0.0,
-    )
-    storage.write_atomic(layout.manifest_file(str(folder)), manifest.to_json())
-    return folder
+    return commit(folder, shards, failed_shards={"00009.tar": "tar_truncated"})
 
 
 def _xxh3(data: bytes) -> bytes:

@@ -1,6 +1,5 @@
 """The examples of examples/dropin, run as a user runs them, on a shard of the repository's data."""
 
-import hashlib
 import json
 import os
 import re
@@ -11,13 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from caches import commit
 
-from rhocache_schemas import index, layout, shard_file, storage
+from rhocache_schemas import shard_file
 from rhocache_schemas.dataset import list_shards
-from rhocache_schemas.fingerprint import Fingerprint
 from rhocache_schemas.pairs import hash_caption, hash_image
-from rhocache_schemas.records import Manifest
-from rhocache_schemas.reference import ReferenceSpec
 from rhocache_schemas.tar_shard import ShardReader
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -37,14 +34,6 @@ def embeddings(captions: list[str]) -> np.ndarray:
 
 def make_cache(folder: Path, dataset: Path) -> None:
     """What ``rhocache score`` would write, of a reference that reads the captions alone."""
-    fingerprint = Fingerprint(
-        weights_sha256="0" * 64,
-        architecture={},
-        preprocessing={},
-        tokenizer={},
-        precision="fp32",
-        dtype="float16",
-    )
     (shard,) = list_shards(str(dataset))
     pairs = list(ShardReader(shard))
     captions = [pair.caption or "" for pair in pairs]
@@ -58,33 +47,7 @@ def make_cache(folder: Path, dataset: Path) -> None:
         image_hash=[hash_image(pair.image or b"") for pair in pairs],
         caption_hash=[hash_caption(caption) for caption in captions],
     )
-    data = shard_file.encode(rows, fingerprint.digest, "1" * 64)
-    storage.write_atomic(layout.shard_file(str(folder), SHARD), data)
-    entry = index.IndexRow(
-        SHARD, len(pairs), len(pairs), 0, len(data), 0, 0, "1" * 64, rows.content_sha256(),
-        hashlib.sha256(data).hexdigest(),
-    )  # fmt: skip
-    listed = index.encode([entry])
-    storage.write_atomic(layout.index_file(str(folder)), listed)
-    manifest = Manifest(
-        fingerprint=fingerprint,
-        fingerprint_sha256=fingerprint.digest,
-        reference=ReferenceSpec(model="local-dir:/gone"),
-        dataset=str(dataset),
-        rows=len(pairs),
-        ok=len(pairs),
-        failed=0,
-        failed_by_code={},
-        shards=1,
-        failed_shards={},
-        dimension=32,
-        logit_scale=10.0,
-        index_sha256=hashlib.sha256(listed).hexdigest(),
-        batch_size=BATCH,
-        software={},
-        created_at=0.0,
-    )
-    storage.write_atomic(layout.manifest_file(str(folder)), manifest.to_json())
+    commit(folder, {SHARD: rows}, dataset=str(dataset))
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,14 @@
 """Every example configuration trains, on the repository's own pairs."""
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from caches import commit
 
-from rhocache_schemas import index, layout, shard_file, storage
+from rhocache_schemas import shard_file
 from rhocache_schemas.dataset import list_shards
-from rhocache_schemas.fingerprint import Fingerprint
 from rhocache_schemas.pairs import hash_caption, hash_image
-from rhocache_schemas.records import Manifest
-from rhocache_schemas.reference import ReferenceSpec
 from rhocache_schemas.tar_shard import ShardReader
 from rhocache_trainer import load_config, train
 
@@ -39,27 +36,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
         [hash_image(pair.image or b"") for pair in pairs],
         [hash_caption(pair.caption or "") for pair in pairs],
     )
-    fingerprint = Fingerprint(
-        weights_sha256="0" * 64, architecture={}, preprocessing={}, tokenizer={},
-        precision="fp32", dtype="float16",
-    )  # fmt: skip
-    data = shard_file.encode(rows, fingerprint.digest, "1" * 64)
-    storage.write_atomic(layout.shard_file(folder, SHARD), data)
-    entry = index.IndexRow(
-        SHARD, len(pairs), len(pairs), 0, len(data), shard.size, 0, "1" * 64, "2" * 64,
-        hashlib.sha256(data).hexdigest(),
-    )  # fmt: skip
-    listed = index.encode([entry])
-    storage.write_atomic(layout.index_file(folder), listed)
-    manifest = Manifest(
-        fingerprint=fingerprint, fingerprint_sha256=fingerprint.digest,
-        reference=ReferenceSpec(model="local-dir:/gone"), dataset="examples", rows=len(pairs),
-        ok=len(pairs), failed=0, failed_by_code={}, shards=1, failed_shards={}, dimension=WIDTH,
-        logit_scale=20.0, index_sha256=hashlib.sha256(listed).hexdigest(), batch_size=8,
-        software={}, created_at=0.0,
-    )  # fmt: skip
-    storage.write_atomic(layout.manifest_file(folder), manifest.to_json())
-    return folder
+    return str(commit(folder, {SHARD: rows}, logit_scale=20.0))
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name not in ("target", "finetune")])
