@@ -33,6 +33,12 @@ class PairLoader(StatefulDataLoader):
         """Begin with this epoch; before it is iterated over."""
         self.dataset.load_state_dict({"epoch": epoch, "batches": 0, "position": 0})
 
+    def close(self) -> None:
+        """End the worker processes. An iterator that an error's traceback holds would not."""
+        end = getattr(self._iterator, "_shutdown_workers", None)
+        if end is not None:
+            end()
+
     def __iter__(self) -> Iterator[Batch]:  # pyright: ignore[reportIncompatibleMethodOverride]
         for batch in super().__iter__():
             if isinstance(batch, Failure):

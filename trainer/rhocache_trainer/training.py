@@ -127,8 +127,11 @@ class _Run:
             (self.folder / CONFIG).write_text(yaml.safe_dump(settings, sort_keys=False))
         with noting_signals(stop), self._log(steps) as log:
             batches = islice(self.loader, self.passed_over, None)
-            while self.step < steps and not self._stopped(stop):
-                self._train_epoch(batches, log, steps, stop)
+            try:
+                while self.step < steps and not self._stopped(stop):
+                    self._train_epoch(batches, log, steps, stop)
+            finally:
+                self.loader.close()
         stopped = self._stopped(stop)
         if self.step > first:
             self.save()
