@@ -24,7 +24,9 @@ class SteeredClip(LightningModule):
         super().__init__()
         self.model = model
         self.model.logit_scale.requires_grad_(False)  # tau is the loss's
-        self.loss = DRRhoClipLoss(n=len(cache))
+        self.loss = DRRhoClipLoss(
+            n=len(cache), averaged=True
+        )  # of the ranks' gradients, as DDP does
 
     def configure_optimizers(self):
         return torch.optim.AdamW(
@@ -44,10 +46,7 @@ class SteeredClip(LightningModule):
         target = features["image_features"], features["text_features"]  # unit vectors
         result = self.loss(*target, reference_image, reference_text, index)
         print(f"step {self.global_step}  objective {result.objective:.4f}  tau {result.tau:.4f}")
-        # The objective is that of all ranks' pairs, and their gradients add up to its gradient; DDP
-        # divides the sum by the world size. (That of tau is whole on every rank, so it comes out
-        # larger by the world size, which Adam's steps do not depend on.)
-        return self.trainer.world_size * result.loss
+        return result.loss
 
 
 def main():

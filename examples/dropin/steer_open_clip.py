@@ -48,7 +48,11 @@ class SteeredLoss(torch.nn.Module):
             raise SystemExit("not with --accum-freq, --distill-model or --dataset-resampled")
         self.cache, self.args = cache, args
         # A constant tau: open_clip would train it at the weights' learning rate.
-        self.drrho = DRRhoClipLoss(n=len(cache), tau=tau, temperature="constant")
+        settings = {
+            "temperature": "constant",
+            "averaged": True,
+        }  # DDP averages the ranks' gradients
+        self.drrho = DRRhoClipLoss(n=len(cache), tau=tau, **settings)
         if args.resume:
             self.drrho.load_state_dict(torch.load(Path(args.resume).with_suffix(".drrho")))
         self.drrho.to(args.device)
@@ -59,9 +63,6 @@ class SteeredLoss(torch.nn.Module):
         reference = [each.to(image_features) for each in reference]
         index = torch.tensor(rows.index).to(image_features.device)
         loss = self.drrho(image_features, text_features, *reference, index).loss
-        # Gradients of all ranks add up to that of their batch, and DDP gives their mean: the value
-        # is that of one loss, the gradient that of as many as there are ranks.
-        loss = loss + (self.args.world_size - 1) * (loss - loss.detach())
         # DDP also wants a gradient of every parameter; 1 / tau stands for the logit scale.
         return {"drrho_loss": loss + 0 * logit_scale}
 

@@ -26,6 +26,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "separate": {"temperature": "separate"},
     "individual": {"temperature": "individual"},
     "unscaled": {"steered": False, "scaled": False},
+    "averaged": {"averaged": True},
     "parts": {"parts": 2},
     "recomputed": {"parts": 3, "recompute": True},
     "mixed": {"mixed": True, "steps": 1},
@@ -68,6 +69,7 @@ def run(scenario: dict[str, Any], sizes: list[int], rank: int) -> Outcome:
         "tau": 0.2, "gamma": 0.5, "rho": 1.0, "epsilon": 1e-6,
         "temperature": scenario.get("temperature", "learnable"),
         "scaled": scenario.get("scaled", True),
+        "averaged": scenario.get("averaged", False),
     }  # fmt: skip
     loss = (DRRhoClipLoss if steered else GlobalContrastiveLoss)(N, **arguments).to(dtype)
     tau = list(loss.parameters())
@@ -107,6 +109,7 @@ def run(scenario: dict[str, Any], sizes: list[int], rank: int) -> Outcome:
             gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             if len(sizes) > 1:
                 dist.all_reduce(gradient)
+                gradient /= len(sizes) if arguments["averaged"] else 1
             gradients.append(gradient.clone())
         gradients += [each.grad.to_dense().clone() for each in tau if each.grad is not None]
         objectives.append(float(out.objective))

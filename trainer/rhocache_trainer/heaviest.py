@@ -28,7 +28,7 @@ class HeavyPair:
 
 
 class Heaviest:
-    """Those of the steps that were logged, since the run was begun or went on, the last first."""
+    """Those of the logged steps of an epoch, the heaviest first."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

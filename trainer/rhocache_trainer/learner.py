@@ -109,9 +109,6 @@ class Learner:
             backward=self._fabric.backward,
             no_sync=lambda: self._fabric.no_backward_sync(self._wrapped),
         )
-        for temperature in self.objective.parameters():
-            if temperature.grad is not None:  # every rank has all of it: it does not get averaged
-                temperature.grad /= self._fabric.world_size
         largest = self._config.optimizer.clip_grad_norm or math.inf
         norm = clip_grad_norm_(self._wrapped.parameters(), largest)
         for step in chain(self.optimizers, self._schedulers):

@@ -46,10 +46,6 @@ class LossOutput:
     tau_text: Tensor
     steering: Steering | None = None  # where it was asked for
 
-    def scaled(self, factor: float) -> "LossOutput":
-        """With the gradient of ``loss`` multiplied."""
-        return replace(self, loss=factor * self.loss)
-
     def plus(self, loss: Tensor) -> "LossOutput":
         """With another loss added."""
         return replace(self, loss=self.loss + loss, objective=self.objective + loss.detach())
@@ -66,6 +62,7 @@ class _ContrastiveRisk(nn.Module):
         epsilon: float = 1e-14,
         *,
         scaled: bool = True,
+        averaged: bool = False,
     ) -> None:
         super().__init__()
         if n < 2:
@@ -82,6 +79,7 @@ class _ContrastiveRisk(nn.Module):
         self.gamma = gamma
         self.log_epsilon = math.log(epsilon) if epsilon else -math.inf
         self.scaled = scaled
+        self.averaged = averaged
         self.temperature = Temperature(tau, temperature, n)
         self.image_average = LogMovingAverage(n)
         self.text_average = LogMovingAverage(n)
@@ -114,8 +112,9 @@ class _ContrastiveRisk(nn.Module):
             value = (image_side.risk + text_side.risk).mean()
             surrogate = (tau_image * image_side.tau_gradient).mean()
             surrogate = surrogate + (tau_text * text_side.tau_gradient).mean()
+            factor = self.ranks.world_size if self.averaged else 1
             for feature, gradient in zip((image, text), gradients, strict=True):
-                surrogate = surrogate + (feature.to(gradient.dtype) * gradient).sum()
+                surrogate = surrogate + factor * (feature.to(gradient.dtype) * gradient).sum()
             return LossOutput(
                 surrogate + (value - surrogate).detach(),
                 value,
@@ -272,12 +271,13 @@ class GlobalContrastiveLoss(_ContrastiveRisk):
             be set at any time, see ``schedule.cosine_gamma``.
         epsilon: ε in the logarithm.
         scaled: False leaves out the factors τ and the terms τρ, as FastCLIP v0 does.
+        averaged: True where the ranks' gradients by the model's parameters get averaged, as by
+            DistributedDataParallel, and not added up.
 
     With torch.distributed each rank calls the loss with its own part of the batch; parts may differ
-    in size. The objective is that of the whole batch, the gradients by a model's parameters sum
-    over the ranks to those of one process with the whole batch (where they are averaged, as by
-    DistributedDataParallel, multiply ``loss`` by the world size). The state and the gradient of τ
-    are the same on every rank: they are not to be reduced.
+    in size. The objective is that of the whole batch; the gradients by a model's parameters sum
+    (or where they are ``averaged``, average) over the ranks to those of one process with the whole
+    batch. The state and the gradient of τ are the same on every rank, and need no reduction.
 
     Raises InvalidInput for values out of range.
     """

@@ -16,7 +16,7 @@ class Objective(nn.Module):
 
     The gradients of ``loss`` by a model's parameters, averaged over the ranks as
     DistributedDataParallel does, are those of the whole batch. An objective's own parameters are
-    temperatures, whose gradients are whole on every rank, times the number of ranks.
+    temperatures, whose gradients are whole on every rank.
     """
 
     own_temperature = False  # whether the model's logit scale has no part in it

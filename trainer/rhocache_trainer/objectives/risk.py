@@ -38,6 +38,7 @@ class ContrastiveRisk(Objective):
             "gamma": config.gamma,
             "epsilon": config.epsilon,
             "scaled": scaled,
+            "averaged": True,
         }
         steered = not isinstance(config, GlobalObjective)
         self.loss = (DRRhoClipLoss if steered else GlobalContrastiveLoss)(n, **arguments)
@@ -49,7 +50,5 @@ class ContrastiveRisk(Objective):
     def forward(self, features: Features, batch: Batch, *, steering: bool = False) -> LossOutput:
         target = features["image_features"], features["text_features"]
         if isinstance(self.loss, GlobalContrastiveLoss):
-            out = self.loss(*target, batch.index, steering=steering)
-        else:
-            out = self.loss(*target, *reference_of(batch), batch.index, steering=steering)
-        return out.scaled(self.loss.ranks.world_size)  # ranks' gradients add up; they get averaged
+            return self.loss(*target, batch.index, steering=steering)
+        return self.loss(*target, *reference_of(batch), batch.index, steering=steering)
