@@ -46,7 +46,7 @@ def backward_in_parts(
             every part but the last.
     """
     if not recompute or len(parts) == 1:
-        out = objective(_joined([encode(part) for part in parts]))
+        out = objective(joined([encode(part) for part in parts]))
         backward(out.loss)
         return out
     states: list[list[Tensor]] = []
@@ -55,7 +55,7 @@ def backward_in_parts(
         for part in parts:
             states.append(_random_state())
             encoded.append(encode(part))
-    leaves = {name: value.detach().requires_grad_() for name, value in _joined(encoded).items()}
+    leaves = {name: value.detach().requires_grad_() for name, value in joined(encoded).items()}
     out = objective(leaves)
     backward(out.loss)
     start = 0
@@ -69,7 +69,8 @@ def backward_in_parts(
     return out
 
 
-def _joined(encoded: Sequence[Features]) -> Features:
+def joined(encoded: Sequence[Features]) -> Features:
+    """The features of all parts as those of one; what is 0-dim is the last one's."""
     return {
         name: torch.cat([features[name] for features in encoded]) if value.ndim else value
         for name, value in encoded[-1].items()

@@ -49,6 +49,13 @@ def check_index(index: Tensor, batch: int, n: int) -> None:
         raise InvalidInput(f"index {repeated} comes {int(counts.max())} times in one batch")
 
 
+def check_gamma(gamma: float) -> float:
+    """Refuse a weight of new estimates outside (0, 1]. Raises InvalidInput."""
+    if not 0 < gamma <= 1:
+        raise InvalidInput(f"gamma={gamma} must lie in (0, 1]")
+    return float(gamma)
+
+
 def _check_unit(name: str, features: Tensor) -> None:
     wide = features.to(torch.promote_types(features.dtype, torch.float32))
     norms = torch.linalg.vector_norm(wide, dim=1)

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from rhocache_schemas.errors import InvalidInput
 from rhocache_schemas.records import Manifest
-from rhocache_trainer.accumulation import backward_in_parts
+from rhocache_trainer.accumulation import backward_in_parts, joined
 from rhocache_trainer.config import TrainConfig
 from rhocache_trainer.dataset import Batch
 from rhocache_trainer.freezing import freeze
@@ -150,11 +150,7 @@ class Learner:
         return self._wrapped(self.normalize(image), tokens)
 
     def _encode_all(self, batch: Batch) -> Features:
-        encoded = [self._encode(part) for part in self._parts(batch)]
-        return {
-            name: torch.cat([features[name] for features in encoded]) if value.ndim else value
-            for name, value in encoded[0].items()
-        }
+        return joined([self._encode(part) for part in self._parts(batch)])
 
     def _parts(self, batch: Batch) -> list[Part]:
         parts = self._config.accumulation.parts

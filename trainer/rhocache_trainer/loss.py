@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from rhocache_schemas.errors import InvalidInput
-from rhocache_trainer.checks import check_features, check_index
+from rhocache_trainer.checks import check_features, check_gamma, check_index
 from rhocache_trainer.moving_average import LogMovingAverage
 from rhocache_trainer.ranks import Ranks
 from rhocache_trainer.steering import Steering, explain
@@ -92,9 +92,7 @@ class _ContrastiveRisk(nn.Module):
 
     @gamma.setter
     def gamma(self, value: float) -> None:
-        if not 0 < value <= 1:
-            raise InvalidInput(f"gamma={value} must lie in (0, 1]")
-        self._gamma = float(value)
+        self._gamma = check_gamma(value)
 
     def _risk(self, features: list[Tensor], index: Tensor, *, steering: bool) -> LossOutput:
         """The risk of this rank's features: image, text, and where there is one the reference's."""

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from rhocache_schemas.errors import InvalidInput
+from rhocache_trainer.checks import check_gamma
 
 
 class MeanExp(nn.Module):
@@ -31,9 +31,7 @@ class MeanExp(nn.Module):
 
     @gamma.setter
     def gamma(self, value: float) -> None:
-        if not 0 < value <= 1:
-            raise InvalidInput(f"gamma={value} must lie in (0, 1]")
-        self._gamma = float(value)
+        self._gamma = check_gamma(value)
 
     def update(self, log_mean: Tensor) -> Tensor:
         """Take in the log of a batch's mean, 0-dim; give log u."""
