@@ -1,7 +1,8 @@
 """Which shards a dataset has: a folder, a brace pattern or one tar; a local path or a URI."""
 
 import posixpath
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
@@ -10,8 +11,14 @@ from pyarrow import fs
 
 from rhocache_schemas import storage
 from rhocache_schemas.errors import DatasetError, StorageError
+from rhocache_schemas.tree import Entry, list_files
 
 SUFFIX = ".tar"
+# Pairs in containers that are not read as shards: a compressed tar, or Parquet.
+_OTHERS = re.compile(
+    r"\.(tar\.(gz|bz2?|xz|zstd?|lz4|lzma|lzo|br|sz|z|7z|zip)|t[abgx]z2?|tzst|parquet|pq)$",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,49 +29,64 @@ class Shard:
     mtime_ns: int  # 0 where the storage tells none
 
 
-def list_shards(dataset: str, pattern: str | None = None) -> list[Shard]:
+def list_shards(
+    dataset: str, pattern: str | None = None, check_link: Callable[[str], None] | None = None
+) -> list[Shard]:
     """List a dataset's shards in order of their names.
 
-    A folder gives every ``.tar`` below it; ``pattern`` is a glob that their names must match.
-    The root of a brace pattern is the folder before its first brace, that of one tar its folder.
+    A folder gives every ``.tar`` below it that is not hidden (see list_files, which gets
+    ``check_link``); ``pattern`` is a glob that their names must match. The root of a brace pattern
+    is the folder before its first brace, that of one tar its folder. A shard that can't be opened
+    is listed too: reading it tells why.
 
-    Raises DatasetError when there is nothing there, or nothing matches.
+    Raises DatasetError when there is nothing there, nothing matches, or pairs would be left out:
+    those of compressed tars and Parquet files without a tar of the same name beside them.
     """
     filesystem, path = storage.resolve(dataset)
     try:
         if "{" in path:
             root = posixpath.dirname(path.partition("{")[0])
-            infos = _expand(filesystem, path, dataset)
+            entries = _expand(filesystem, path, dataset, root)
         else:
-            root, infos = _walk(filesystem, path, dataset)
+            root, entries = _walk(filesystem, path, dataset, check_link)
     except OSError as error:
         raise StorageError(f"cannot list {dataset}: {storage.reason(error)}") from error
+    _check_others(dataset, [entry.name for entry in entries], pattern)
     prefix = dataset.partition("://")[0] + "://" if "://" in dataset else ""
     shards = [
-        Shard(posixpath.relpath(info.path, root), prefix + info.path, info.size, info.mtime_ns or 0)
-        for info in infos
+        Shard(entry.name, prefix + posixpath.join(root, entry.name), entry.size, entry.mtime_ns)
+        for entry in entries
+        if root != path or is_shard(entry.name)  # what is named itself may have any name
     ]
     chosen = [shard for shard in shards if pattern is None or fnmatch(shard.name, pattern)]
     if not chosen:
         raise DatasetError(
             f"no shard of {dataset} matches {pattern!r}; it has {_some(s.name for s in shards)}"
             if shards
-            else f"{dataset} holds no {SUFFIX} file"
+            else f"{dataset} holds no {SUFFIX} file; it has "
+            + (_some(entry.name for entry in entries) or "no file at all")
         )
     return sorted(chosen, key=lambda shard: shard.name)
 
 
-def _walk(filesystem: fs.FileSystem, path: str, dataset: str) -> tuple[str, list[fs.FileInfo]]:
+def is_shard(name: str) -> bool:
+    return name.lower().endswith(SUFFIX)
+
+
+def _walk(
+    filesystem: fs.FileSystem, path: str, dataset: str, check_link: Callable[[str], None] | None
+) -> tuple[str, list[Entry]]:
     info = filesystem.get_file_info(path)
     if info.type == fs.FileType.NotFound:
         raise DatasetError(f"no dataset at {dataset}: give a folder, a brace pattern or a tar file")
+    if info.type == fs.FileType.Unknown:
+        raise DatasetError(f"{dataset} is neither a folder nor a regular file")
     if info.type == fs.FileType.File:
-        return posixpath.dirname(path), [info]
-    below = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
-    return path, [i for i in below if i.type == fs.FileType.File and i.path.endswith(SUFFIX)]
+        return posixpath.dirname(path), [_entry(info, posixpath.dirname(path))]
+    return path, list_files(dataset, (SUFFIX,), check_link)
 
 
-def _expand(filesystem: fs.FileSystem, path: str, dataset: str) -> list[fs.FileInfo]:
+def _expand(filesystem: fs.FileSystem, path: str, dataset: str, root: str) -> list[Entry]:
     try:
         paths = list(dict.fromkeys(braceexpand(path)))
     except ValueError as error:
@@ -75,7 +97,29 @@ def _expand(filesystem: fs.FileSystem, path: str, dataset: str) -> list[fs.FileI
         raise DatasetError(
             f"{len(absent)} of {len(paths)} shards of {dataset} are not there: {_some(absent)}"
         )
-    return infos
+    return [_entry(info, root) for info in infos]
+
+
+def _entry(info: fs.FileInfo, root: str) -> Entry:
+    return Entry(posixpath.relpath(info.path, root), info.size, info.mtime_ns or 0)
+
+
+def _check_others(dataset: str, names: list[str], pattern: str | None) -> None:
+    """Refuse a dataset of which a part would be left out without a word."""
+    tars = {name[: -len(SUFFIX)] for name in names if is_shard(name)}
+    others = [
+        name
+        for name in names
+        if (suffix := _OTHERS.search(name))
+        and name[: suffix.start()] not in tars  # a tar's own metadata, or what it was unpacked from
+        and (pattern is None or fnmatch(name, pattern))
+    ]
+    if others:
+        raise DatasetError(
+            f"{dataset}: {_some(others)} can't be read as shards, which are plain {SUFFIX} files: "
+            "unpack compressed ones and write pairs in Parquet as tars; where these hold no pairs, "
+            f"choose the others by a glob for shards, such as '*{SUFFIX}'"
+        )
 
 
 def _some(names: Iterable[str], most: int = 5) -> str:

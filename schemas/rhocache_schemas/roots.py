@@ -34,7 +34,7 @@ def allowed_shards(spec: JobSpec, roots: Sequence[str]) -> list[Shard]:
 
     Raises as list_shards and check_allowed do.
     """
-    shards = list_shards(spec.dataset, spec.shards)
+    shards = list_shards(spec.dataset, spec.shards, lambda place: check_allowed(place, roots))
     for shard in shards:
         check_allowed(shard.uri, roots)
     return shards

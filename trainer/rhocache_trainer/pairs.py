@@ -225,7 +225,8 @@ def _join(cache: str, shard: str, record: Record, row: ReferenceRow | None) -> S
         raise PairMismatch(f"{where}: the image is not the one that the reference scored")
     if hash_caption(caption) != row.caption_hash:
         raise PairMismatch(f"{where}: the caption is not the one that the reference scored")
-    return Sample(shard, record.key, row.index, image, caption, row.image, row.text)
+    # Its key in the cache: a pair is augmented alike wherever it is read from.
+    return Sample(shard, row.key, row.index, image, caption, row.image, row.text)
 
 
 def _where(shard: str, record: Record) -> str:

@@ -22,6 +22,7 @@ from rhocache_schemas.listing import failure_files
 from rhocache_schemas.locations import absolute
 from rhocache_schemas.records import Fault, Plan, ShardFailure
 from rhocache_schemas.roots import allowed_shards, check_job
+from rhocache_schemas.tar_shard import check_shards, describe_shards
 from rhocache_workers.commit import commit
 from rhocache_workers.crew import Crew
 from rhocache_workers.interrupts import sigterm_as_interrupt
@@ -84,6 +85,7 @@ def score(
                 shards = list_shards(spec.dataset, spec.shards)
             else:
                 shards = allowed_shards(spec, roots)
+            check_shards(shards)
             lease = stack.enter_context(Lease(spec.output, job))
         with _telling(progress, lease):
             outcome = _run(spec, shards, lease, ray_address, progress, redo)
@@ -180,7 +182,7 @@ def _run(
     lease.confirm()
     storage.discard_temporaries(cache)  # of encoders that were killed
     progress.enter("finalizing")
-    _check(spec, len(shards), outcome)
+    _check(spec, shards, outcome)
     commit(spec, description, list(outcome.settled.values()), outcome.failures, lease.confirm)
     return outcome
 
@@ -221,18 +223,19 @@ def _note(cache: str, event: Event, outcome: _Outcome) -> None:
             storage.delete(layout.failure_file(cache, name))
 
 
-def _check(spec: JobSpec, shards: int, outcome: _Outcome) -> None:
+def _check(spec: JobSpec, shards: list[Shard], outcome: _Outcome) -> None:
     """Raises JobError when there is not one usable row, and ErrorBudgetExceeded."""
     rows, failed = outcome.rows, outcome.failed
     if failed == rows:
         first = next(iter(outcome.failures.values()), None)
         raise JobError(
             f"no pair of {spec.dataset} could be scored "
-            f"({first or ', '.join(outcome.failed_by_code) or 'its shards are empty'})"
+            f"({first or ', '.join(outcome.failed_by_code) or 'its shards are empty'}): "
+            + describe_shards(shards, spec.caption_field)
         )
     for what, part, whole in (
         ("pairs", failed, rows),
-        ("shards", len(outcome.failures), shards),
+        ("shards", len(outcome.failures), len(shards)),
     ):
         if part > spec.error_budget * whole:
             raise ErrorBudgetExceeded(
