@@ -106,13 +106,18 @@ class KeyTable:
 def canonical(keys: Strings) -> Any:
     """Give keys without what tools write differently; their parts are divided by ``/``."""
     paths = pc.replace_substring(pc.utf8_normalize(keys, "NFC"), "\\", "/")
-    for pattern, instead in (
-        (r"(^|/)(?:\.?/)+", r"\1"),  # ./a, /a, a//b, a/./b
-        (r"(?s)(^|/)([^/.]*)\.[^/]*$", r"\1\2"),
-        (r"(^|/)0+([0-9]+)$", r"\1\2"),
-    ):
-        paths = pc.replace_substring_regex(paths, pattern, instead)
-    return paths
+    paths = pc.replace_substring_regex(paths, r"(^|/)(?:\.?/)+", r"\1")  # ./a, /a, a//b, a/./b
+    return pc.replace_substring_regex(without_suffix(paths), r"(^|/)0+([0-9]+)$", r"\1\2")
+
+
+def below(folders: Strings, keys: Strings) -> Any:
+    """Give the paths of keys in folders, both large_string."""
+    return pc.binary_join_element_wise(folders, keys, pa.scalar("/", pa.large_string()))
+
+
+def without_suffix(paths: Strings) -> Any:
+    """Give paths up to the first dot of their last part."""
+    return pc.replace_substring_regex(paths, r"(?s)(^|/)([^/.]*)\.[^/]*$", r"\1\2")
 
 
 def depth_of(paths: Any) -> int:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from rhocache_schemas import layout, storage
 from rhocache_schemas.errors import CacheCorrupt, CacheIncomplete, DatasetError, InvalidInput
-from rhocache_schemas.keys import AMBIGUOUS, canonical, find_keys
+from rhocache_schemas.keys import AMBIGUOUS, below, find_keys, without_suffix
 from rhocache_schemas.shard_file import OK
 from rhocache_trainer.cache import ReferenceCache
 
@@ -27,12 +27,12 @@ def find_rows(
     its shard's name and its key. Only the keys are read from the cache's files, all of them.
 
     Raises InvalidInput when keys that are looked for may mean several rows, DatasetError for keys
-    that are not UTF-8, and CacheIncomplete or CacheCorrupt for a file that is missing or unreadable.
+    that are not UTF-8, and CacheIncomplete or CacheCorrupt for files that are missing or broken.
     """
     known, names, numbers = _rows(cache)
     try:
         if shards is None:
-            paths = pc.binary_join_element_wise(canonical(names), known, "/")
+            paths = below(without_suffix(names), known)
             found = find_keys(keys, known, paths=paths)
         else:
             found = find_keys(keys, known, groups=(_known_names(cache, shards), names))
