@@ -156,9 +156,11 @@ class KeyedPairs:
         self._rows[repeats] = -1
         missing = np.flatnonzero(self._rows < 0)
         if len(missing) == len(self._rows):
+            shard, row = cache.locate(0)
             raise CacheIncomplete(
                 f"{cache.uri} has no usable row for any of the {len(missing)} pairs, such as key "
-                f"{keys[0]}: it was made from {cache.manifest.dataset}; is this another dataset?"
+                f"{keys[0]}: it was made from {cache.manifest.dataset}, whose first key is "
+                f"{cache.row(shard, row).key}; is this another dataset?"
             )
         if len(missing) and on_missing == "error":
             raise MissingPair(

@@ -9,7 +9,7 @@ from rhocache_schemas import storage
 from rhocache_schemas.dataset import is_shard, list_shards
 from rhocache_schemas.errors import DatasetError, InvalidInput, StorageError
 from rhocache_schemas.found import CAPTION_SUFFIX, IMAGE_SUFFIXES
-from rhocache_schemas.tar_shard import split_name
+from rhocache_schemas.tar_shard import describe_shards, split_name
 from rhocache_trainer.cache import KEPT_BYTES, ReferenceCache
 from rhocache_trainer.columns import ColumnNames
 from rhocache_trainer.config import Data
@@ -32,9 +32,16 @@ def open_pairs(data: Data, cache: str | None) -> PairSource:
     """
     kind = _kind(data.dataset) if data.kind == "auto" else data.kind
     if kind == "webdataset":
-        tars = TarShards(list_shards(data.dataset, data.shards), data.caption_field)
+        shards = list_shards(data.dataset, data.shards)
+        tars = TarShards(shards, data.caption_field)
         if cache is None:
-            return PlainPairs(tars)
+            pairs = PlainPairs(tars)
+            if not pairs.usable:
+                raise DatasetError(
+                    f"{data.dataset} has no usable pair: "
+                    + describe_shards(shards, data.caption_field)
+                )
+            return pairs
         return CachedPairs(tars, _open_cache(data, cache), on_missing=data.on_missing)
     if data.caption_field is not None and kind != "folder":
         raise InvalidInput(
