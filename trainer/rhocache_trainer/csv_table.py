@@ -109,8 +109,8 @@ def _read_csv(location: str, names: ColumnNames) -> tuple[Columns, pa.Table]:
     return columns, table
 
 
-def _reader(data: bytes, encoding: str, delimiter: str) -> Any:
-    text = io.TextIOWrapper(io.BytesIO(data), encoding, newline="")
+def _reader(data: bytes, encoding: str, delimiter: str, errors: str = "strict") -> Any:
+    text = io.TextIOWrapper(io.BytesIO(data), encoding, errors, newline="")
     return csv.reader(text, delimiter=delimiter, strict=True)
 
 
@@ -121,8 +121,8 @@ def _header(data: bytes, encoding: str, names: ColumnNames, location: str) -> tu
     errors: list[tuple[int, DatasetError]] = []
     for delimiter in _DELIMITERS:
         try:
-            header = next(_reader(data, encoding, delimiter), [])
-        except (csv.Error, UnicodeDecodeError):
+            header = next(_reader(data, encoding, delimiter, "replace"), [])
+        except csv.Error:
             continue
         try:
             return names.among(header, location), delimiter
@@ -163,8 +163,8 @@ def _undecodable_line(data: bytes, encoding: str) -> int:
     try:
         data.decode(encoding)
     except UnicodeDecodeError as error:
-        ends = data[: error.start].decode(encoding).splitlines()
-        return max(1, len(ends))
+        text = io.StringIO(data[: error.start].decode(encoding, "ignore") + "x", newline="")
+        return sum(1 for _ in text)
     return 1
 
 
