@@ -222,9 +222,11 @@ def _begin(
     made, plan = standing.fingerprint, standing.plan
     if made is not None and not spec.replace:
         made.check_same(description.fingerprint, spec.output)
-    other = plan is None or made != description.fingerprint
-    if not other and (spec.replace or left.empty):
-        other = plan.spec.dataset != spec.dataset
+    other = (
+        plan is None
+        or made != description.fingerprint
+        or (plan.spec.dataset != spec.dataset and (spec.replace or left.empty))
+    )
     if left.dropped or (other and not left.empty):
         # A reader finds an incomplete cache, never a manifest that lies.
         lease.confirm()

@@ -81,11 +81,13 @@ def verify(
         if hashlib.sha256(data).hexdigest() != manifest.index_sha256:
             report.findings.append(Finding(layout.INDEX, "differs from its hash in the manifest"))
         rows = index.decode(data, layout.INDEX)
+        whole = not report.findings
     except RhocacheError as error:
         report.findings.append(Finding(cache, str(error)))
         return report
     _check_manifest(report, manifest, rows)
-    _check_files(report, manifest, rows)
+    if whole:
+        _check_files(report, manifest, rows)
     if deep and dataset is None:
         dataset = manifest.dataset
     sources = _sources(report, dataset, rows)
