@@ -84,6 +84,16 @@ def test_a_run_that_was_interrupted_is_no_other_datasets(copied: JobSpec, other:
         assert files(copied) == before
 
 
+def test_a_cache_with_nothing_in_it_becomes_any_datasets(copied: JobSpec, other: Path) -> None:
+    root = Path(copied.output)
+    plan = (root / "plan.json").read_bytes()
+    shutil.rmtree(root)
+    root.mkdir()
+    (root / "plan.json").write_bytes(plan)
+    score(copied.model_copy(update={"dataset": str(other)}))
+    assert Plan.read(f"{root}/plan.json").spec.dataset == str(other)
+
+
 def test_replacing_leaves_nothing_of_the_first(copied: JobSpec, other: Path) -> None:
     spec = copied.model_copy(update={"dataset": str(other), "replace": True})
     summary = score(spec)
