@@ -52,9 +52,8 @@ def list_shards(
     except OSError as error:
         raise StorageError(f"cannot list {dataset}: {storage.reason(error)}") from error
     _check_others(dataset, [entry.name for entry in entries], pattern)
-    prefix = dataset.partition("://")[0] + "://" if "://" in dataset else ""
     shards = [
-        Shard(entry.name, prefix + posixpath.join(root, entry.name), entry.size, entry.mtime_ns)
+        _shard(entry, root, dataset)
         for entry in entries
         if root != path or is_shard(entry.name)  # what is named itself may have any name
     ]
@@ -71,6 +70,43 @@ def list_shards(
 
 def is_shard(name: str) -> bool:
     return name.lower().endswith(SUFFIX)
+
+
+def find_shards(dataset: str, names: Iterable[str]) -> dict[str, Shard]:
+    """Look for shards by their names under a dataset's root; those that are gone are left out.
+
+    Raises StorageError.
+    """
+    filesystem, path = storage.resolve(dataset)
+    try:
+        root = _root(filesystem, path)
+        infos = filesystem.get_file_info([posixpath.join(root, name) for name in names])
+    except OSError as error:
+        raise StorageError(f"cannot look into {dataset}: {storage.reason(error)}") from error
+    there = [info for info in infos if info.type == fs.FileType.File]
+    found = [_shard(_entry(info, root), root, dataset) for info in there]
+    return {shard.name: shard for shard in found}
+
+
+def dataset_root(dataset: str) -> str:
+    """Name the folder that shard names are relative to: equal for all patterns of one dataset."""
+    filesystem, path = storage.resolve(dataset)
+    return _prefix(dataset) + _root(filesystem, path)
+
+
+def _root(filesystem: fs.FileSystem, path: str) -> str:
+    if "{" in path:
+        return posixpath.dirname(path.partition("{")[0])
+    return posixpath.dirname(path) if filesystem.get_file_info(path).is_file else path
+
+
+def _shard(entry: Entry, root: str, dataset: str) -> Shard:
+    uri = _prefix(dataset) + posixpath.join(root, entry.name)
+    return Shard(entry.name, uri, entry.size, entry.mtime_ns)
+
+
+def _prefix(dataset: str) -> str:
+    return dataset.partition("://")[0] + "://" if "://" in dataset else ""
 
 
 def _walk(

@@ -104,7 +104,7 @@ class ParquetTable:
             with self._open(file) as table:
                 column = table.read([name if field is None else f"{name}.{field}"])[name]
                 for chunk in column.chunks:
-                    values = chunk if field is None else pc.struct_field(chunk, field)
+                    values: Any = chunk if field is None else pc.struct_field(chunk, field)
                     if pa.types.is_dictionary(values.type):
                         values = values.dictionary_decode()
                     chunks.append(values.cast(pa.large_string()))
@@ -127,19 +127,12 @@ class ParquetTable:
 def _images(table: pq.ParquetFile, column: str) -> int:
     """How many rows of a file have an image's bytes, all of them where it does not tell."""
     metadata = table.metadata
-    leaf = next(
-        (
-            number
-            for number in range(metadata.num_columns)
-            if metadata.schema.column(number).path in (column, f"{column}.bytes")
-        ),
-        None,
-    )
+    paths = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
     count = metadata.num_rows
-    for group in range(metadata.num_row_groups if leaf is not None else 0):
-        statistics = metadata.row_group(group).column(leaf).statistics
-        if statistics is not None and statistics.has_null_count:
-            count -= statistics.null_count
+    for leaf in (place for place, path in enumerate(paths) if path in (column, f"{column}.bytes")):
+        for group in range(metadata.num_row_groups):
+            statistics = metadata.row_group(group).column(leaf).statistics
+            count -= 0 if statistics is None else (statistics.null_count or 0)
     return count
 
 

@@ -104,7 +104,7 @@ def estimate(
     check_shards(listed)
     sample = _read_sample(listed, caption_field, whole=pairs is None)
     size = sum(shard.size for shard in listed)
-    total = pairs or round(sample.pairs * size / sample.bytes)
+    total = pairs or round(sample.pairs * size / sample.size)
     work = _work(outline, sample.captions)
     predicted = work.flops / chosen.flops
     measured = _seconds_per_pair(spec, sample) if spec and measure else None
@@ -152,7 +152,7 @@ class _Sample:
     """The first pairs of the first shard that has a usable one, and of the shards before it."""
 
     pairs: int = 0  # that were read
-    bytes: int = 0  # of the shards that were read
+    size: int = 0  # bytes of the shards that were read
     keys: list[str] = field(default_factory=list)
     captions: list[str] = field(default_factory=list)
     images: list[bytes] = field(default_factory=list)
@@ -181,8 +181,8 @@ def _read_sample(shards: list[Shard], caption_field: str | None, *, whole: bool)
         except ShardError as error:  # as a run would: it costs its own pairs
             unreadable, sample.pairs = unreadable or error, before
         else:
-            sample.bytes += shard.size
-        if sample.captions and sample.bytes:
+            sample.size += shard.size
+        if sample.captions and sample.size:
             return sample
         if sample.pairs >= _SAMPLE:
             break
