@@ -105,7 +105,13 @@ class Distill(Objective):
 
 
 class DRRhoDistill(ContrastiveRisk):
-    """The DRRHO risk, and distillation at the risk's temperature."""
+    """The DRRHO risk, and τ times distillation at the risk's temperature τ.
+
+    The risk is τ times a logarithm, so that its gradient by the features does not grow with 1/τ as
+    that of a cross-entropy does: without τ as a factor, distillation would be all that is learned.
+    Wei et al. 2025 combine the two so, in their code with a weight of 1. τ itself is learned from
+    the risk alone, so that ρ keeps its meaning.
+    """
 
     def __init__(self, config: DRRhoDistillObjective, n: int, reference_scale: float) -> None:
         super().__init__(config, n)
@@ -116,4 +122,4 @@ class DRRhoDistill(ContrastiveRisk):
         added = self._distillation(
             features["image_features"], features["text_features"], 1 / out.tau, batch
         )
-        return out.plus(added)
+        return out.plus(out.tau * added)
