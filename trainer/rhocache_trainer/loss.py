@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.checks import check_features, check_gamma, check_index
+from rhocache_trainer.first_order import with_gradients
 from rhocache_trainer.moving_average import LogMovingAverage
 from rhocache_trainer.ranks import Ranks
 from rhocache_trainer.steering import Steering, explain
@@ -108,13 +109,16 @@ class _ContrastiveRisk(nn.Module):
             text_side = self._side(of_columns, columns.tau, self.text_average, batch.index)
             gradients = _gradients(rows, columns, own, image_side, text_side, batch)
             value = (image_side.risk + text_side.risk).mean()
-            surrogate = (tau_image * image_side.tau_gradient).mean()
-            surrogate = surrogate + (tau_text * text_side.tau_gradient).mean()
             factor = self.ranks.world_size if self.averaged else 1
-            for feature, gradient in zip((image, text), gradients, strict=True):
-                surrogate = surrogate + factor * (feature.to(gradient.dtype) * gradient).sum()
+            loss = with_gradients(
+                value,
+                (image, gradients[0].mul_(factor)),
+                (text, gradients[1].mul_(factor)),
+                (tau_image, _of_each(tau_image, image_side.tau_gradient)),
+                (tau_text, _of_each(tau_text, text_side.tau_gradient)),
+            )
             return LossOutput(
-                surrogate + (value - surrogate).detach(),
+                loss,
                 value,
                 tau_image.detach().mean(),
                 tau_text.detach().mean(),
@@ -177,7 +181,6 @@ class _ContrastiveRisk(nn.Module):
         (stacked,) = self.ranks.gather_rows([of_rows.stacked()], batch.sizes)
         return LogSums.unstacked(stacked), merged
 
-    @torch.no_grad()
     def _side(
         self, sums: LogSums, tau: Tensor, average: LogMovingAverage, index: Tensor
     ) -> "_Anchors":
@@ -249,6 +252,11 @@ def _gradients(
     of_rows.sub_(weight * columns.features[start:stop])
     of_columns.sub_(weight * rows.features[start:stop])
     return of_rows.div_(len(own)), of_columns.div_(len(own))
+
+
+def _of_each(tau: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient by ``tau``, 0-dim or [B], of the mean over B anchors that each have [B]."""
+    return gradient / len(gradient) if tau.ndim else gradient.mean()
 
 
 class GlobalContrastiveLoss(_ContrastiveRisk):

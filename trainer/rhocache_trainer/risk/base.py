@@ -2,15 +2,16 @@
 
 import math
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.checks import check_index
 from rhocache_trainer.risk.output import RiskOutput
 from rhocache_trainer.risk.residual import residual
+from rhocache_trainer.state import State
 
 
-class Risk(nn.Module):
+class Risk(State):
     def __init__(self, n: int | None) -> None:
         super().__init__()
         if n is not None and n < 1:

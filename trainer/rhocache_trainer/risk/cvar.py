@@ -10,6 +10,7 @@ from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.risk.base import Risk, check_form
 from rhocache_trainer.risk.last_seen import LastSeen, exact_risk
 from rhocache_trainer.risk.output import RiskOutput, risk_output
+from rhocache_trainer.state import state_dtype
 
 
 class CVaRRisk(Risk):
@@ -56,7 +57,7 @@ class CVaRRisk(Risk):
         self.form = check_form(form, ("topk", "dual"))
         self.memory = None
         if form == "dual":
-            self.mu = nn.Parameter(torch.tensor(float(mu)))
+            self.mu = nn.Parameter(torch.tensor(float(mu), dtype=state_dtype()))
         elif n is not None:
             self.memory = LastSeen(n)
 
@@ -72,7 +73,7 @@ class CVaRRisk(Risk):
         mu = self.mu.detach().double()
         share = (delta > mu).double() / (alpha * len(delta))
         value = mu + (delta - mu).clamp(min=0).mean() / alpha
-        return risk_output(loss, share, value, learned=self.mu * (1 - share.sum()).to(self.mu))
+        return risk_output(loss, share, value, (self.mu, 1 - share.sum()))
 
 
 @torch.no_grad()

@@ -35,6 +35,6 @@ class KLRisk(Risk):
         average = MeanExp(gamma)  # checks γ in either case
         self.mean_exp = None if n is None else average
 
-    def _risk(self, loss: Tensor, delta: Tensor, index: Tensor | None) -> RiskOutput:  # noqa: ARG002
-        log_u, share = exponential_weights(delta, self.tau, self.mean_exp)
-        return risk_output(loss, share, self.tau * log_u)
+    def _risk(self, loss: Tensor, delta: Tensor, index: Tensor | None) -> RiskOutput:
+        found = exponential_weights(delta, delta.new_tensor(self.tau), self.mean_exp, index)
+        return risk_output(loss, found.share, found.value)

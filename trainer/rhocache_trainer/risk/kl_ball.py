@@ -66,11 +66,10 @@ class KLBallRisk(Risk):
                 loss, delta, index, self.memory, lambda delta: kl_ball_weights(delta, radius)
             )
         tau, _ = self.temperature()
-        with torch.no_grad():
-            log_u, share = exponential_weights(delta, tau.double(), self.mean_exp)
-            gradient = log_u + radius - (share * delta).sum() / tau
-            value = tau * (log_u + radius)
-        return risk_output(loss, share, value, learned=tau * gradient.to(tau.dtype))
+        fixed = tau.detach().double()
+        found = exponential_weights(delta, fixed, self.mean_exp, index)
+        value = found.value + fixed * radius
+        return risk_output(loss, found.share, value, (tau, found.slope + radius))
 
 
 @torch.no_grad()
