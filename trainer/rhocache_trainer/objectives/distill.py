@@ -29,16 +29,17 @@ class _Distillation:
         self._reference_scale = reference_scale
         self._ranks = Ranks()
 
-    def __call__(self, image: Tensor, text: Tensor, logit_scale: Tensor, batch: Batch) -> Tensor:
-        """``logit_scale`` is the target's inverse temperature; gives a 0-dim tensor."""
+    def __call__(
+        self, image: Tensor, text: Tensor, scales: tuple[Tensor, Tensor], batch: Batch
+    ) -> Tensor:
+        """``scales`` are the target's inverse temperatures, of images and of texts as anchors, each
+        0-dim or [B]; gives a 0-dim tensor."""
         reference = reference_of(batch)
         loss = image.new_zeros((), dtype=torch.float32)
         with torch.autocast(image.device.type, enabled=False):
             image, text = image.float(), text.float()
             if self._softmax_weight:
-                loss = loss + self._softmax_weight * self._softmax(
-                    (image, text), logit_scale, reference
-                )
+                loss = loss + self._softmax_weight * self._softmax((image, text), scales, reference)
             if self._feature_weight:
                 loss = loss + self._feature_weight * _mimicry((image, text), reference)
         return loss
@@ -46,7 +47,7 @@ class _Distillation:
     def _softmax(
         self,
         target: tuple[Tensor, Tensor],
-        logit_scale: Tensor,
+        scales: tuple[Tensor, Tensor],
         reference: tuple[Tensor, Tensor],
     ) -> Tensor:
         """Of this rank's pairs against those of all."""
@@ -60,7 +61,7 @@ class _Distillation:
         taught = self._ranks.gather_rows([each.float() for each in reference], sizes)
         losses = [
             cross_entropy(
-                logit_scale * target[side] @ every[1 - side].T,
+                scales[side][..., None] * target[side] @ every[1 - side].T,
                 torch.softmax(self._reference_scale * reference[side] @ taught[1 - side].T, dim=1),
             )
             for side in (0, 1)
@@ -97,7 +98,7 @@ class Distill(Objective):
     def forward(self, features: Features, batch: Batch, *, steering: bool = False) -> LossOutput:  # noqa: ARG002
         scale = features["logit_scale"]
         loss = self._distillation(
-            features["image_features"], features["text_features"], scale, batch
+            features["image_features"], features["text_features"], (scale, scale), batch
         )
         if self._clip_weight:
             loss = loss + self._clip_weight * self._clip(features, batch).loss
@@ -105,7 +106,7 @@ class Distill(Objective):
 
 
 class DRRhoDistill(ContrastiveRisk):
-    """The DRRHO risk, and distillation at the risk's temperature."""
+    """The DRRHO risk, and distillation at the risk's temperatures: τ1 of images, τ2 of texts."""
 
     def __init__(self, config: DRRhoDistillObjective, n: int, reference_scale: float) -> None:
         super().__init__(config, n)
@@ -113,7 +114,8 @@ class DRRhoDistill(ContrastiveRisk):
 
     def forward(self, features: Features, batch: Batch, *, steering: bool = False) -> LossOutput:
         out = super().forward(features, batch, steering=steering)
+        image, text = (tau.detach() for tau in self.loss.temperature(batch.index))
         added = self._distillation(
-            features["image_features"], features["text_features"], 1 / out.tau, batch
+            features["image_features"], features["text_features"], (1 / image, 1 / text), batch
         )
         return out.plus(added)
