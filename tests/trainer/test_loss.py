@@ -225,6 +225,8 @@ def test_steering_tells_what_the_weights_are() -> None:
     torch.testing.assert_close(
         found.effective_sample_size, (1 / p.square().sum(1)).mean() / (n - 1), rtol=0, atol=1e-6
     )
+    divergence = (p * (p * (n - 1)).log()).sum(1).mean()
+    torch.testing.assert_close(found.divergence, divergence, rtol=0, atol=1e-6)
     assert float(found.delta_mean) == pytest.approx(float(delta.mean()))
     quantiles = torch.quantile(delta.flatten(), torch.tensor([0.05, 0.5, 0.95]).double())
     torch.testing.assert_close(found.delta_quantiles, quantiles)
@@ -285,6 +287,54 @@ def test_values_out_of_range(arguments, named):
 def test_a_rho_that_no_temperature_can_meet_is_warned_of():
     with pytest.warns(UserWarning, match="rho=8 is not below log"):
         DRRhoClipLoss(1000, temperature="learnable", rho=8.0)
+
+
+def steps(loss: DRRhoClipLoss, n: int, batch: int, count: int) -> None:
+    """Train τ alone, on n pairs that the target knows better than the reference does."""
+    base = unit(n, 16)
+    target = [normalize(base + 0.7 * unit(n, 16, seed=seed), dim=1) for seed in (1, 2)]
+    reference = [normalize(base + unit(n, 16, seed=seed), dim=1) for seed in (3, 4)]
+    optimizer = torch.optim.Adam(loss.parameters(), lr=5e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(count):
+        index = torch.randperm(n, generator=generator)[:batch]
+        optimizer.zero_grad()
+        loss(*(each[index] for each in (*target, *reference)), index).loss.backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.8, 0.2])
+def test_the_default_rho_can_be_met_by_a_batch_of_a_large_dataset(gamma):
+    """Half of log(n−1) could not, for n > (B−1)²."""
+    n, batch = 400, 16
+    loss = DRRhoClipLoss(n, gamma=gamma)
+    steps(loss, n, batch, 300)
+    assert float(loss.temperature.tau) > 0.03
+    too_large = DRRhoClipLoss(n, gamma=gamma, rho=math.log(n - 1) / 2)
+    with pytest.warns(UserWarning, match=r"rho=2.99.* is not below log\(B−1\)=2.71 .* B=16 pairs"):
+        steps(too_large, n, batch, 300)
+    assert float(too_large.temperature.tau) < 0.015
+
+
+def test_the_default_rho_is_half_of_a_batchs_largest_divergence():
+    image, text = unit(6, 4), unit(6, 4, seed=1)
+    given = GlobalContrastiveLoss(1000, rho=math.log(5) / 2)(image, text, torch.arange(6))
+    assert float(GlobalContrastiveLoss(1000)(image, text, torch.arange(6)).loss) == float(
+        given.loss
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"temperature": "constant"}, {"scaled": False}, {"rho": 1.0}, {"rho": 0.0}]
+)
+def test_a_rho_that_no_batch_can_meet_is_warned_of_once_and_where_it_matters(arguments):
+    batch = unit(4, 3), unit(4, 3, seed=1), torch.arange(4)
+    GlobalContrastiveLoss(1000, **{"rho": 5.0, **arguments})(*batch)
+    loss = GlobalContrastiveLoss(1000, rho=5.0)
+    with pytest.warns(UserWarning) as warned:
+        for _ in range(3):
+            loss(*batch)
+    assert len(warned) == 1
 
 
 def _with_nan(features: Tensor) -> Tensor:

@@ -77,8 +77,11 @@ class _ContrastiveRisk(nn.Module):
         if not 0 <= epsilon < math.inf:
             raise InvalidInput(f"epsilon={epsilon} must be at least 0 and finite")
         self.n = n
-        self.rho = _default_rho(n) if rho is None else rho
-        _check_rho(self.rho, n, learned=temperature != "constant" and scaled)
+        if rho is not None and not 0 <= rho < math.inf:
+            raise InvalidInput(f"rho={rho} must be at least 0 and finite")
+        self.rho = rho
+        self._rho_may_be_too_large = rho is not None and temperature != "constant" and scaled
+        self._warn_of_rho("log(n−1)", f"n={n}", n)
         self.gamma = gamma
         self.log_epsilon = math.log(epsilon) if epsilon else -math.inf
         self.scaled = scaled
@@ -97,18 +100,36 @@ class _ContrastiveRisk(nn.Module):
     def gamma(self, value: float) -> None:
         self._gamma = check_gamma(value)
 
+    def _warn_of_rho(self, bound: str, size: str, pairs: int) -> None:
+        """Warn, once, of a ρ that no τ can meet: m negatives have a divergence of log m at most."""
+        if not self._rho_may_be_too_large:
+            return
+        assert self.rho is not None  # noqa: S101 (it would not be too large)
+        largest = math.log(pairs - 1)
+        if self.rho > 0 and self.rho >= largest:
+            self._rho_may_be_too_large = False
+            warnings.warn(
+                f"rho={self.rho:g} is not below {bound}={largest:.3g} for {size} pairs, so the "
+                f"learnable temperature will fall to its floor of {MINIMUM}; use rho ≤ "
+                f"{largest / 2:.2g}, or a constant temperature",
+                stacklevel=3,
+            )
+
     def _risk(self, features: list[Tensor], index: Tensor, *, steering: bool) -> LossOutput:
         """The risk of this rank's features: image, text, and where there is one the reference's."""
         image, text = features[:2]
         with torch.autocast(image.device.type, enabled=False):
             batch = self._share(features, index.to(image.device))
+            pairs = len(batch.index)
+            self._warn_of_rho("log(B−1)", f"a batch of B={pairs}", pairs)
+            rho = default_rho(pairs) if self.rho is None else self.rho
             tau_image, tau_text = self.temperature(batch.index)
             rows = batch.side(0, tau_image.detach())
             columns = batch.side(1, tau_text.detach())
             own = own_residuals(rows, columns)
             of_rows, of_columns = self._sums(rows, columns, own, batch)
-            image_side = self._side(of_rows, rows.tau, self.image_average, batch.index)
-            text_side = self._side(of_columns, columns.tau, self.text_average, batch.index)
+            image_side = self._side(of_rows, rows.tau, rho, self.image_average, batch.index)
+            text_side = self._side(of_columns, columns.tau, rho, self.text_average, batch.index)
             gradients = _gradients(rows, columns, own, image_side, text_side, batch)
             value = (image_side.risk + text_side.risk).mean()
             factor = self.ranks.world_size if self.averaged else 1
@@ -187,7 +208,7 @@ class _ContrastiveRisk(nn.Module):
         return LogSums.unstacked(stacked), merged
 
     def _side(
-        self, sums: LogSums, tau: Tensor, average: LogMovingAverage, index: Tensor
+        self, sums: LogSums, tau: Tensor, rho: float, average: LogMovingAverage, index: Tensor
     ) -> "_Anchors":
         log_negatives = math.log(len(index) - 1)
         log_g = sums.log - log_negatives
@@ -197,8 +218,7 @@ class _ContrastiveRisk(nn.Module):
         total = torch.exp(log_g - log_inner)
         if self.scaled:
             shift, own_weight = log_inner + log_negatives, total
-            risk, tau_gradient = tau * (log_inner + self.rho), log_inner + self.rho
-            tau_gradient = tau_gradient - total * sums.mean
+            risk, tau_gradient = tau * (log_inner + rho), log_inner + rho - total * sums.mean
         else:
             shift, own_weight = log_inner + log_negatives + tau.log(), total / tau
             risk, tau_gradient = log_inner, -total * sums.mean / tau
@@ -275,9 +295,10 @@ class GlobalContrastiveLoss(_ContrastiveRisk):
             optimizer of their own, without weight decay and with a smaller learning rate; for
             ``individual`` one for sparse gradients (torch.optim.SparseAdam).
         rho: ρ of the constraint KL ≤ ρ that a learned temperature answers to. Where τ settles, the
-            weights of the negatives have a KL divergence of ρ from uniform; that divergence is at
-            most log(n−1), so a larger ρ drives τ to its floor, which is warned of. The default is
-            half of log(n−1). With a constant temperature it only adds 2τρ to the objective.
+            weights of a batch's negatives have a KL divergence of ρ from uniform; for B pairs (of
+            all ranks) that is at most log(B−1), so a larger ρ drives τ to its floor, which is
+            warned of. The default is half of log(B−1). With a constant temperature it only adds
+            2τρ to the objective.
         gamma: weight of the new estimate in the moving averages, in (0, 1]; an attribute that may
             be set at any time, see ``schedule.cosine_gamma``.
         epsilon: ε in the logarithm.
@@ -361,18 +382,6 @@ def _check(features: list[Tensor], index: Tensor, n: int) -> None:
     check_index(index, len(features[0]), n)
 
 
-def _default_rho(n: int) -> float:
-    return 0.5 * math.log(n - 1) if n > 2 else 0.0
-
-
-def _check_rho(rho: float, n: int, *, learned: bool) -> None:
-    if not 0 <= rho < math.inf:
-        raise InvalidInput(f"rho={rho} must be at least 0 and finite")
-    largest = math.log(n - 1)
-    if learned and rho > 0 and rho >= largest:
-        warnings.warn(
-            f"rho={rho:g} is not below log(n−1)={largest:.3g} for n={n} pairs, so the learnable "
-            f"temperature will fall to its floor of {MINIMUM}; use rho ≤ {0.75 * largest:.2g}, "
-            "or a constant temperature",
-            stacklevel=4,
-        )
+def default_rho(pairs: int) -> float:
+    """ρ where none is given, for a batch of so many pairs: half of the largest divergence."""
+    return math.log(pairs - 1) / 2

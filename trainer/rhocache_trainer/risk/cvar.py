@@ -22,7 +22,8 @@ class CVaRRisk(Risk):
     - ``form="topk"`` takes the largest. With ``n`` it remembers every sample's δ.
     - ``form="dual"`` is μ + mean (δ − μ)₊/α with a parameter μ (Rockafellar & Uryasev 2000,
       Theorem 1), an upper bound of the risk that is reached where μ is the k-th largest. It
-      remembers nothing of the samples; μ has to be given to the optimizer.
+      remembers nothing of the samples; μ has to be given to an optimizer, without weight decay,
+      which would pull it to 0.
 
     Args:
         k: how many, 0 < k ≤ n.

@@ -9,7 +9,7 @@ from torch import Tensor
 from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.risk.base import Risk, check_form, check_rho
 from rhocache_trainer.risk.last_seen import LastSeen, exact_risk
-from rhocache_trainer.risk.mean_exp import MeanExp, exponential_weights
+from rhocache_trainer.risk.mean_exp import GAMMA, MeanExp, exponential_weights
 from rhocache_trainer.risk.output import RiskOutput, risk_output
 from rhocache_trainer.temperature import MAXIMUM, MINIMUM, Temperature
 
@@ -24,7 +24,8 @@ class KLBallRisk(Risk):
     - ``form="exact"`` solves for τ. With ``n`` it remembers every sample's δ.
     - ``form="learned"`` has τ ≥ 0.01 as a parameter, whose gradient is
       log u + ρ/n − Σ share_i δ_i/τ; ``value`` is the dual at the τ of the time, an upper bound of
-      the risk. With ``n`` it remembers u alone, as KLRisk does.
+      the risk. With ``n`` it remembers u alone, as KLRisk does. Give ``parameters()`` to an
+      optimizer without weight decay, which would pull τ to its floor.
 
     Args:
         rho: ρ ≥ 0.
@@ -43,7 +44,7 @@ class KLBallRisk(Risk):
         n: int | None = None,
         form: Literal["exact", "learned"] = "exact",
         tau: float = 1.0,
-        gamma: float = 1.0,
+        gamma: float = GAMMA,
     ) -> None:
         super().__init__(n)
         self.rho = check_rho(rho)

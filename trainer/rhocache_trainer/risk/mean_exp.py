@@ -11,6 +11,11 @@ from rhocache_trainer.state import State
 
 _LOWEST = torch.finfo(torch.float64).min
 
+# Unless told otherwise: about as many batches as u is the mean of are 1/γ. u is one number that
+# every batch renews, so that it may go back far more batches than a pair's average, which is
+# renewed once an epoch.
+GAMMA = 0.1
+
 
 class MeanExp(State):
     """u ← (1−γ) u + γ · batch mean of exp(δ/τ); the first batch's mean is the first u.
