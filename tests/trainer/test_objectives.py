@@ -111,7 +111,7 @@ def test_drrho_and_distillation_are_combined_as_published(tau: float, weights: A
     softmax, feature = weights.get("softmax_weight", 1.0), weights.get("feature_weight", 0.0)
     expected = risk + tau * (softmax * distilled + feature * mimicry)
     torch.testing.assert_close(got.loss, expected)
-    assert float(got.objective) == float(got.loss)
+    assert float(got.objective) == float(got.loss.detach())
     assert float(got.tau) == pytest.approx(tau)
     for one, other in zip(gradients, torch.autograd.grad(expected, given), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

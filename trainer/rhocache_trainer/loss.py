@@ -17,18 +17,20 @@ et al. 2023 (iSogCLR, a temperature for each pair), Wei et al. 2024 (FastCLIP) a
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
 from rhocache_schemas.errors import InvalidInput
-from rhocache_trainer.checks import check_features, check_gamma, check_index
+from rhocache_trainer.checks import FLOATS, check_features, check_gamma, check_index
 from rhocache_trainer.first_order import with_gradients
 from rhocache_trainer.moving_average import LogMovingAverage
 from rhocache_trainer.ranks import Ranks
 from rhocache_trainer.steering import Steering, explain
-from rhocache_trainer.temperature import MINIMUM, MODES, Temperature, TemperatureMode
+from rhocache_trainer.temperature import MAXIMUM, MINIMUM, MODES, Temperature, TemperatureMode
 from rhocache_trainer.tiles import LogSums, Side, log_sums, own_residuals, weighted_sums
 
 
@@ -70,8 +72,8 @@ class _ContrastiveRisk(nn.Module):
             raise InvalidInput(f"n={n}: a contrastive loss needs at least 2 pairs")
         if temperature not in MODES:
             raise InvalidInput(f"temperature={temperature!r} is not one of {', '.join(MODES)}")
-        if not MINIMUM <= tau < math.inf:
-            raise InvalidInput(f"tau={tau} must be at least {MINIMUM} and finite")
+        if not MINIMUM <= tau <= MAXIMUM:
+            raise InvalidInput(f"tau={tau} must be at least {MINIMUM} and finite in float32")
         if not 0 <= epsilon < math.inf:
             raise InvalidInput(f"epsilon={epsilon} must be at least 0 and finite")
         self.n = n
@@ -168,18 +170,21 @@ class _ContrastiveRisk(nn.Module):
             _check(features, index, self.n)
         except InvalidInput as error:
             refused = error
-        widths = [] if refused else [len(index), *(part.shape[1] for part in features)]
-        status = torch.tensor(widths or [0] * (1 + len(features)), device=index.device)
+        forms = [0] * len(features) if refused else [_form(part) for part in features]
+        status = torch.tensor([0 if refused else len(index), *forms], device=index.device)
         told = [part.tolist() for part in self.ranks.gather(status)]
         if refused:
             raise refused
         sizes = [size for size, *_ in told]
         if 0 in sizes:
             raise InvalidInput(f"rank {sizes.index(0)} has refused its part of the batch")
-        if any(other[1:] != told[0][1:] for other in told):
-            raise InvalidInput(f"the ranks' features have different widths: {told}")
+        widths = [[form // len(FLOATS) for form in each] for _, *each in told]
+        if any(other != widths[0] for other in widths):
+            raise InvalidInput(f"the ranks' features have different widths: {widths}")
         if sum(sizes) < 2:
             raise InvalidInput("a batch of one pair has no negatives; use at least 2")
+        _, *forms = zip(*told, strict=True)
+        features = [part.to(_widest(each)) for part, each in zip(features, forms, strict=True)]
         *shared, numbers = self.ranks.gather_rows([*features, index], sizes)
         check_index(numbers, sum(sizes), self.n)
         dtype = torch.promote_types(features[0].dtype, torch.float32)
@@ -355,6 +360,15 @@ class DRRhoClipLoss(_ContrastiveRisk):
         """
         reference = [reference_image, reference_text]
         return self._risk([image, text, *reference], index, steering=steering)
+
+
+def _form(features: Tensor) -> int:
+    """Width and dtype, as one number."""
+    return features.shape[1] * len(FLOATS) + FLOATS.index(features.dtype)
+
+
+def _widest(forms: Sequence[int]) -> torch.dtype:
+    return reduce(torch.promote_types, (FLOATS[form % len(FLOATS)] for form in forms))
 
 
 def _check(features: list[Tensor], index: Tensor, n: int) -> None:

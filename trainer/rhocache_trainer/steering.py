@@ -50,11 +50,10 @@ def explain(
     for first, last, residual, _ in tiles(image, text, start, stop):
         difference = residual - own[first:last, None]
         share = difference / image.tau[first:last, None]
-        log_share = share.sub_(log_sum[first:last, None])
-        share = log_share.exp()
+        share = share.sub_(log_sum[first:last, None]).exp_()
         weight += share.sum(0)
         squares += (1 / share.square().sum(1)).sum()
-        entropy -= (share * log_share).sum()
+        entropy += torch.special.entr(share).sum()
         rows = torch.arange(last - first, device=own.device)
         difference[rows, first + rows] = 0
         total += difference.sum()

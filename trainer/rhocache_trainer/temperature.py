@@ -10,6 +10,7 @@ from torch.nn.functional import embedding
 from rhocache_trainer.state import State, state_dtype
 
 MINIMUM = 0.01
+MAXIMUM = torch.finfo(torch.float32).max
 
 TemperatureMode = Literal["constant", "learnable", "separate", "individual"]
 MODES = get_args(TemperatureMode)

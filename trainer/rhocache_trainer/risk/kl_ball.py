@@ -11,7 +11,7 @@ from rhocache_trainer.risk.base import Risk, check_form, check_rho
 from rhocache_trainer.risk.last_seen import LastSeen, exact_risk
 from rhocache_trainer.risk.mean_exp import GAMMA, MeanExp, exponential_weights
 from rhocache_trainer.risk.output import RiskOutput, risk_output
-from rhocache_trainer.temperature import MINIMUM, Temperature
+from rhocache_trainer.temperature import MAXIMUM, MINIMUM, Temperature
 
 
 class KLBallRisk(Risk):
@@ -49,8 +49,8 @@ class KLBallRisk(Risk):
         super().__init__(n)
         self.rho = check_rho(rho)
         self.form = check_form(form, ("exact", "learned"))
-        if not MINIMUM <= tau < math.inf:
-            raise InvalidInput(f"tau={tau} must be at least {MINIMUM} and finite")
+        if not MINIMUM <= tau <= MAXIMUM:
+            raise InvalidInput(f"tau={tau} must be at least {MINIMUM} and finite in float32")
         self.memory = self.mean_exp = None
         if form == "learned":
             self.temperature = Temperature(tau, "learnable")
