@@ -91,7 +91,9 @@ def test_drrho_and_distillation_are_combined_as_published(tau: float, weights: A
     """Autograd of F + τ D, pair by pair (Wei et al. 2025 multiply by τ, with a weight of 1)."""
     size, rho = 8, 0.5
     pairs, taught = batch(size=size), unit(size, 6, seed=5)
-    given = [normalize(taught + unit(size, 6, seed=seed), dim=1).requires_grad_() for seed in (6, 7)]
+    given = [
+        normalize(taught + unit(size, 6, seed=seed), dim=1).requires_grad_() for seed in (6, 7)
+    ]
     features = dict(zip(("image_features", "text_features"), given, strict=True))
     made = objective(name="drrho+distill", tau=tau, rho=rho, **weights)
     got = made(features | {"logit_scale": torch.tensor(1.0)}, pairs)
@@ -105,7 +107,9 @@ def test_drrho_and_distillation_are_combined_as_published(tau: float, weights: A
             others = [j for j in range(size) if j != i]
             d = (a[i, others] - a[i, i] - b[i, others] + b[i, i]) / tau
             risk = risk + tau * (d.logsumexp(0) - math.log(size - 1) + rho) / size
-            cross_entropy = (torch.softmax(SCALE * b[i], 0) * torch.log_softmax(a[i] / tau, 0)).sum()
+            cross_entropy = (
+                torch.softmax(SCALE * b[i], 0) * torch.log_softmax(a[i] / tau, 0)
+            ).sum()
             distilled = distilled - cross_entropy / 2 / size
             mimicry = mimicry + (given[side][i] - reference[i]).square().sum() / size
     softmax, feature = weights.get("softmax_weight", 1.0), weights.get("feature_weight", 0.0)
