@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer import (
@@ -146,18 +146,11 @@ def test_a_validation_between_steps_is_not_noticed(name):
 
 
 @every_loss
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"use_reentrant": True},
-        {"use_reentrant": False},
-        {"use_reentrant": False, "early_stop": False},
-    ],
-)
-def test_a_forward_that_checkpoint_computes_again_counts_once(name, options):
+@pytest.mark.parametrize(("reentrant", "early_stop"), [(True, True), (False, True), (False, False)])
+def test_a_forward_that_checkpoint_computes_again_counts_once(name, reentrant, early_stop):
     def again(loss: Any, features: Tensor, index: Tensor) -> Tensor:
         return checkpoint(  # pyright: ignore
-            lambda x: take(loss, x.sin(), index), features, **options
+            lambda x: take(loss, x.sin(), index), features, use_reentrant=reentrant
         )
 
     def once(loss: Any, features: Tensor, index: Tensor) -> Tensor:
@@ -166,23 +159,24 @@ def test_a_forward_that_checkpoint_computes_again_counts_once(name, options):
     plain, checkpointed = LOSSES[name](), LOSSES[name]()
     for seed in (0, 1, 1, 2):
         expected = step(plain, seed, once)
-        same(step(checkpointed, seed, again), expected)
+        with set_checkpoint_early_stop(early_stop):
+            same(step(checkpointed, seed, again), expected)
         same(state(plain), state(checkpointed))
 
 
 def test_a_batch_between_a_checkpoint_and_its_backward_is_refused():
     loss = KLRisk(0.7, n=N, gamma=0.5)
     first, second = batch(0), batch(1)
-    values = [
-        checkpoint(  # pyright: ignore
-            lambda x, index: take(loss, x.sin(), index),
-            features.requires_grad_(),
-            index,
-            use_reentrant=False,
-            early_stop=False,
-        )
-        for features, index in (first, second)
-    ]
+    with set_checkpoint_early_stop(enable=False):
+        values = [
+            checkpoint(  # pyright: ignore
+                lambda x, index: take(loss, x.sin(), index),
+                features.requires_grad_(),
+                index,
+                use_reentrant=False,
+            )
+            for features, index in (first, second)
+        ]
     with pytest.raises(InvalidInput, match="has seen another batch before its backward"):
         sum(values).backward()
 
