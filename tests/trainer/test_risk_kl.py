@@ -59,6 +59,30 @@ def test_moving_average_is_the_one_in_plain_numbers():
         assert float(out.value) == pytest.approx(tau * math.log(u))
 
 
+@pytest.mark.parametrize(
+    "make", [lambda n: KLRisk(0.5, n=n), lambda n: KLBallRisk(0.5 * n, n=n, form="learned", tau=0.5)]
+)
+def test_batches_are_averaged_by_default(make):
+    """Their mean gradient is then near that of the whole dataset, which single batches miss."""
+    n, batch, epochs = 640, 16, 20
+    delta = torch.randn(n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    whole = torch.softmax(delta / 0.5, 0)
+    errors = []
+    for gamma in (None, 1.0):
+        risk = make(n)
+        if gamma:
+            risk.mean_exp.gamma = gamma
+        mean = torch.zeros(n, dtype=torch.float64)
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(epochs):
+            for index in torch.randperm(n, generator=generator).split(batch):
+                loss = delta[index].requires_grad_()
+                risk(loss, index=index).loss.backward()
+                mean[index] += loss.grad * batch / n / epochs
+        errors.append(float((mean - whole).norm() / whole.norm()))
+    assert errors[0] < errors[1] / 2
+
+
 def test_gamma_may_be_set_and_is_checked():
     risk = KLRisk(1.0, n=4)
     assert risk.mean_exp is not None

@@ -112,7 +112,7 @@ class _RiskObjective(Strict):
     tau_lr: Annotated[float, Field(gt=0, description="largest learning rate of τ")] = 1e-4
     rho: Annotated[
         float | None,
-        Field(ge=0, description="constraint on the divergence; null: log(B−1)/2, B pairs a batch"),
+        Field(ge=0, description="constraint on the divergence; null: log(B−1)/3, B pairs a batch"),
     ] = None
     gamma: Annotated[
         float, Field(gt=0, le=1, description="weight of a new estimate, once the schedule is over")

@@ -111,7 +111,7 @@ class _ContrastiveRisk(nn.Module):
             warnings.warn(
                 f"rho={self.rho:g} is not below {bound}={largest:.3g} for {size} pairs, so the "
                 f"learnable temperature will fall to its floor of {MINIMUM}; use rho ≤ "
-                f"{largest / 2:.2g}, or a constant temperature",
+                f"{largest / 2:.2g}, leave it to its default, or have a constant temperature",
                 stacklevel=3,
             )
 
@@ -297,8 +297,8 @@ class GlobalContrastiveLoss(_ContrastiveRisk):
         rho: ρ of the constraint KL ≤ ρ that a learned temperature answers to. Where τ settles, the
             weights of a batch's negatives have a KL divergence of ρ from uniform; for B pairs (of
             all ranks) that is at most log(B−1), so a larger ρ drives τ to its floor, which is
-            warned of. The default is half of log(B−1). With a constant temperature it only adds
-            2τρ to the objective.
+            warned of. The default is a third of log(B−1). With a constant temperature it only
+            adds 2τρ to the objective.
         gamma: weight of the new estimate in the moving averages, in (0, 1]; an attribute that may
             be set at any time, see ``schedule.cosine_gamma``.
         epsilon: ε in the logarithm.
@@ -390,5 +390,9 @@ def _check(features: list[Tensor], index: Tensor, n: int) -> None:
 
 
 def default_rho(pairs: int) -> float:
-    """ρ where none is given, for a batch of so many pairs: half of the largest divergence."""
-    return math.log(pairs - 1) / 2
+    """ρ where none is given, for a batch of so many pairs: a third of the largest divergence.
+
+    With γ between 0.5 and 0.9 the divergence that τ's gradient sees, taken with u, comes to little
+    more than half of the largest at any τ (docs/benchmarks/temperature.md).
+    """
+    return math.log(pairs - 1) / 3
