@@ -382,3 +382,29 @@ def test_a_bad_batch_is_named_and_changes_nothing(change, named):
     with pytest.raises(InvalidInput, match=named):
         loss(**change(good))
     assert all(torch.equal(before[name], value) for name, value in loss.state_dict().items())
+
+
+@pytest.mark.parametrize("tau", [500.0, 1e6, 1e30])
+@pytest.mark.parametrize("tile", [1, 30])
+def test_the_own_pair_has_no_part_at_any_temperature(tau, tile):
+    """All negatives weigh the same in the limit; a mask that leaks would count the own pair."""
+    n = 7
+    image, text = leaves(n, 4, 0)
+    reference = unit(n, 3, seed=2), unit(n, 3, seed=3)
+    loss = DRRhoClipLoss(n, tau=tau, temperature="individual", rho=0.5, epsilon=0.0).double()
+    with torch.no_grad():
+        loss.temperature.tau[::2] = 0.05  # beside small ones
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rhocache_trainer.tiles._CPU_NUMBERS", tile)
+        out = loss(image, text, *reference, torch.arange(n), steering=True)
+    out.loss.backward()
+    taus = loss.temperature.tau.detach().clone().requires_grad_()
+    expected = objective(image, text, *reference, taus, 0.5, 0.0, scaled=True)
+    gradients = torch.autograd.grad(expected, [image, text, taus])
+    torch.testing.assert_close(out.objective, expected.detach(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(image.grad, gradients[0], rtol=0, atol=1e-10)
+    torch.testing.assert_close(text.grad, gradients[1], rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        loss.temperature.tau.grad.to_dense(), gradients[2], rtol=0, atol=1e-8
+    )
+    assert torch.isfinite(out.steering.effective_sample_size)

@@ -91,7 +91,9 @@ def test_drrho_and_distillation_are_combined_as_published(tau: float, weights: A
     """Autograd of F + τ D, pair by pair (Wei et al. 2025 multiply by τ, with a weight of 1)."""
     size, rho = 8, 0.5
     pairs, taught = batch(size=size), unit(size, 6, seed=5)
-    given = [normalize(taught + unit(size, 6, seed=seed), dim=1).requires_grad_() for seed in (6, 7)]
+    given = [
+        normalize(taught + unit(size, 6, seed=seed), dim=1).requires_grad_() for seed in (6, 7)
+    ]
     features = dict(zip(("image_features", "text_features"), given, strict=True))
     made = objective(name="drrho+distill", tau=tau, rho=rho, **weights)
     got = made(features | {"logit_scale": torch.tensor(1.0)}, pairs)
@@ -105,7 +107,9 @@ def test_drrho_and_distillation_are_combined_as_published(tau: float, weights: A
             others = [j for j in range(size) if j != i]
             d = (a[i, others] - a[i, i] - b[i, others] + b[i, i]) / tau
             risk = risk + tau * (d.logsumexp(0) - math.log(size - 1) + rho) / size
-            cross_entropy = (torch.softmax(SCALE * b[i], 0) * torch.log_softmax(a[i] / tau, 0)).sum()
+            cross_entropy = (
+                torch.softmax(SCALE * b[i], 0) * torch.log_softmax(a[i] / tau, 0)
+            ).sum()
             distilled = distilled - cross_entropy / 2 / size
             mimicry = mimicry + (given[side][i] - reference[i]).square().sum() / size
     softmax, feature = weights.get("softmax_weight", 1.0), weights.get("feature_weight", 0.0)
@@ -141,6 +145,32 @@ def test_distillation_does_not_drown_the_risk_by_default(tau: float) -> None:
     both = gradient(name="drrho+distill")
     assert 0.2 < float((both - risk).norm() / risk.norm()) < 1
     assert float((both * risk).sum() / both.norm() / risk.norm()) > 0.9
+
+
+@pytest.mark.parametrize("temperature", ["separate", "individual"])
+def test_each_anchor_is_distilled_at_its_own_temperature(
+    features: Features, temperature: str
+) -> None:
+    given, pairs = without_bias(features), batch(5)
+    settings = {"temperature": temperature, "rho": 0.5}
+    both: Any = objective(name="drrho+distill", softmax_weight=0.7, **settings)
+    risk: Any = objective(name="drrho", **settings)
+    taus = torch.tensor([0.05, 0.2])
+    if temperature == "individual":
+        taus = taus * (1 + torch.rand(N, 2, generator=torch.Generator().manual_seed(0)))
+    for made in (both, risk):
+        with torch.no_grad():
+            made.loss.temperature.tau.copy_(taus)
+    own = taus[pairs.index] if temperature == "individual" else taus.expand(8, 2)
+    expected = risk(given, pairs).loss
+    s = given["image_features"] @ given["text_features"].T
+    r = pairs.reference_image @ pairs.reference_text.T
+    for side, (a, b) in enumerate(((s, r), (s.T, r.T))):
+        for i in range(8):
+            log_p = torch.log_softmax(a[i] / own[i, side], 0)
+            distilled = -(torch.softmax(SCALE * b[i], 0) * log_p).sum()
+            expected = expected + 0.7 * own[i, side] * distilled / 16
+    torch.testing.assert_close(both(given, pairs).loss, expected)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +218,12 @@ def test_the_best_of_each_chunk_is_chosen() -> None:
     assert select_jointly(scores, 4, 4, top_k=True).tolist() == sorted(chosen)
     in_one = select_jointly(scores, 4, 1, top_k=True)
     assert set(in_one.tolist()) == set(scores.diagonal().topk(4).indices.tolist())
+
+
+@pytest.mark.parametrize("top_k", [False, True])
+def test_no_pair_is_chosen_twice_however_large_the_scores(top_k: bool) -> None:
+    scores = 1e10 * torch.randn(12, 12, generator=torch.Generator().manual_seed(1))
+    assert len(select_jointly(scores, 12, 6, top_k=top_k)) == 12
 
 
 def test_a_sample_is_drawn_by_the_scores() -> None:

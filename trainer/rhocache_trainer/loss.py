@@ -309,7 +309,14 @@ class GlobalContrastiveLoss(_ContrastiveRisk):
     With torch.distributed each rank calls the loss with its own part of the batch; parts may differ
     in size. The objective is that of the whole batch; the gradients by a model's parameters sum
     (or where they are ``averaged``, average) over the ranks to those of one process with the whole
-    batch. The state and the gradient of τ are the same on every rank, and need no reduction.
+    batch. The state and the gradient of τ are the same on every rank, and need no reduction; within
+    what DistributedDataParallel wraps they come to no harm.
+
+    u and τ change in training alone. In evaluation mode, or under no_grad, the output is that of a
+    step, u's new estimate included, and nothing is kept of it: a pair that was never seen counts by
+    its batch. What torch.utils.checkpoint computes again counts once. The state stays in float32,
+    or float64, whatever the module is cast to. There are no second derivatives: they raise
+    InvalidInput.
 
     Raises InvalidInput for values out of range.
     """

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.module_tracker import ModuleTracker
 
 from rhocache_schemas.errors import InvalidInput
+from rhocache_trainer.ranks import Ranks
 
 
 class State(nn.Module):
@@ -68,6 +69,29 @@ class State(nn.Module):
     def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
         super()._load_from_state_dict(*args, **options)
         self._apply(lambda tensor: tensor, recurse=False)  # assign=True brings dtypes of its own
+
+
+class OwnState(State):
+    """One process's state, of the batches that it was given."""
+
+    rank: Tensor  # 0-dim int64, whose state it is; −1 before the first batch
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("rank", torch.tensor(-1), persistent=False)
+
+    def keep(self, index: Tensor, new: Tensor, write: Callable[[], None]) -> Tensor:
+        """As of any state; and raises InvalidInput where another rank's has come in its place."""
+        if self.learns:
+            rank, own = int(self.rank), Ranks().rank
+            if rank not in (-1, own):
+                raise InvalidInput(
+                    f"rank {own} has got rank {rank}'s state of its risk: make "
+                    "DistributedDataParallel with broadcast_buffers=False, or leave the risk out "
+                    "of what it wraps"
+                )
+            self.rank.fill_(own)
+        return super().keep(index, new, write)
 
 
 def state_dtype() -> torch.dtype:

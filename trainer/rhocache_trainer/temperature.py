@@ -76,4 +76,4 @@ class Temperature(State):
 
 def _projected(tau: Tensor) -> Tensor:
     """τ on its constraint, where it could not be put there, with the gradient as it stands."""
-    return tau + (tau.detach().clamp(min=MINIMUM) - tau.detach())
+    return torch.where(tau < MINIMUM, MINIMUM + (tau - tau.detach()), tau)

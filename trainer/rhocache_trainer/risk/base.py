@@ -29,6 +29,9 @@ class Risk(State):
             index: [B] int64, the samples' numbers from 0 to n−1, all different; given if and only
                 if the risk was made with ``n``.
 
+        In evaluation mode, or under no_grad, nothing is remembered of it. The output's loss has no
+        second derivatives: they raise InvalidInput.
+
         Raises InvalidInput, before any state has changed.
         """
         delta = residual(loss, reference_loss)

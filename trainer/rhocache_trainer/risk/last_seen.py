@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from rhocache_trainer.risk.output import RiskOutput, risk_output
-from rhocache_trainer.state import State
+from rhocache_trainer.state import OwnState
 
 
-class LastSeen(State):
+class LastSeen(OwnState):
     """The residual of each of n samples, as it was when the sample last came by."""
 
     least = torch.float64

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rhocache_trainer.checks import check_gamma
-from rhocache_trainer.state import State
+from rhocache_trainer.state import OwnState
 
 _LOWEST = torch.finfo(torch.float64).min
 
@@ -17,7 +17,7 @@ _LOWEST = torch.finfo(torch.float64).min
 GAMMA = 0.1
 
 
-class MeanExp(State):
+class MeanExp(OwnState):
     """u ← (1−γ) u + γ · batch mean of exp(δ/τ); the first batch's mean is the first u.
 
     One number for the whole dataset, because the mean runs over all samples whichever one asks.
