@@ -54,7 +54,7 @@ def test_every_risk_learns_the_colours(images, name):
 
 
 def test_weight_decay_leaves_mu_alone(images):
-    """Far above all losses μ has a gradient of 1, so that Adam moves it by the rate, 2e-3, a step."""
+    """Far above all losses μ's gradient is 1, so that Adam moves it by the rate, 2e-3, a step."""
     risk = CVaRRisk(alpha=0.5, n=len(images.labels), form="dual", mu=1000.0)
     train(make_network(len(CLASSES), 4), images, epochs=2, seed=0, risk=risk, batch_size=8)
     steps = 2 * -(-len(images.labels) // 8)

@@ -60,7 +60,8 @@ def test_moving_average_is_the_one_in_plain_numbers():
 
 
 @pytest.mark.parametrize(
-    "make", [lambda n: KLRisk(0.5, n=n), lambda n: KLBallRisk(0.5 * n, n=n, form="learned", tau=0.5)]
+    "make",
+    [lambda n: KLRisk(0.5, n=n), lambda n: KLBallRisk(0.5 * n, n=n, form="learned", tau=0.5)],
 )
 def test_batches_are_averaged_by_default(make):
     """Their mean gradient is then near that of the whole dataset, which single batches miss."""

@@ -74,9 +74,9 @@ PLOTS = (
     ),
     Plot(
         "Divergence of the weights",
-        "KL divergence of a batch's weights from uniform weights, mean over its images: 0 where all "
-        "negatives weigh the same, and log(B−1) where one of B−1 has all of it. A learned τ falls "
-        "while this is below ρ, and rises while it is above.",
+        "KL divergence of a batch's weights from uniform weights, mean over its images: 0 where "
+        "all negatives weigh the same, and log(B−1) where one of B−1 has all of it. A learned τ "
+        "falls while this is below ρ, and rises while it is above.",
         "divergence",
     ),
     Plot(
