@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 _DAY = 24 * 3600
 
-DataDir = Annotated[Path | None, typer.Option(help="Folder of the registry [rhocache-data].")]
+DataDir = Annotated[str | None, typer.Option(help="Folder of the registry [rhocache-data].")]
 DatabaseUrl = Annotated[
     str | None, typer.Option(help="Registry, as postgresql://... [SQLite in the data dir].")
 ]
@@ -70,7 +69,7 @@ def revoke(
 
 
 @contextmanager
-def _opened(data_dir: Path | None, database_url: str | None) -> "Iterator[Keys]":
+def _opened(data_dir: str | None, database_url: str | None) -> "Iterator[Keys]":
     with extra("service"):
         from rhocache_service.database import open_database
         from rhocache_service.keys import Keys

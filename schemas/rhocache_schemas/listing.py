@@ -38,6 +38,7 @@ def _files(cache: str, folder: str, suffix: str) -> Iterator[tuple[str, fs.FileI
     except OSError as error:
         raise StorageError(f"cannot list {cache}: {storage.reason(error)}") from error
     for info in infos:
-        name = posixpath.relpath(info.path, root)
+        name = posixpath.relpath(storage.path_of(info), root)
         if info.is_file and name.endswith(suffix):
+            storage.check_utf8(name)
             yield name.removesuffix(suffix), info
