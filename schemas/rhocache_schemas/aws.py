@@ -23,6 +23,7 @@ class S3Settings:
     region: str | None
     ca_bundle: str | None  # file of certificates; None: the system's
     virtual_hosts: bool  # the bucket in the host's name, not in the path
+    has_keys: bool  # without asking anybody
 
 
 def s3_settings() -> S3Settings:
@@ -54,6 +55,7 @@ def s3_settings() -> S3Settings:
         or None,
         ca_bundle=bundle or None,
         virtual_hosts=_nested(profile.get("s3", "")).get("addressing_style") == "virtual",
+        has_keys=bool(_variable("AWS_ACCESS_KEY_ID") or profile.get("aws_access_key_id")),
     )
 
 

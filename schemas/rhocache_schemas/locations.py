@@ -64,4 +64,4 @@ def absolute_weights(pretrained: str | None) -> str | None:
 
 def _is_file(pretrained: str) -> bool:
     """Whether weights are given by their file; otherwise it is one of open_clip's tags."""
-    return "://" not in pretrained and storage.local_path(pretrained).is_file()
+    return storage.scheme(pretrained) == "file" and storage.local_path(pretrained).is_file()

@@ -147,6 +147,8 @@ def path_of(info: fs.FileInfo) -> str:
 
 def _s3(bucket: str) -> fs.S3FileSystem:
     told = s3_settings()
+    if told.endpoint and told.has_keys:  # else the SDK asks AWS what machine this is
+        os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")
     region = told.region
     if not region:  # only AWS itself can be asked for a bucket's region
         region = "us-east-1" if told.endpoint else fs.resolve_s3_region(bucket)

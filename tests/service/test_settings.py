@@ -50,7 +50,7 @@ def test_a_password_is_taken_as_it_is_encoded() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["postgres://u:secret@h:no/db", "postgres://u:secret#1@h:5/x:y/db", "mysql://u:secret@h/db",
+    ["postgres://u:secret@h:no/db", "postgres://u:secret@h:5:6/db", "mysql://u:secret@h/db",
      "secret", "", "postgres:/u:secret@h"],
 )  # fmt: skip
 def test_what_is_no_database_is_refused_and_not_told(url: str) -> None:
