@@ -141,6 +141,8 @@ def parse_url(url: str) -> URL:
 
 def shown(url: URL) -> str:
     """A database's URL for logs and errors, without passwords."""
+    if url.drivername == "sqlite":
+        return f"sqlite:///{url.database}"
     secret = {name: "***" for name in url.query if "password" in name.lower()}
     return url.update_query_dict(secret).render_as_string(hide_password=True)
 

@@ -128,7 +128,9 @@ class EmbeddedRay:
             )
         address = f"http://127.0.0.1:{ports[1]}"
         record = {"pid": process.pid, "address": address, "folder": folder}
-        self._record.write_text(json.dumps(record))
+        written = self._record.with_suffix(".tmp")
+        written.write_text(json.dumps(record))
+        written.replace(self._record)
 
     def _wait_for_answer(self) -> str:
         address = self._read()["address"]
