@@ -12,7 +12,7 @@ from rich.console import Console
 from rhocache import tables
 from rhocache.extras import extra
 from rhocache_schemas.documents import describe
-from rhocache_schemas.errors import InvalidInput
+from rhocache_schemas.errors import InvalidInput, StorageError
 
 if TYPE_CHECKING:
     from rhocache_service.keys import Keys
@@ -80,7 +80,11 @@ def _opened(data_dir: str | None, database_url: str | None) -> "Iterator[Keys]":
     except ValidationError as error:
         raise InvalidInput(describe(error)) from error
     if settings.database_url is None:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            settings.data_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            place = settings.data_dir
+            raise StorageError(f"cannot write in {place}: {error.strerror}") from error
     engine = open_database(settings.registry_url)
     try:
         yield Keys(engine)

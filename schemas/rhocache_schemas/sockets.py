@@ -9,14 +9,19 @@ from rhocache_schemas.errors import StorageError
 _LONGEST_PATH = 107 if os.uname().sysname == "Linux" else 103  # bytes
 # What Ray adds to the folder that it is given; the longest of its sockets' names.
 RAY = len("/session_2026-12-31_23-59-59_999999_4194304/sockets/dash_TaskEventsHead")
+MULTIPROCESSING = len("/pymp-12345678/listener-12345678")  # what Python's own adds
 # What Ray passes on in command lines and URLs without quoting it.
 _PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
 
 
-def fits(folder: str, room: int) -> bool:
+def is_short(folder: str, room: int) -> bool:
     """Whether a socket may lie below ``folder``, with ``room`` more bytes in its path."""
-    plain = _PLAIN.fullmatch(folder) is not None
-    return plain and len(folder) + room <= _LONGEST_PATH
+    return len(os.fsencode(folder)) + room <= _LONGEST_PATH
+
+
+def fits(folder: str, room: int) -> bool:
+    """Whether Ray's sockets may lie below ``folder``, which it has to be able to pass on too."""
+    return is_short(folder, room) and _PLAIN.fullmatch(folder) is not None
 
 
 def short_folder(room: int) -> str:

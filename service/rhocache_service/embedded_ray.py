@@ -99,7 +99,7 @@ class EmbeddedRay:
         """Remove what the Ray that has ended was recorded with."""
         with contextlib.suppress(FileNotFoundError):
             if (folder := self._read().get("folder", self._inside)) != self._inside:
-                shutil.rmtree(folder, ignore_errors=True)
+                shutil.rmtree(Path(folder).parent, ignore_errors=True)
             self._record.unlink()
 
     def _start(self, lock: int) -> None:
@@ -123,7 +123,7 @@ class EmbeddedRay:
                 stderr=output,
                 start_new_session=True,
                 cwd="/",
-                env=os.environ | self._environment,
+                env=os.environ | self._environment | _short_paths(),
                 pass_fds=[lock],
             )
         address = f"http://127.0.0.1:{ports[1]}"
@@ -148,11 +148,22 @@ class EmbeddedRay:
     def _folder(self) -> str:
         if sockets.fits(self._inside, sockets.RAY):
             return self._inside
-        return tempfile.mkdtemp(prefix=_FOLDER, dir=_short_folder())
+        made = tempfile.mkdtemp(prefix=_FOLDER, dir=_short_folder())
+        return f"{made}/r"  # which Ray opens to everyone
 
 
 def _short_folder() -> str:
-    return sockets.short_folder(len(f"/{_FOLDER}12345678") + sockets.RAY)
+    return sockets.short_folder(len(f"/{_FOLDER}12345678/r") + sockets.RAY)
+
+
+def _short_paths() -> dict[str, str]:
+    """What Ray's processes, and so the drivers, need where the usual folder is too long for them.
+
+    Ray's dashboard starts processes that it talks to by sockets below TMPDIR.
+    """
+    if sockets.is_short(tempfile.gettempdir(), sockets.MULTIPROCESSING):
+        return {}
+    return {"TMPDIR": sockets.short_folder(sockets.MULTIPROCESSING)}
 
 
 def _free_ports(count: int) -> list[int]:

@@ -106,7 +106,9 @@ def _context() -> Any:
 def _put_sockets_where_they_fit() -> None:
     """Have multiprocessing make its folder, which it keeps, where a socket's path fits."""
     usual = tempfile.gettempdir()
-    tempfile.tempdir = sockets.short_folder(len("/pymp-12345678/listener-12345678"))
+    if sockets.is_short(usual, sockets.MULTIPROCESSING):
+        return
+    tempfile.tempdir = sockets.short_folder(sockets.MULTIPROCESSING)
     try:
         multiprocessing.util.get_temp_dir()
     finally:
