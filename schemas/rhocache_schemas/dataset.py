@@ -38,18 +38,11 @@ def list_shards(dataset: str, pattern: str | None = None) -> list[Shard]:
         if literal == path:
             root, infos = _walk(filesystem, path, dataset)
         else:
-            braces = path[len(literal) :]
-            root = posixpath.dirname(literal + braces.partition("{")[0])
-            infos = _expand(filesystem, literal, braces, dataset)
+            root = _root(filesystem, path)
+            infos = _expand(filesystem, literal, path[len(literal) :], dataset)
     except OSError as error:
         raise StorageError(f"cannot list {dataset}: {storage.reason(error)}") from error
-    kind = storage.scheme(dataset)
-    prefix = "" if kind == "file" else f"{kind}://"
-    shards: list[Shard] = []
-    for info in infos:
-        storage.check_utf8(found := storage.path_of(info))
-        name = posixpath.relpath(found, root)
-        shards.append(Shard(name, prefix + found, info.size, info.mtime_ns or 0))
+    shards = [_shard(info, root, dataset) for info in infos]
     chosen = [shard for shard in shards if pattern is None or fnmatch(shard.name, pattern)]
     if not chosen:
         raise DatasetError(
@@ -58,6 +51,46 @@ def list_shards(dataset: str, pattern: str | None = None) -> list[Shard]:
             else f"{dataset} holds no {SUFFIX} file"
         )
     return sorted(chosen, key=lambda shard: shard.name)
+
+
+def find_shards(dataset: str, names: Iterable[str]) -> dict[str, Shard]:
+    """Look for shards by their names under a dataset's root; those that are gone are left out.
+
+    Raises StorageError.
+    """
+    filesystem, path = storage.resolve(dataset)
+    try:
+        root = _root(filesystem, path)
+        infos = filesystem.get_file_info([posixpath.join(root, name) for name in names])
+    except OSError as error:
+        raise StorageError(f"cannot look into {dataset}: {storage.reason(error)}") from error
+    found = [_shard(info, root, dataset) for info in infos if info.type == fs.FileType.File]
+    return {shard.name: shard for shard in found}
+
+
+def dataset_root(dataset: str) -> str:
+    """Name the folder that shard names are relative to: equal for all patterns of one dataset."""
+    filesystem, path = storage.resolve(dataset)
+    return _prefix(dataset) + _root(filesystem, path)
+
+
+def _root(filesystem: fs.FileSystem, path: str) -> str:
+    literal = _literal(filesystem, path)
+    if literal != path:
+        return posixpath.dirname(literal + path[len(literal) :].partition("{")[0])
+    return posixpath.dirname(path) if filesystem.get_file_info(path).is_file else path
+
+
+def _shard(info: fs.FileInfo, root: str, dataset: str) -> Shard:
+    storage.check_utf8(path := storage.path_of(info))
+    name = posixpath.relpath(path, root)
+    return Shard(name, _prefix(dataset) + path, info.size, info.mtime_ns or 0)
+
+
+def _prefix(dataset: str) -> str:
+    """What a shard's URI has before its path, which a local one is without."""
+    kind = storage.scheme(dataset)
+    return "" if kind == "file" else f"{kind}://"
 
 
 def _walk(filesystem: fs.FileSystem, path: str, dataset: str) -> tuple[str, list[fs.FileInfo]]:

@@ -20,7 +20,7 @@ def check_allowed(uri: str, roots: Sequence[str]) -> None:
     place = true_place(uri)
     if not any(_is_under(place, true_place(root)) for root in roots):
         raise UriNotAllowed(
-            f"{uri!r} is not under an allowed root ({', '.join(map(_shown, roots))})"
+            f"{uri!r} is not under an allowed root ({', '.join(map(storage.printable, roots))})"
         )
 
 
@@ -63,8 +63,3 @@ def true_place(uri: str) -> tuple[str, tuple[str, ...]]:
 
 def _is_under(place: tuple[str, tuple[str, ...]], root: tuple[str, tuple[str, ...]]) -> bool:
     return place[0] == root[0] and place[1][: len(root[1])] == root[1]
-
-
-def _shown(root: str) -> str:
-    """A data dir's name may be no UTF-8, and an answer's text must be."""
-    return root.encode(errors="backslashreplace").decode()

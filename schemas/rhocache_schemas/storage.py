@@ -131,10 +131,13 @@ def expand_home(path: str) -> str:
 
 def check_utf8(path: str) -> None:
     """Raise InvalidInput for a file's name that no document or Parquet file could hold."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        raise InvalidInput(f"{path!r} is not UTF-8; rename it") from None
+    if printable(path) != path:
+        raise InvalidInput(f"{path!r} is not UTF-8; rename it")
+
+
+def printable(path: str) -> str:
+    """Spell out what is not UTF-8 in a file's name, for texts that must be."""
+    return path.encode(errors="backslashreplace").decode()
 
 
 def path_of(info: fs.FileInfo) -> str:
