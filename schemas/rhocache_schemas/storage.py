@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -25,6 +26,7 @@ _ATTEMPTS = 6  # at a request of an object store
 _CONNECT_SECONDS = 10
 _SILENT_SECONDS = 30  # without a byte, before a request counts as failed
 _GIVE_UP = timedelta(minutes=2)
+_FILE_URI = re.compile(r"file:(?://(?:localhost)?)?(/.*)", re.DOTALL)
 _ADDRESS = {"endpoint_override", "region", "scheme"}  # what pyarrow's own URIs may hold
 # How file systems say that they have no fsync of folders, as some of a network or of FUSE have not.
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EACCES, errno.EPERM, errno.EBADF}
@@ -92,14 +94,11 @@ def local_path(location: str) -> Path:
     Raises InvalidInput for another machine's URI, a user that there is not, and a NUL byte.
     """
     path = location
-    if location.startswith(("file:/", "file://")):
-        path = os.fsdecode(unquote_to_bytes(os.fsencode(location.removeprefix("file:"))))
-        host, slash, rest = path.removeprefix("//").partition("/")
-        if path.startswith("//"):
-            if host not in ("", "localhost") or not slash:
-                raise InvalidInput(f"{location!r} is on {host!r}; a local one is file:///FOLDER")
-            path = f"/{rest}"
-        path = "/" + path.lstrip("/")
+    if location.startswith("file:/"):
+        match = _FILE_URI.fullmatch(location)
+        if match is None:
+            raise InvalidInput(f"{location!r} is not on this machine; write file:///FOLDER")
+        path = "/" + os.fsdecode(unquote_to_bytes(os.fsencode(match[1]))).lstrip("/")
     if "\0" in path:
         raise InvalidInput(f"{location!r} has a NUL byte in it")
     return Path(expand_home(path)).absolute()

@@ -98,14 +98,17 @@ class EmbeddedRay:
     def _clear(self) -> None:
         """Remove what the Ray that has ended was recorded with."""
         with contextlib.suppress(FileNotFoundError):
-            if (folder := self._read().get("folder", self._inside)) != self._inside:
-                shutil.rmtree(Path(folder).parent, ignore_errors=True)
+            if temporary := self._read().get("temporary"):
+                shutil.rmtree(temporary, ignore_errors=True)
             self._record.unlink()
 
     def _start(self, lock: int) -> None:
         self._clear()
         log.info("starting Ray; its log is %s/ray.log", self._data_dir)
-        ports, folder = _free_ports(7), self._folder()
+        ports, temporary = _free_ports(7), None
+        if not sockets.fits(self._inside, sockets.RAY):
+            temporary = tempfile.mkdtemp(prefix=_FOLDER, dir=_short_folder())
+        folder = f"{temporary}/r" if temporary else self._inside  # which Ray opens to everyone
         command = [
             str(Path(sys.executable).with_name("ray")), "start", "--head", "--block",
             "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1",
@@ -127,7 +130,7 @@ class EmbeddedRay:
                 pass_fds=[lock],
             )
         address = f"http://127.0.0.1:{ports[1]}"
-        record = {"pid": process.pid, "address": address, "folder": folder}
+        record = {"pid": process.pid, "address": address, "temporary": temporary}
         written = self._record.with_suffix(".tmp")
         written.write_text(json.dumps(record))
         written.replace(self._record)
@@ -144,12 +147,6 @@ class EmbeddedRay:
                 break
             time.sleep(0.2)
         raise JobError(f"Ray did not start within {START_SECONDS} s; see {self._data_dir}/ray.log")
-
-    def _folder(self) -> str:
-        if sockets.fits(self._inside, sockets.RAY):
-            return self._inside
-        made = tempfile.mkdtemp(prefix=_FOLDER, dir=_short_folder())
-        return f"{made}/r"  # which Ray opens to everyone
 
 
 def _short_folder() -> str:

@@ -59,8 +59,9 @@ def test_a_home_of_another_user() -> None:
 @pytest.mark.parametrize(
     ("location", "message"),
     [
-        ("file://host/share/x", "is on 'host'; a local one is file:///FOLDER"),
-        ("file://x", "is on 'x'"),
+        ("file://host/share/x", "is not on this machine; write file:///FOLDER"),
+        ("file://x", "is not on this machine"),
+        ("file://", "is not on this machine"),
         ("/a\0b", "NUL"),
         ("file:///a%00b", "NUL"),
         ("/caf\udce9/x", r"'/caf\\udce9/x' is not UTF-8"),
