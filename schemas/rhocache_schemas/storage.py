@@ -26,7 +26,7 @@ _ATTEMPTS = 6  # at a request of an object store
 _CONNECT_SECONDS = 10
 _SILENT_SECONDS = 30  # without a byte, before a request counts as failed
 _GIVE_UP = timedelta(minutes=2)
-_FILE_URI = re.compile(r"file:(?://(?:localhost)?)?(/.*)", re.DOTALL)
+_FILE_URI = re.compile(r"file:(?://(?:localhost)?|(?!//))(/.*)", re.DOTALL)
 _ADDRESS = {"endpoint_override", "region", "scheme"}  # what pyarrow's own URIs may hold
 # How file systems say that they have no fsync of folders, as some of a network or of FUSE have not.
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EACCES, errno.EPERM, errno.EBADF}
