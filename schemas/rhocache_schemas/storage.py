@@ -68,7 +68,7 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
 
 
 def _s3(bucket: str) -> fs.S3FileSystem:
-    endpoint = os.environ.get("AWS_ENDPOINT_URL")
+    endpoint = os.environ.get("AWS_ENDPOINT_URL") or None  # an empty one is none
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     if not region:  # only AWS itself can be asked for a bucket's region
         region = "us-east-1" if endpoint else fs.resolve_s3_region(bucket)

@@ -16,7 +16,7 @@ from rhocache_schemas.errors import RhocacheError
 from rhocache_schemas.job import JobSpec, JobState
 from rhocache_schemas.pairs import Pair
 from rhocache_schemas.records import Manifest
-from rhocache_service import auth, caches
+from rhocache_service import auth, caches, root_paths
 from rhocache_service.auth import COOKIE, Caller
 from rhocache_service.committed import cache_id
 from rhocache_service.dependencies import Found, InRegistry
@@ -55,7 +55,8 @@ class SignInNeeded(Exception):
 def install(app: FastAPI) -> None:
     @app.exception_handler(SignInNeeded)
     def sign_in_first(request: Request, _: SignInNeeded) -> Response:
-        return RedirectResponse(f"/sign-in?to={quote(request.url.path)}", status_code=303)
+        place = f"{_root(request)}/sign-in?to={quote(request.url.path)}"
+        return RedirectResponse(place, status_code=303)
 
     # Swagger UI from a package, since a page of ours loads nothing from elsewhere.
     app.mount("/static/swagger", StaticFiles(packages=[("fastapi_offline", "static")]))
@@ -73,10 +74,16 @@ def _visitor(request: Request) -> Caller:
 Visitor = Annotated[Caller, Depends(_visitor)]
 
 
+def _root(request: Request) -> str:
+    return request.scope["root_path"]
+
+
 def _page(name: str, request: Request, **values: Any) -> HTMLResponse:
-    closed = request.app.state.keys.exist()
-    text = templates.get_template(name).render(path=request.url.path, closed=closed, **values)
-    return HTMLResponse(text)
+    closed, root = request.app.state.keys.exist(), _root(request)
+    path = root_paths.inside(request.scope)
+    return HTMLResponse(
+        templates.get_template(name).render(path=path, root=root, closed=closed, **values)
+    )
 
 
 @router.get("/")
@@ -222,8 +229,8 @@ def _histogram(similarity: np.ndarray) -> dict[str, Any]:
 
 
 @router.get("/docs")
-def docs():
-    page = HTMLResponse(templates.get_template("docs.html").render())
+def docs(request: Request):
+    page = HTMLResponse(templates.get_template("docs.html").render(root=_root(request)))
     page.headers["Content-Security-Policy"] = _SWAGGER_CSP
     return page
 
@@ -236,26 +243,31 @@ def problem(request: Request, slug: str):
 
 
 @router.get("/sign-in")
-def sign_in(request: Request, to: str = "/"):
+def sign_in(request: Request, to: str = ""):
     return _page("sign_in.html", request, to=to, wrong=False)
 
 
 @router.post("/sign-in")
-def signed_in(request: Request, key: Annotated[str, Form()], to: Annotated[str, Form()] = "/"):
+def signed_in(request: Request, key: Annotated[str, Form()], to: Annotated[str, Form()] = ""):
     if request.app.state.keys.check(key.strip()) is None:
         page = _page("sign_in.html", request, to=to, wrong=True)
         page.status_code = 401
         return page
-    place = to if to.startswith("/") and not to.startswith(("//", "/\\")) else "/"
+    place = to if to.startswith("/") and not to.startswith(("//", "/\\")) else f"{_root(request)}/"
     response = RedirectResponse(place, status_code=303)
     response.set_cookie(
-        COOKIE, key.strip(), httponly=True, samesite="strict", secure=request.url.scheme == "https"
+        COOKIE,
+        key.strip(),
+        path=_root(request) or "/",
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
     )
     return response
 
 
 @router.post("/sign-out")
-def sign_out():
-    response = RedirectResponse("/sign-in", status_code=303)
-    response.delete_cookie(COOKIE)
+def sign_out(request: Request):
+    response = RedirectResponse(f"{_root(request)}/sign-in", status_code=303)
+    response.delete_cookie(COOKIE, path=_root(request) or "/")
     return response

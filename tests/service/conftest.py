@@ -72,7 +72,7 @@ def served(app: FastAPI) -> Iterator[str]:
     """Serve an application over real HTTP, in a thread; gives its URL."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", proxy_headers=False))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         while not server.started:
