@@ -20,6 +20,7 @@ from rhocache_schemas.api import (
 )
 from rhocache_schemas.job import JobState
 from rhocache_schemas.records import Manifest
+from rhocache_service import root_paths
 from rhocache_service.auth import Caller, ReadsJobs, WritesJobs
 from rhocache_service.changes import Changes
 from rhocache_service.database import JobRow
@@ -89,7 +90,7 @@ def _once(
         if key is not None:
             answers_.end(who.key or "", key, None)
         raise
-    place = f"{request.scope['root_path']}/v1/jobs/{job.id}"
+    place = f"{root_paths.root(request)}/v1/jobs/{job.id}"
     headers = {"Location": place, **_RETRY_AFTER}
     response.headers.update(headers)
     if key is not None:

@@ -44,7 +44,7 @@ def configure() -> None:
 
 def log_request(request: Request, status: int, seconds: float) -> None:
     """Never its headers or query: they may hold keys."""
-    quiet = root_paths.inside(request.scope) in _QUIET
+    quiet = root_paths.inside(request) in _QUIET
     level = log.debug if quiet and status < 400 else log.info
     level(
         "request",

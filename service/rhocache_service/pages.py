@@ -55,7 +55,7 @@ class SignInNeeded(Exception):
 def install(app: FastAPI) -> None:
     @app.exception_handler(SignInNeeded)
     def sign_in_first(request: Request, _: SignInNeeded) -> Response:
-        place = f"{_root(request)}/sign-in?to={quote(request.url.path)}"
+        place = f"{root_paths.root(request)}/sign-in?to={quote(request.url.path)}"
         return RedirectResponse(place, status_code=303)
 
     # Swagger UI from a package, since a page of ours loads nothing from elsewhere.
@@ -74,13 +74,9 @@ def _visitor(request: Request) -> Caller:
 Visitor = Annotated[Caller, Depends(_visitor)]
 
 
-def _root(request: Request) -> str:
-    return request.scope["root_path"]
-
-
 def _page(name: str, request: Request, **values: Any) -> HTMLResponse:
-    closed, root = request.app.state.keys.exist(), _root(request)
-    path = root_paths.inside(request.scope)
+    closed, root = request.app.state.keys.exist(), root_paths.root(request)
+    path = root_paths.inside(request)
     return HTMLResponse(
         templates.get_template(name).render(path=path, root=root, closed=closed, **values)
     )
@@ -230,7 +226,7 @@ def _histogram(similarity: np.ndarray) -> dict[str, Any]:
 
 @router.get("/docs")
 def docs(request: Request):
-    page = HTMLResponse(templates.get_template("docs.html").render(root=_root(request)))
+    page = HTMLResponse(templates.get_template("docs.html").render(root=root_paths.root(request)))
     page.headers["Content-Security-Policy"] = _SWAGGER_CSP
     return page
 
@@ -253,12 +249,13 @@ def signed_in(request: Request, key: Annotated[str, Form()], to: Annotated[str, 
         page = _page("sign_in.html", request, to=to, wrong=True)
         page.status_code = 401
         return page
-    place = to if to.startswith("/") and not to.startswith(("//", "/\\")) else f"{_root(request)}/"
+    root = root_paths.root(request)
+    place = to if to.startswith("/") and not to.startswith(("//", "/\\")) else f"{root}/"
     response = RedirectResponse(place, status_code=303)
     response.set_cookie(
         COOKIE,
         key.strip(),
-        path=_root(request) or "/",
+        path=root or "/",
         httponly=True,
         samesite="strict",
         secure=request.url.scheme == "https",
@@ -268,6 +265,7 @@ def signed_in(request: Request, key: Annotated[str, Form()], to: Annotated[str, 
 
 @router.post("/sign-out")
 def sign_out(request: Request):
-    response = RedirectResponse(f"{_root(request)}/sign-in", status_code=303)
-    response.delete_cookie(COOKIE, path=_root(request) or "/")
+    root = root_paths.root(request)
+    response = RedirectResponse(f"{root}/sign-in", status_code=303)
+    response.delete_cookie(COOKIE, path=root or "/")
     return response

@@ -10,7 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
-from starlette.routing import Mount, Route
+from starlette.routing import Match, Mount
 
 from rhocache_schemas.api import FieldError, Problem
 from rhocache_schemas.errors import (
@@ -154,7 +154,7 @@ class ProblemError(RhocacheError):
 
 def problem_response(request: Request, error: ProblemError) -> JSONResponse:
     problem = Problem(
-        type=f"{request.scope['root_path']}/problems/{error.slug}",
+        type=f"{root_paths.root(request)}/problems/{error.slug}",
         title=KINDS[error.slug].title,
         status=error.status,
         detail=str(error),
@@ -201,13 +201,13 @@ def install(app: FastAPI) -> None:
 
 def _methods(request: Request) -> set[str]:
     """Those of every route to the request's path."""
-    path = root_paths.inside(request.scope)
     found = {"OPTIONS"}
-    for route in request.app.routes:
-        if isinstance(route, Route) and route.path_regex.match(path):
-            found |= route.methods or set()
-        elif isinstance(route, Mount) and path.startswith(f"{route.path}/"):
-            found.add("GET")
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+        scope = {**request.scope, "root_path": root_paths.root(request), "method": method}
+        for route in request.app.routes:
+            static = isinstance(route, Mount) and method != "GET"
+            if not static and route.matches(scope)[0] is Match.FULL:
+                found.add(method)
     return found | {"HEAD"} if "GET" in found else found
 
 

@@ -93,7 +93,7 @@ class Gate:
         """Give the body, read, where there is one. Raises ProblemError."""
         host = request.headers.get("host", "")
         reads = request.method in ("GET", "HEAD", "OPTIONS")
-        if not (reads and root_paths.inside(request.scope) in PROBES) and not self._is_ours(host):
+        if not (reads and root_paths.inside(request) in PROBES) and not self._is_ours(host):
             detail = f"Host {host!r} is not one that this service answers to; see --allow-host"
             raise ProblemError("forbidden", detail)
         if reads:
@@ -103,10 +103,7 @@ class Gate:
             raise ProblemError("forbidden", f"a page of {origin!r} may not do this")
         body = await self._read(request)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        form = (
-            root_paths.inside(request.scope) in FORMS
-            and kind == "application/x-www-form-urlencoded"
-        )
+        form = root_paths.inside(request) in FORMS and kind == "application/x-www-form-urlencoded"
         if body and kind != "application/json" and not form:
             raise ProblemError("unsupported-media-type", f"the body is {kind or 'of no type'!r}")
         return _replay(body, request.receive)

@@ -1,6 +1,6 @@
 """The path that a proxy shows the service under."""
 
-from starlette.types import Scope
+from starlette.requests import Request
 
 # First parts of the service's own paths: a root path like one of them could not be told from it.
 _OWN = frozenset(
@@ -28,6 +28,11 @@ def normalise(path: str) -> str:
     return "/" + "/".join(parts)
 
 
-def inside(scope: Scope) -> str:
+def root(request: Request) -> str:
+    """A request's root path, also once the router has put the path of a mount there."""
+    return request.scope.get("app_root_path", request.scope["root_path"])
+
+
+def inside(request: Request) -> str:
     """A request's path as the routes have it, without the root path."""
-    return scope["path"].removeprefix(scope["root_path"])
+    return request.scope["path"].removeprefix(root(request))
