@@ -49,14 +49,12 @@ def split_list(value: object) -> object:
 
 def tell_unknown(environment: Mapping[str, str], settings: Iterable[str]) -> Iterator[str]:
     """Give a line for each variable that looks like rhocache's and is nobody's; never its value."""
-    known = sorted(PREFIX + name.upper() for name in (*settings, *_OTHERS))
+    known = sorted(name.upper() for name in (*settings, *_OTHERS))
     for name, value in environment.items():
         rest = name.upper().removeprefix(PREFIX)
-        if not name.upper().startswith(PREFIX) or PREFIX + rest in known:
+        if not name.upper().startswith(PREFIX) or rest in known:
             continue
         if _SERVICE.fullmatch(rest) or (rest.endswith("PORT") and _SERVICE_PORT.match(value)):
             continue
-        meant = get_close_matches(PREFIX + rest, known, 1)
-        yield f"{name} changes nothing: there is no such variable" + "".join(
-            f"; is {other} meant?" for other in meant
-        )
+        meant = "".join(f"; is {PREFIX}{near} meant?" for near in get_close_matches(rest, known, 1))
+        yield f"{name} changes nothing: there is no such variable{meant}"
