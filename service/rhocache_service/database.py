@@ -6,7 +6,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.util.exc import CommandError
 from sqlalchemy import JSON, BigInteger, Integer, String, Text, create_engine, event, text
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -129,10 +129,11 @@ def open_database(url: str) -> Engine:
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _tune_sqlite)
         _migrate(engine)
+    except ValueError:  # a port that is no number; the message could have a part of a password
+        raise StorageError(f"cannot open the registry {without_password(url)}") from None
     except (SQLAlchemyError, ImportError, CommandError) as error:
         cause = " ".join(str(error).split())[:300]
-        place = _without_password(url)
-        raise StorageError(f"cannot open the registry {place}: {cause}") from error
+        raise StorageError(f"cannot open the registry {without_password(url)}: {cause}") from error
     return engine
 
 
@@ -151,6 +152,9 @@ def _tune_sqlite(connection: Any, _: object) -> None:
     connection.execute("PRAGMA busy_timeout=10000")
 
 
-def _without_password(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+def without_password(url: str) -> str:
+    """Give a URL as messages may have it: parameters may hold a password too."""
+    try:
+        return str(make_url(url).set(query={}))
+    except (SQLAlchemyError, ValueError):
+        return "at what is no URL, like postgresql://user:password@host/name"

@@ -13,7 +13,7 @@ from rhocache_schemas.errors import StorageError
 from rhocache_service import logs
 from rhocache_service.app import create_app
 from rhocache_service.changes import Changes
-from rhocache_service.database import open_database
+from rhocache_service.database import open_database, without_password
 from rhocache_service.keys import Keys
 from rhocache_service.locks import try_lock
 from rhocache_service.settings import Settings
@@ -38,7 +38,7 @@ def serve(settings: Settings) -> None:
             log.warning("no API keys: whoever can reach %s may do everything", settings.host)
         log.info("listening on http://%s:%d", settings.host, settings.port)
         log.info("data in %s", settings.data_dir.absolute())
-        log.info("registry %s", app.state.registry.engine.url)
+        log.info("registry %s", without_password(settings.registry_url))
         log.info("Ray %s", settings.ray_address or "of its own, on loopback")
         log.info("jobs may name places under %s", ", ".join(settings.roots))
         config = uvicorn.Config(

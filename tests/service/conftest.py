@@ -102,12 +102,12 @@ class Service:
         self._environment = os.environ | (environment or {})
         self._process: subprocess.Popen[bytes]
 
-    def start(self) -> None:
+    def start(self, ready: str = "/readyz") -> None:
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
                 self._command, stdout=log, stderr=log, env=self._environment
             )
-        wait_until(self._is_ready, self.log)
+        wait_until(lambda: self._answers(ready), self.log)
 
     def kill(self) -> None:
         self._process.kill()
@@ -120,10 +120,10 @@ class Service:
     def ray_process(self) -> int:
         return json.loads((self.data_dir / "ray.json").read_text())["pid"]
 
-    def _is_ready(self) -> bool:
+    def _answers(self, path: str) -> bool:
         assert self._process.poll() is None, self.log.read_text()
         try:
-            return httpx.get(f"{self.url}/readyz").is_success
+            return httpx.get(f"{self.url}{path}").is_success
         except httpx.TransportError:
             return False
 
