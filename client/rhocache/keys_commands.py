@@ -1,18 +1,17 @@
 """``keys``: the API keys of a service, made where its registry is."""
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 
 from rhocache import tables
 from rhocache.extras import extra
-from rhocache_schemas.documents import describe
-from rhocache_schemas.errors import InvalidInput, StorageError
+from rhocache_schemas.errors import StorageError
 
 if TYPE_CHECKING:
     from rhocache_service.keys import Keys
@@ -74,11 +73,11 @@ def _opened(data_dir: str | None, database_url: str | None) -> "Iterator[Keys]":
         from rhocache_service.database import open_database
         from rhocache_service.keys import Keys
         from rhocache_service.settings import Settings
+        from rhocache_service.variables import tell_unknown
     given = {"data_dir": data_dir, "database_url": database_url}
-    try:
-        settings = Settings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        raise InvalidInput(describe(error)) from error
+    for line in tell_unknown(os.environ, Settings.model_fields):
+        typer.echo(f"rhocache: warning: {line}", err=True)
+    settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
     if settings.database_url is None:
         try:
             settings.data_dir.mkdir(parents=True, exist_ok=True)

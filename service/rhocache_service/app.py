@@ -25,6 +25,7 @@ from rhocache_service.idempotency import Answers
 from rhocache_service.keys import Keys
 from rhocache_service.leadership import Leadership
 from rhocache_service.pictures import Pictures
+from rhocache_service.proxies import Proxied
 from rhocache_service.ray_cluster import RayCluster
 from rhocache_service.reconciler import Reconciler
 from rhocache_service.registry import Registry
@@ -87,8 +88,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.pictures = Pictures(settings.roots)
     app.state.similarities = Remembered(read_similarities)
     problems.install(app)
-    hosts = [settings.host, *settings.allow_host]
-    app.add_middleware(Gate, hosts=hosts, most_bytes=settings.max_body_bytes)
+    allowed = [settings.host, *settings.allow_host]
+    app.add_middleware(Gate, allowed=allowed, most_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        Proxied, trusted=settings.trusted_proxy, root_path=settings.root_path
+    )  # the last one added is the first that a request passes
     for api in (jobs_api, caches_api, models_api, health_api):
         app.include_router(api.router)
     app.include_router(jobs_api.validation_router)

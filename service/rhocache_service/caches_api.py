@@ -137,7 +137,7 @@ def _range(header: str | None, size: int) -> tuple[int, int, bool]:
 
     Raises ProblemError where the range lies beyond the end.
     """
-    match = re.fullmatch(r"bytes=(\d*)-(\d*)", header or "")
+    match = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", header or "")
     if match is None or not any(match.groups()):
         return 0, size - 1, False
     if match[1]:

@@ -7,6 +7,8 @@ from typing import Any
 import structlog
 from fastapi import Request
 
+from rhocache_service import root_paths
+
 _QUIET = {"/livez", "/readyz", "/metrics"}  # asked for every few seconds
 
 log = structlog.stdlib.get_logger("rhocache_service.requests")
@@ -42,7 +44,8 @@ def configure() -> None:
 
 def log_request(request: Request, status: int, seconds: float) -> None:
     """Never its headers or query: they may hold keys."""
-    level = log.debug if request.url.path in _QUIET and status < 400 else log.info
+    quiet = root_paths.inside(request) in _QUIET
+    level = log.debug if quiet and status < 400 else log.info
     level(
         "request",
         request_id=request.state.request_id,

@@ -15,7 +15,7 @@ from rhocache_schemas.errors import RhocacheError
 from rhocache_schemas.job import JobState
 from rhocache_schemas.pairs import Pair
 from rhocache_schemas.records import Manifest
-from rhocache_service import again, auth, caches
+from rhocache_service import again, auth, caches, root_paths
 from rhocache_service.auth import COOKIE, Caller
 from rhocache_service.committed import cache_id
 from rhocache_service.dependencies import Found, InRegistry
@@ -54,7 +54,8 @@ class SignInNeeded(Exception):
 def install(app: FastAPI) -> None:
     @app.exception_handler(SignInNeeded)
     def sign_in_first(request: Request, _: SignInNeeded) -> Response:
-        return RedirectResponse(f"/sign-in?to={quote(request.url.path)}", status_code=303)
+        place = f"{root_paths.root(request)}/sign-in?to={quote(request.url.path)}"
+        return RedirectResponse(place, status_code=303)
 
     # Swagger UI from a package, since a page of ours loads nothing from elsewhere.
     app.mount("/static/swagger", StaticFiles(packages=[("fastapi_offline", "static")]))
@@ -73,9 +74,11 @@ Visitor = Annotated[Caller, Depends(_visitor)]
 
 
 def _page(name: str, request: Request, **values: Any) -> HTMLResponse:
-    closed = request.app.state.keys.exist()
-    text = templates.get_template(name).render(path=request.url.path, closed=closed, **values)
-    return HTMLResponse(text)
+    closed, root = request.app.state.keys.exist(), root_paths.root(request)
+    path = root_paths.inside(request)
+    return HTMLResponse(
+        templates.get_template(name).render(path=path, root=root, closed=closed, **values)
+    )
 
 
 @router.get("/")
@@ -197,8 +200,8 @@ def _histogram(similarity: np.ndarray) -> dict[str, Any]:
 
 
 @router.get("/docs")
-def docs():
-    page = HTMLResponse(templates.get_template("docs.html").render())
+def docs(request: Request):
+    page = HTMLResponse(templates.get_template("docs.html").render(root=root_paths.root(request)))
     page.headers["Content-Security-Policy"] = _SWAGGER_CSP
     return page
 
@@ -211,26 +214,33 @@ def problem(request: Request, slug: str):
 
 
 @router.get("/sign-in")
-def sign_in(request: Request, to: str = "/"):
+def sign_in(request: Request, to: str = ""):
     return _page("sign_in.html", request, to=to, wrong=False)
 
 
 @router.post("/sign-in")
-def signed_in(request: Request, key: Annotated[str, Form()], to: Annotated[str, Form()] = "/"):
+def signed_in(request: Request, key: Annotated[str, Form()], to: Annotated[str, Form()] = ""):
     if request.app.state.keys.check(key.strip()) is None:
         page = _page("sign_in.html", request, to=to, wrong=True)
         page.status_code = 401
         return page
-    place = to if to.startswith("/") and not to.startswith(("//", "/\\")) else "/"
+    root = root_paths.root(request)
+    place = to if to.startswith("/") and not to.startswith(("//", "/\\")) else f"{root}/"
     response = RedirectResponse(place, status_code=303)
     response.set_cookie(
-        COOKIE, key.strip(), httponly=True, samesite="strict", secure=request.url.scheme == "https"
+        COOKIE,
+        key.strip(),
+        path=root or "/",
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
     )
     return response
 
 
 @router.post("/sign-out")
-def sign_out():
-    response = RedirectResponse("/sign-in", status_code=303)
-    response.delete_cookie(COOKIE)
+def sign_out(request: Request):
+    root = root_paths.root(request)
+    response = RedirectResponse(f"{root}/sign-in", status_code=303)
+    response.delete_cookie(COOKIE, path=root or "/")
     return response

@@ -21,7 +21,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray stops a job with SIGTERM
     try:
         spec = JobSpec.parse(os.environ["RHOCACHE_JOB_SPEC"].encode(), "RHOCACHE_JOB_SPEC")
-        roots = json.loads(os.environ.get("RHOCACHE_ALLOWED_ROOTS", "null"))
+        roots = json.loads(os.environ.get("RHOCACHE_ALLOWED_ROOTS") or "null")
         summary = score(spec, ray_address="auto", job=os.environ["RHOCACHE_JOB_ID"], roots=roots)
     except RhocacheError as error:
         print(f"rhocache: error: {error}", file=sys.stderr)  # noqa: T201
