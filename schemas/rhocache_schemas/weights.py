@@ -10,7 +10,7 @@ import pickle
 import re
 import warnings
 from collections import OrderedDict
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -95,10 +95,11 @@ def _put(path: Path, folder: Path) -> Path:
     return _save(state, path, folder)
 
 
-def _as_open_clip_reads(names: Iterable[str], path: Path) -> bool:
+def _as_open_clip_reads(names: Collection[str], path: Path) -> bool:
     """It leaves out by itself what DistributedDataParallel puts before all names."""
     own = _own_names(names, path)
-    return list(own) == list(names) or all(old == f"module.{new}" for new, old in own.items())
+    ddp = len(own) == len(names) and all(old == f"module.{new}" for new, old in own.items())
+    return ddp or list(own) == list(names)
 
 
 def _link(path: Path, link: Path) -> Path:

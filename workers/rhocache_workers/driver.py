@@ -1,5 +1,6 @@
 """Scoring a dataset: plan, let encoders pull shards, commit."""
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Generator
@@ -20,6 +21,7 @@ from rhocache_schemas.fingerprint import Fingerprint
 from rhocache_schemas.job import JobSpec
 from rhocache_schemas.listing import failure_files
 from rhocache_schemas.locations import absolute
+from rhocache_schemas.printable import printable
 from rhocache_schemas.records import Fault, Plan, ShardFailure
 from rhocache_schemas.roots import allowed_shards, check_job
 from rhocache_workers.commit import commit
@@ -30,6 +32,8 @@ from rhocache_workers.messages import Description, UnderWay
 from rhocache_workers.progress import Event, OnProgress, ProgressLog
 from rhocache_workers.settled import SettledShard, find_settled
 from rhocache_workers.stages import Stages
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class ScoreSummary:
     pairs_per_second: float  # of this run's encoding; 0 when nothing was left to encode
     limited_by: str  # the stage that was busiest, and the others
     fingerprint: str  # SHA-256 digest
+    warning: str | None = None  # of the reference
 
 
 def score(
@@ -105,6 +110,7 @@ def score(
         pairs_per_second=progress.pairs_per_second,
         limited_by=str(outcome.stages),
         fingerprint=outcome.fingerprint.digest,
+        warning=outcome.warning,
     )
 
 
@@ -115,6 +121,7 @@ class _Outcome:
     fingerprint: Fingerprint
     settled: dict[str, SettledShard]
     failed_before: set[str]  # in earlier runs
+    warning: str | None  # of the reference
     failures: dict[str, ShardError] = field(default_factory=dict)
     encoded: int = 0  # shards, by this run
     stages: Stages = field(default_factory=Stages)  # of this run
@@ -165,6 +172,8 @@ def _run(
     with Crew(spec, ray_address, _known_batch_sizes(cache)) as crew, sigterm_as_interrupt():
         description = crew.describe()
         fingerprint = description.fingerprint
+        if description.warning is not None:
+            log.warning("%s", printable(description.warning))
         _plan(spec, description, shards)
         others = [shard for shard in shards if shard.name not in redo]
         keep = {
@@ -172,7 +181,7 @@ def _run(
             for name, shard in find_settled(cache, others, fingerprint.digest).items()
             if not (spec.retry_failed and shard.retryable)
         }
-        outcome = _Outcome(fingerprint, keep, failure_files(cache))
+        outcome = _Outcome(fingerprint, keep, failure_files(cache), description.warning)
         progress.begin(outcome.settled.values(), lease.confirm)
         for event in crew.encode([shard for shard in shards if shard.name not in keep]):
             _note(cache, event, outcome)
