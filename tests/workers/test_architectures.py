@@ -55,7 +55,8 @@ FAMILIES = [
     Family("vit_relpos_medium_patch16_cls_224", "vit_relpos.*", "ViT, relative (timm)", "causal"),
     Family("vit_medium_patch16_gap_256", "vit_medium.*", "ViT, averaged (timm)", "causal"),
     Family("EVA02-B-16", "EVA.*", "EVA (timm)", "causal"),
-    Family("MobileCLIP-B", "MobileCLIP2?-(B|L-14)", "ViT with a stem (timm)", "not causal"),
+    Family("MobileCLIP-B", "MobileCLIP2?-B", "ViT with a stem (timm)", "causal"),
+    Family("MobileCLIP2-L-14", "MobileCLIP2-L-14", "ViT (timm)", "not causal"),
     Family("MobileCLIP2-S0", "MobileCLIP.*", "FastViT (timm)", "not causal"),
     Family("PE-Core-T-16-384", "PE-Core.*", "PE ViT (timm)", "causal"),
 ]  # fmt: skip
@@ -108,8 +109,10 @@ def write_row(measured: Family, told: dict[str, Any]) -> None:
     text = TABLE.read_text()
     start = f"| `{measured.smallest}` |"
     kept = [line for line in text.splitlines() if not line.startswith(start)]
-    end = max(number for number, line in enumerate(kept) if line.startswith("|"))
-    TABLE.write_text("\n".join([*kept[: end + 1], row, *kept[end + 1 :]]) + "\n")
+    end = next(number for number, line in enumerate(kept) if line.startswith("| measured |"))
+    while kept[end].startswith("|"):
+        end += 1
+    TABLE.write_text("\n".join([*kept[:end], row, *kept[end:]]) + "\n")
 
 
 def test_the_table_has_every_architecture_and_the_bound_was_kept() -> None:
@@ -167,9 +170,8 @@ def test_towers_of_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     matrices = {"mt5": 4 * 32**2 + 3 * 32 * 64}.get(kind, 4 * 32**2 + 2 * 32 * 64)
     attention = 2 * 77 * 32
     per_position = 2 * 2 * (matrices + attention)  # two layers, two operations a product
-    pooler = 2 * 32**2 if kind in ("roberta", "xlm-roberta", "bert") else 0
-    total = outline.text_flops(77)
-    assert total == pytest.approx(77 * per_position + 2 * 32 * 32, abs=2 * pooler + 1)
+    projection = 2 * 32 * 32
+    assert outline.text_flops(77) == 77 * per_position + projection
 
 
 def test_a_precision_that_open_clip_cannot_run_is_one_line(
