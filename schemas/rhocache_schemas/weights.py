@@ -80,14 +80,14 @@ def _put(path: Path, folder: Path) -> Path:
     if kind == "numpy":  # big_vision's, which are no state_dict
         return _link(path, folder / f"weights{path.suffix}")
     if kind == "index":
-        return _save(_read_parts(path), path, folder)
+        return _save(_read_parts(path, folder), path, folder)
     if kind == "safetensors":
         with _damage_named(path), safe_open(path, "pt") as file:
             names = list(file.keys())
         if _as_open_clip_reads(names, path):
             return _link(path, folder / WEIGHTS)
         return _save(load_file(path), path, folder)
-    checkpoint, whole = _unpickle(path, zipped=kind == "zip")
+    checkpoint, whole = _unpickle(path, folder, zipped=kind == "zip")
     state = _tensors(checkpoint, path)
     as_it_is = state is checkpoint or state is checkpoint.get("state_dict")
     if whole and as_it_is and _as_open_clip_reads(state, path):
@@ -114,7 +114,7 @@ def _save(state: Mapping[str, Tensor], path: Path, folder: Path) -> Path:
     return folder / WEIGHTS
 
 
-def _read_parts(index: Path) -> dict[str, Tensor]:
+def _read_parts(index: Path, folder: Path) -> dict[str, Tensor]:
     """Read the files among which an index says that a state_dict is divided."""
     try:
         parts = set(json.loads(index.read_bytes())["weight_map"].values())
@@ -130,7 +130,7 @@ def _read_parts(index: Path) -> dict[str, Tensor]:
             with _damage_named(path):
                 state |= load_file(path)
         else:
-            state |= _tensors(_unpickle(path, zipped=kind == "zip")[0], path)
+            state |= _tensors(_unpickle(path, folder, zipped=kind == "zip")[0], path)
     return state
 
 
@@ -142,16 +142,19 @@ def _damage_named(path: Path) -> Generator[None]:
         raise ValueError(f"{path} is damaged or was cut short: {error}") from error
 
 
-def _unpickle(path: Path, *, zipped: bool) -> tuple[Any, bool]:
+def _unpickle(path: Path, folder: Path, *, zipped: bool) -> tuple[Any, bool]:
     """Give what a checkpoint holds, and whether that is all: objects are left out.
 
     Raises ValueError when it can't be had without making objects.
     """
+    link = folder / "checkpoint"  # torch goes by what a file is called, too
+    link.unlink(missing_ok=True)
+    link.symlink_to(path)
     try:
-        names = get_unsafe_globals_in_checkpoint(str(path)) if zipped else []
+        names = get_unsafe_globals_in_checkpoint(str(link)) if zipped else []
         with warnings.catch_warnings(), safe_globals([_stand_in(name) for name in names]):
             warnings.simplefilter("ignore")  # of pickle protocols
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+            found = torch.load(link, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
         asked = re.search(r"GLOBAL (\S+)", str(error))
         what = f" ({asked[1]})" if asked else ""

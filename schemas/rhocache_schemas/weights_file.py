@@ -22,7 +22,7 @@ _PREFERRED = (
     "pytorch_model.pth",
     "model.pth",
 )
-_SUFFIXES = (".safetensors", ".safetensors.index.json", ".bin.index.json", ".bin", ".pth", ".pt")
+_SUFFIXES = (".safetensors.index.json", ".bin.index.json", ".safetensors", ".bin", ".pth", ".pt")
 
 
 def check_folder(folder: Path) -> None:
