@@ -122,15 +122,10 @@ class _Outcome:
 
     fingerprint: Fingerprint
     settled: dict[str, SettledShard]
-<<<<<<< HEAD
-    failed_before: set[str]  # in earlier runs
-    warning: str | None  # of the reference
-    failures: dict[str, ShardError] = field(default_factory=dict)
-=======
     failures: dict[str, ShardError]
     failed_before: frozenset[str]  # in earlier runs
     gone: int  # shards that the dataset no longer has
->>>>>>> fcdb1252d5c17eff0f0cf9d8af549aa67d8f3816
+    warning: str | None  # of the reference
     encoded: int = 0  # shards, by this run
     stages: Stages = field(default_factory=Stages)  # of this run
 
@@ -177,25 +172,6 @@ def _run(
     redo: bool,
 ) -> _Outcome:
     progress.plan(shards)
-<<<<<<< HEAD
-    storage.discard_temporaries(cache)
-    with Crew(spec, ray_address, _known_batch_sizes(cache)) as crew, sigterm_as_interrupt():
-        description = crew.describe()
-        fingerprint = description.fingerprint
-        if description.warning is not None:
-            log.warning("%s", printable(description.warning))
-        _plan(spec, description, shards)
-        others = [shard for shard in shards if shard.name not in redo]
-        keep = {
-            name: shard
-            for name, shard in find_settled(cache, others, fingerprint.digest).items()
-            if not (spec.retry_failed and shard.retryable)
-        }
-        outcome = _Outcome(fingerprint, keep, failure_files(cache), description.warning)
-        progress.begin(outcome.settled.values(), lease.confirm)
-        for event in crew.encode([shard for shard in shards if shard.name not in keep]):
-            _note(cache, event, outcome)
-=======
     standing = Standing.of(spec.output)
     left = resume(spec, shards, standing, roots, redo=redo)
     progress.enter("planning")
@@ -213,16 +189,22 @@ def _run(
             description = crew.describe()
             if spec.replace and standing.fingerprint not in (None, description.fingerprint):
                 left = left.afresh(shards)
+        if description.warning is not None:
+            log.warning("%s", printable(description.warning))
         _begin(spec, description, shards, standing, left, lease)
         outcome = _Outcome(
-            description.fingerprint, left.keep, left.failures, left.failed_before, len(left.gone)
+            description.fingerprint,
+            left.keep,
+            left.failures,
+            left.failed_before,
+            len(left.gone),
+            description.warning,
         )
         asked = {shard.name for shard in shards}
         kept = [shard for name, shard in left.keep.items() if name in asked]
         progress.begin(kept, lease.confirm)
         for event in crew.encode(left.todo) if crew else ():
             _note(spec.output, event, outcome)
->>>>>>> fcdb1252d5c17eff0f0cf9d8af549aa67d8f3816
             progress.add(event)
     lease.confirm()
     storage.discard_temporaries(spec.output)  # of encoders that were killed
