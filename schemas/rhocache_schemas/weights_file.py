@@ -3,7 +3,7 @@
 import json
 import zipfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 WeightsKind = Literal["safetensors", "zip", "pickle", "numpy", "index"]
 
@@ -36,8 +36,12 @@ def check_folder(folder: Path) -> None:
         document: Any = json.loads(config.read_bytes())
     except ValueError as error:
         raise ValueError(f"{config} is not JSON: {error}") from error
-    model: Any = document.get("model_cfg") if isinstance(document, dict) else None
-    if not isinstance(model, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= model.keys():
+    if not isinstance(document, dict):
+        document = {}
+    model = cast("dict[str, Any]", document).get("model_cfg")
+    if not isinstance(model, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= set(
+        cast("dict[str, Any]", model)
+    ):
         raise ValueError(f"{config} has no model_cfg with embed_dim, vision_cfg and text_cfg")
 
 
