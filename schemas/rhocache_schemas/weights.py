@@ -22,6 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
+from rhocache_schemas import storage
+from rhocache_schemas.locations import is_local
 from rhocache_schemas.reference import LOCAL_DIR
 from rhocache_schemas.weights_file import (
     CONFIG,
@@ -59,8 +61,8 @@ def readable_weights(model: str, pretrained: str | None) -> Generator[tuple[str,
             (folder / CONFIG).symlink_to(place / CONFIG)
             _put(find_weights(place), folder)
             yield LOCAL_DIR + name, None
-        elif pretrained is not None and Path(pretrained).exists():
-            path = Path(pretrained).absolute()
+        elif pretrained is not None and is_local(pretrained):
+            path = storage.local_path(pretrained)
             yield model, str(_put(find_weights(path) if path.is_dir() else path, folder))
         else:
             yield model, pretrained

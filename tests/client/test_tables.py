@@ -138,6 +138,7 @@ def test_what_a_dataset_says_is_text_alone() -> None:
         shards=1,
         encoded_shards=1,
         failed_shards=1,
+        gone_shards=0,
         failures={said: said},
         seconds=1.0,
         encoder_seconds=1.0,

@@ -20,6 +20,7 @@ from rhocache_schemas.activation import activation_warning
 from rhocache_schemas.errors import MissingExtra, ReferenceUnavailable, RhocacheError
 from rhocache_schemas.fingerprint import Fingerprint
 from rhocache_schemas.job import Dtype
+from rhocache_schemas.locations import is_local
 from rhocache_schemas.reference import HF_HUB, LOCAL_DIR, ReferenceSpec
 from rhocache_schemas.weights import readable_weights, without_advice
 from rhocache_schemas.weights_file import check_folder, find_weights
@@ -184,7 +185,7 @@ def _check_architecture(name: str, pretrained: str | None) -> None:
     if pretrained is None:
         return
     tag = open_clip.get_pretrained_cfg(name, pretrained)
-    if not tag and not Path(pretrained).exists():
+    if not tag and not is_local(pretrained):
         tags = open_clip.list_pretrained_tags_by_model(name)
         raise ReferenceUnavailable(
             f"{pretrained!r} is neither a file nor one of {name}'s pretrained tags: "
