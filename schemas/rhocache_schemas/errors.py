@@ -27,11 +27,14 @@
     └── ServiceError                an answer of the service that is a problem, or no answer
 
 Each class has a ``code``, the slug used in logs, problems and progress files, and an
-``exit_code``, the status with which the command line ends.
+``exit_code``, the status with which the command line ends. Their texts often quote a dataset, and
+end on terminals and in logs: ``str`` gives them printable, in one line.
 """
 
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from rhocache_schemas.printable import printable
 
 if TYPE_CHECKING:
     from rhocache_schemas.api import Problem
@@ -40,6 +43,9 @@ if TYPE_CHECKING:
 class RhocacheError(Exception):
     code = "error"
     exit_code = 1
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class InvalidInput(RhocacheError):
