@@ -53,6 +53,7 @@ def _make(app: FastAPI) -> dict[str, Any]:
     for path in ("/readyz", "/livez", "/metrics"):
         responses = found["paths"][path]["get"]["responses"]
         responses |= {"403": _answer(["forbidden"])}
+    found["paths"]["/metrics"]["get"]["responses"]["401"] = _answer(["unauthenticated"])
     found["paths"]["/readyz"]["get"]["responses"]["503"] = _answer(["unavailable"])
     return found
 
