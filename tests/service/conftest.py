@@ -77,9 +77,11 @@ def served(app: FastAPI, **tls: Any) -> Iterator[str]:
         thread.start()
         while not server.started:
             time.sleep(0.01)
-        yield f"http{'s' if tls else ''}://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+        try:
+            yield f"http{'s' if tls else ''}://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 def settings_without_ray(root: Path, *more_roots: str, **changes: Any) -> Settings:

@@ -66,7 +66,7 @@ SAME = {
     "/caches": "/v1/caches",
     "/caches/{cache}": "/v1/caches/{cache}/pairs",
 }
-SECRET = "a caption that is not everyone's"  # noqa: S105
+SECRET = "a caption that is not everyone's"
 UNKNOWN = "job_" + "0" * 24  # to be written to: what was made stays for the next to come
 
 
@@ -203,7 +203,7 @@ class Offers(HTMLParser):
 
     def __init__(self, page: str) -> None:
         super().__init__()
-        self.places: set[str] = set()
+        self.places: set[str] = set()  # the page's own parts left out
         self.actions: set[str] = set()
         self.feed(page)
 
@@ -211,7 +211,9 @@ class Offers(HTMLParser):
         given = dict(attrs)
         if tag in ("a", "img", "link", "script") or given.get("method") == "get":
             self.places |= {
-                value for name in ("href", "src", "action") if (value := given.get(name))
+                value
+                for name in ("href", "src", "action")
+                if (value := given.get(name)) and not value.startswith("#")
             }
         self.actions |= {value for name in ("data-action", "id") if (value := given.get(name))}
 

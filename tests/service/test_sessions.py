@@ -1,5 +1,6 @@
 """Browsers' sessions: opaque, ended on the server, and of no use to other pages."""
 
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
@@ -132,7 +133,8 @@ def test_over_tls_the_cookie_is_of_this_host_alone(
 ) -> None:
     cert, private = certificate
     secure = {"ssl_certfile": cert, "ssl_keyfile": private}
-    with served(app, **secure) as url, httpx.Client(base_url=url, verify=str(cert)) as http:
+    trusting = ssl.create_default_context(cafile=cert)
+    with served(app, **secure) as url, httpx.Client(base_url=url, verify=trusting) as http:
         answer = sign_in(http, key)
         said = set(answer.headers["set-cookie"].split("; "))
         assert {"Secure", "HttpOnly", "Path=/", "SameSite=strict"} <= said
