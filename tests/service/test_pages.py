@@ -230,6 +230,29 @@ def test_signing_in(browser: Browser, tmp_path: Path) -> None:
         context.close()
 
 
+def test_a_page_offers_what_its_key_permits_until_that_ends(
+    browser: Browser, spec: JobSpec, tmp_path: Path
+) -> None:
+    app = create_app(settings_without_ray(tmp_path))
+    row, key = app.state.keys.create("visitor", ["jobs:read"])
+    job = app.state.registry.add(spec)
+    with served(app) as url:
+        context = browser.new_context(base_url=url)
+        page = context.new_page()
+        page.goto("/sign-in")
+        page.get_by_label("API key").fill(key)
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("navigation").get_by_role("link")).to_have_text(["Jobs", "API"])
+        page.get_by_role("link", name=job.id).click()
+        expect(page.locator("[data-state]")).to_have_text("validating")
+        app.state.registry.advance(job, JobState.QUEUED, shards=1)
+        expect(page.locator("[data-state]")).to_have_text("queued")  # with no button to set
+        expect(page.locator("[data-action]")).to_have_count(0)
+        app.state.keys.revoke(row.id)
+        expect(page.get_by_role("heading", level=1)).to_have_text("Sign in", timeout=60_000)
+        context.close()
+
+
 @pytest.mark.parametrize("to", ["https://evil.example", "//evil.example", "/\\evil.example"])
 def test_signing_in_leads_nowhere_else(tmp_path: Path, to: str) -> None:
     app = create_app(settings_without_ray(tmp_path))
