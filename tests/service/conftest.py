@@ -20,8 +20,9 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from sqlalchemy.engine import Engine
+from starlette.routing import BaseRoute
 
 from rhocache_service.database import open_database
 from rhocache_service.settings import Settings
@@ -82,6 +83,16 @@ def served(app: FastAPI, **tls: Any) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+def routes_of(app: FastAPI | APIRouter) -> Iterator[BaseRoute]:
+    """Every route of an application, those of its routers too: newer FastAPIs keep those whole."""
+    for route in app.routes:
+        router = getattr(route, "original_router", None)
+        if router is None:
+            yield route
+        else:
+            yield from routes_of(router)
 
 
 def settings_without_ray(root: Path, *more_roots: str, **changes: Any) -> Settings:

@@ -10,7 +10,6 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 from fastapi import FastAPI
-from fastapi.routing import iter_route_contexts
 
 from rhocache_schemas.scopes import SCOPES, Scope
 from rhocache_service.app import create_app
@@ -18,7 +17,7 @@ from rhocache_service.auth import COOKIE
 from rhocache_service.keys import Keys
 from rhocache_service.sessions import Sessions
 
-from .conftest import served, settings_without_ray
+from .conftest import routes_of, served, settings_without_ray
 from .made import SHARD, completed, make_cache
 
 OPEN = None  # to everyone, key or not
@@ -136,9 +135,9 @@ def unable(app: FastAPI, able: object) -> dict[str, dict[str, str]]:
 
 def routes(app: FastAPI) -> list[tuple[str, str]]:
     return [
-        (method, route.path or "/")
-        for route in iter_route_contexts(app.routes)
-        for method in sorted(route.methods or {"GET"})
+        (method, getattr(route, "path", "?"))
+        for route in routes_of(app)
+        for method in sorted(getattr(route, "methods", None) or {"GET"})
     ]
 
 
