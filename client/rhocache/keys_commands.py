@@ -11,12 +11,14 @@ from rich.console import Console
 
 from rhocache import tables
 from rhocache.extras import extra
-from rhocache_schemas.errors import StorageError
+from rhocache_schemas.errors import InvalidInput, StorageError
+from rhocache_schemas.scopes import SCOPES
 
 if TYPE_CHECKING:
     from rhocache_service.keys import Keys
 
 _DAY = 24 * 3600
+_MOST_DAYS = 3650
 
 DataDir = Annotated[str | None, typer.Option(help="Folder of the registry [rhocache-data].")]
 DatabaseUrl = Annotated[
@@ -35,15 +37,20 @@ def create(
     name: Annotated[str, typer.Argument(help="Whose it is, or what for.")],
     scope: Annotated[
         list[str] | None,
-        typer.Option(help="jobs:read, jobs:write, caches:read or admin; repeatable [admin]."),
+        typer.Option(help=f"What it permits, of {', '.join(SCOPES)}; repeatable, needed once."),
     ] = None,
-    days: Annotated[float | None, typer.Option(min=0, help="Until it expires [never].")] = None,
+    days: Annotated[float | None, typer.Option(help="Until it expires; default: never.")] = None,
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Make an API key and print it: this is the only time that it can be seen."""
+    scopes: Any = scope or []
+    with extra("service"):
+        from rhocache_service.keys import check_new
+    check_new(name, scopes)  # before a registry is made where there is none
+    if days is not None and not 0 <= days <= _MOST_DAYS:
+        raise InvalidInput(f"--days {days:g}: it must be from 0 to {_MOST_DAYS}")
     expires = None if days is None else int(time.time() + days * _DAY)
-    scopes: Any = scope or ["admin"]
     with _opened(data_dir, database_url) as found:
         _, key = found.create(name, scopes, expires)
     typer.echo(key)

@@ -9,7 +9,6 @@ from fastapi import Request
 from structlog.typing import EventDict
 
 from rhocache_schemas.printable import printable, printable_lines
-
 from rhocache_service import root_paths
 
 _QUIET = {"/livez", "/readyz", "/metrics"}  # asked for every few seconds

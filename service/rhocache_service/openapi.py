@@ -50,6 +50,8 @@ def _make(app: FastAPI) -> dict[str, Any]:
                         name: {"operationId": name, "parameters": {"job": "$response.body#/id"}}
                         for name in _LINKED
                     }
+    metrics = found["paths"]["/metrics"]["get"]["responses"]
+    metrics |= {"401": _answer(["unauthenticated"]), "403": _answer(["forbidden"])}
     found["paths"]["/readyz"]["get"]["responses"]["503"] = _answer(["unavailable"])
     return found
 

@@ -159,6 +159,10 @@ class ProblemError(RhocacheError):
         self.headers = headers or {}
 
 
+class BrokenOff(Exception):
+    """An answer that has begun must end here, and its receiver must notice."""
+
+
 def problem_response(request: Request, error: ProblemError) -> JSONResponse:
     problem = Problem(
         type=f"{root_paths.root(request)}/problems/{error.slug}",
@@ -175,12 +179,9 @@ def problem_response(request: Request, error: ProblemError) -> JSONResponse:
 
 def install(app: FastAPI) -> None:
     @app.exception_handler(RhocacheError)
-    def own(request: Request, error: RhocacheError) -> JSONResponse:
-        return problem_response(request, _as_problem(error))
-
     @app.exception_handler(RequestValidationError)
-    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return problem_response(request, _from_validation(error))
+    def own(request: Request, error: RhocacheError | RequestValidationError) -> JSONResponse:
+        return problem_response(request, as_problem(error))
 
     @app.exception_handler(HTTPException)
     def framework(request: Request, error: HTTPException) -> Response:
@@ -218,10 +219,12 @@ def _methods(request: Request) -> set[str]:
     return found | {"HEAD"} if "GET" in found else found
 
 
-def _as_problem(error: RhocacheError) -> ProblemError:
+def as_problem(error: RhocacheError | RequestValidationError) -> ProblemError:
     match error:
         case ProblemError():
             return error
+        case RequestValidationError():
+            return _from_validation(error)
         case UriNotAllowed():
             return ProblemError("uri-not-allowed", str(error))
         case InvalidInput():

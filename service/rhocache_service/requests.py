@@ -1,5 +1,6 @@
 """What every request passes first: a name for the logs, and what can't be an honest request."""
 
+import logging
 import secrets
 import time
 
@@ -10,8 +11,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rhocache_service import hosts, metrics, root_paths
 from rhocache_service.logs import log_request
-from rhocache_service.problems import REQUEST_ID, ProblemError, problem_response
+from rhocache_service.problems import REQUEST_ID, BrokenOff, ProblemError, problem_response
 
+log = logging.getLogger(__name__)
+
+# The methods that metrics tell apart: one that a stranger makes up must not become a label.
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 FORMS = ("/sign-in", "/sign-out")  # what a page sends without a script
 # Open under any name: a kubelet and Prometheus ask for a pod's address.
 PROBES = ("/livez", "/readyz", "/metrics")
@@ -69,10 +74,13 @@ class Gate:
             await app(scope, body or receive, answer)
         except ProblemError as error:
             await problem_response(request, error)(scope, receive, answer)
+        except BrokenOff as error:  # the server closes the connection of an answer without an end
+            log.info("request %s: %s", request.state.request_id, error)
         finally:
             seconds = time.perf_counter() - started
             route = getattr(scope.get("route"), "path", "none")
-            metrics.HTTP_SECONDS.labels(request.method, route, str(status)).observe(seconds)
+            method = request.method if request.method in METHODS else "other"
+            metrics.HTTP_SECONDS.labels(method, route, str(status)).observe(seconds)
             log_request(request, status, seconds)
 
     async def _head(self, scope: Scope, receive: Receive, send: Send) -> None:

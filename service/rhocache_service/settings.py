@@ -167,7 +167,7 @@ class Settings(BaseSettings):
         if self.host not in hosts.LOOPBACK and not has_keys:
             raise InvalidInput(
                 f"host {self.host} is not loopback, and there is no API key yet: whoever reaches "
-                "it could run jobs. Make one first, with rhocache keys create"
+                "it could run jobs. Make one first, with rhocache keys create NAME --scope admin"
             )
 
 

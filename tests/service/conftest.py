@@ -20,8 +20,9 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from sqlalchemy.engine import Engine
+from starlette.routing import BaseRoute
 
 from rhocache_service.database import open_database
 from rhocache_service.settings import Settings
@@ -69,20 +70,31 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def served(app: FastAPI) -> Iterator[str]:
+def served(app: FastAPI, **tls: Any) -> Iterator[str]:
     """Serve an application over real HTTP, in a thread; gives its URL."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", proxy_headers=False))
+        config = uvicorn.Config(app, log_level="warning", proxy_headers=False, **tls)
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         while not server.started:
             time.sleep(0.01)
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield f"http{'s' if tls else ''}://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
             thread.join()
+
+
+def routes_of(app: FastAPI | APIRouter) -> Iterator[BaseRoute]:
+    """Every route of an application, those of its routers too: newer FastAPIs keep those whole."""
+    for route in app.routes:
+        router = getattr(route, "original_router", None)
+        if router is None:
+            yield route
+        else:
+            yield from routes_of(router)
 
 
 def settings_without_ray(root: Path, *more_roots: str, **changes: Any) -> Settings:

@@ -215,14 +215,14 @@ def test_signing_in(browser: Browser, tmp_path: Path) -> None:
     with served(app) as url:
         context = browser.new_context(base_url=url)
         page = context.new_page()
-        page.goto("/caches")
+        page.goto("/?status=queued")
         expect(page.get_by_role("heading", level=1)).to_have_text("Sign in")
         page.get_by_label("API key").fill("rhk_wrong")
         page.get_by_role("button", name="Sign in").click()
         expect(page.get_by_role("alert")).to_contain_text("unknown, expired or revoked")
         page.get_by_label("API key").fill(key)
         page.get_by_role("button", name="Sign in").click()
-        expect(page).to_have_url(f"{url}/caches")
+        expect(page).to_have_url(f"{url}/?status=queued")
         (cookie,) = context.cookies()
         assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
         page.get_by_role("button", name="Sign out").click()
@@ -263,6 +263,29 @@ def test_behind_a_proxy_that_hides_name_and_path(browser: Browser, tmp_path: Pat
         page.get_by_role("link", name="API").click()
         expect(page.get_by_text("Submit a job")).to_be_visible()
         page.close()
+
+
+def test_a_page_offers_what_its_key_permits_until_that_ends(
+    browser: Browser, spec: JobSpec, tmp_path: Path
+) -> None:
+    app = create_app(settings_without_ray(tmp_path))
+    row, key = app.state.keys.create("visitor", ["jobs:read"])
+    job = app.state.registry.add(spec)
+    with served(app) as url:
+        context = browser.new_context(base_url=url)
+        page = context.new_page()
+        page.goto("/sign-in")
+        page.get_by_label("API key").fill(key)
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("navigation").get_by_role("link")).to_have_text(["Jobs", "API"])
+        page.get_by_role("link", name=job.id).click()
+        expect(page.locator("[data-state]")).to_have_text("validating")
+        app.state.registry.advance(job, JobState.QUEUED, shards=1)
+        expect(page.locator("[data-state]")).to_have_text("queued")  # with no button to set
+        expect(page.locator("[data-action]")).to_have_count(0)
+        app.state.keys.revoke(row.id)
+        expect(page.get_by_role("heading", level=1)).to_have_text("Sign in", timeout=60_000)
+        context.close()
 
 
 @pytest.mark.parametrize("to", ["https://evil.example", "//evil.example", "/\\evil.example"])

@@ -46,11 +46,16 @@ function draw() {
 
 async function refresh() {
   const answer = await fetch(`${root}/v1/jobs/${id}`);
+  if (answer.status === 401) location.reload(); // which leads to signing in
   if (!answer.ok) return;
   const job = await answer.json();
   show(place, job);
-  place.querySelector("[data-action=cancel]").hidden = ended(job) || ["cancelling", "finalizing"].includes(job.status);
-  place.querySelector("[data-action=retry]").hidden = !ended(job);
+  const offer = (action, offered) => {
+    const button = place.querySelector(`[data-action=${action}]`); // none for who may not do it
+    if (button) button.hidden = !offered;
+  };
+  offer("cancel", !ended(job) && !["cancelling", "finalizing"].includes(job.status));
+  offer("retry", ended(job));
   return job;
 }
 
@@ -65,6 +70,9 @@ function settle(event, state) {
 
 function follow() {
   const source = new EventSource(`${root}/v1/jobs/${id}/events`);
+  source.onerror = () => {
+    if (source.readyState === EventSource.CLOSED) refresh(); // refused, so it will not try again
+  };
   const known = rates.length ? rates[rates.length - 1][0] : 0;
   source.addEventListener("shard.committed", (event) => settle(event, "committed"));
   source.addEventListener("shard.failed", (event) => settle(event, "failed"));

@@ -57,5 +57,7 @@ document.getElementById("check").addEventListener("click", async () => {
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   const taken = await send(`${root}/v1/jobs`);
-  if (taken) location.assign(`${root}/jobs/${taken.id}`);
+  if (!taken) return;
+  if ("showsJobs" in form.dataset) location.assign(`${root}/jobs/${taken.id}`);
+  else answer.textContent = `${taken.id} was taken.`;
 });
