@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,13 +11,14 @@ from rich.console import Console
 
 from rhocache import tables
 from rhocache.extras import extra
+from rhocache_schemas.errors import StorageError
 
 if TYPE_CHECKING:
     from rhocache_service.keys import Keys
 
 _DAY = 24 * 3600
 
-DataDir = Annotated[Path | None, typer.Option(help="Folder of the registry [rhocache-data].")]
+DataDir = Annotated[str | None, typer.Option(help="Folder of the registry [rhocache-data].")]
 DatabaseUrl = Annotated[
     str | None, typer.Option(help="Registry, as postgresql://... [SQLite in the data dir].")
 ]
@@ -68,7 +68,7 @@ def revoke(
 
 
 @contextmanager
-def _opened(data_dir: Path | None, database_url: str | None) -> "Iterator[Keys]":
+def _opened(data_dir: str | None, database_url: str | None) -> "Iterator[Keys]":
     with extra("service"):
         from rhocache_service.database import open_database
         from rhocache_service.keys import Keys
@@ -79,7 +79,11 @@ def _opened(data_dir: Path | None, database_url: str | None) -> "Iterator[Keys]"
         typer.echo(f"rhocache: warning: {line}", err=True)
     settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
     if settings.database_url is None:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            settings.data_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            place = settings.data_dir
+            raise StorageError(f"cannot write in {place}: {error.strerror}") from error
     engine = open_database(settings.registry_url)
     try:
         yield Keys(engine)

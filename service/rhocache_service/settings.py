@@ -1,6 +1,7 @@
 """What ``rhocache serve`` can be told, by flags or by ``RHOCACHE_...`` variables."""
 
 import re
+from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,10 +16,13 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.engine import URL
 
+from rhocache_schemas import storage
 from rhocache_schemas.errors import InvalidInput
 from rhocache_schemas.locations import absolute_location
 from rhocache_service import hosts, root_paths
+from rhocache_service.database import parse_url
 from rhocache_service.variables import PREFIX, split_list, without_foreign
 
 _SECRET = {"database_url", "ray_token"}  # settings whose values no message shows
@@ -38,16 +42,38 @@ def _http(value: str) -> str:
     return value
 
 
-def _location(value: str) -> str:
-    try:
-        return absolute_location(value)
-    except InvalidInput as error:
-        raise ValueError(str(error)) from None
+def _without_brackets(value: object) -> object:
+    """An IPv6 address as it is in a URL is one too."""
+    return value.removeprefix("[").removesuffix("]") if isinstance(value, str) else value
+
+
+def _absolute(value: object) -> object:
+    """A Path was made by a program, in which ``~`` is a letter as others are."""
+    return storage.local_path(value) if isinstance(value, str) else value
+
+
+def _database(value: str) -> str:
+    parse_url(value)
+    return value
+
+
+def _refused(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Let pydantic know what is wrong, so that the variable is named."""
+
+    def checked(value: Any) -> Any:
+        try:
+            return check(value)
+        except InvalidInput as error:
+            raise ValueError(str(error)) from None
+
+    return checked
 
 
 # In the environment: a,b or ["a", "b"].
 Roots = Annotated[
-    list[Annotated[str, AfterValidator(_location)]], NoDecode, BeforeValidator(split_list)
+    list[Annotated[str, AfterValidator(_refused(absolute_location))]],
+    NoDecode,
+    BeforeValidator(split_list),
 ]
 Hosts = Annotated[
     list[Annotated[str, AfterValidator(hosts.check)]], NoDecode, BeforeValidator(split_list)
@@ -60,13 +86,18 @@ Networks = Annotated[
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
-    host: Annotated[str, Field(description="address to listen on")] = "127.0.0.1"
+    host: Annotated[
+        str, BeforeValidator(_without_brackets), Field(description="address to listen on")
+    ] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535, description="port to listen on")] = 8321
     data_dir: Annotated[
-        Path, Field(description="folder of the registry and, in embedded mode, of Ray")
+        Path,
+        BeforeValidator(_refused(_absolute)),
+        Field(description="folder of the registry and, in embedded mode, of Ray"),
     ] = Path("rhocache-data")
     database_url: Annotated[
-        str | None, Field(description="registry; null: SQLite in the data dir")
+        Annotated[str, AfterValidator(_refused(_database))] | None,
+        Field(description="registry; null: SQLite in the data dir"),
     ] = None
     ray_address: Annotated[
         Annotated[str, AfterValidator(_http)] | None,
@@ -124,7 +155,7 @@ class Settings(BaseSettings):
     @property
     def roots(self) -> list[str]:
         """Spelled out: drivers check them again, in working folders of their own."""
-        return self.allow_root or [_location(str(self.data_dir)), _location(".")]
+        return self.allow_root or [str(self.data_dir.absolute()), str(Path.cwd())]
 
     @property
     def registry_file(self) -> Path:
@@ -132,9 +163,10 @@ class Settings(BaseSettings):
         return self.data_dir.absolute() / "registry.sqlite"
 
     @property
-    def registry_url(self) -> str:
-        url = self.database_url or f"sqlite:///{self.registry_file}"
-        return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url)
+    def registry_url(self) -> URL:
+        if self.database_url is not None:
+            return parse_url(self.database_url)
+        return URL.create("sqlite", database=str(self.registry_file))  # whose name may have a "?"
 
     def check(self, *, has_keys: bool) -> None:
         """Raise InvalidInput where the settings would open the service or Ray to a network."""
@@ -156,7 +188,8 @@ def _describe(fault: Any, flags: dict[str, Any]) -> str:
     name = str(fault["loc"][0])
     told = f"--{name.replace('_', '-')}" if name in flags else f"{PREFIX}{name.upper()}"
     told += f": {fault['msg'].removeprefix('Value error, ')}"
-    return told if name in _SECRET else f"{told}, not {_without_password(fault['input'])!r}"
+    value = repr(_without_password(fault["input"]))
+    return told if name in _SECRET or value in told else f"{told}, not {value}"
 
 
 def _without_password(value: Any) -> Any:
