@@ -83,6 +83,7 @@ def create_app(settings: Settings) -> FastAPI:
         summary="Reference-model caches for DRRHO model steering",
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
+        openapi_url=None,  # openapi.py has it
         docs_url=None,  # pages.py has one that loads nothing from elsewhere
         redoc_url=None,
     )

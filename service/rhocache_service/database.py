@@ -167,8 +167,6 @@ def open_database(url: URL) -> Engine:
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _tune_sqlite)
         _migrate(engine)
-    except ValueError:  # a port that is no number; the message could have a part of a password
-        raise StorageError(f"cannot open the registry {shown(url)}") from None
     except (SQLAlchemyError, ImportError, CommandError) as error:
         cause = " ".join(str(error).split())[:300]
         raise StorageError(f"cannot open the registry {shown(url)}: {cause}") from error
