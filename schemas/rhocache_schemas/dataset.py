@@ -5,13 +5,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
-from braceexpand import braceexpand
 from pyarrow import fs
 
-from rhocache_schemas import storage
-from rhocache_schemas.errors import DatasetError, StorageError
+from rhocache_schemas import braces, storage
+from rhocache_schemas.errors import DatasetError
+from rhocache_schemas.patience import keep_on
 
 SUFFIX = ".tar"
+_AT_ONCE = 1000  # shards that are looked for in one call
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,8 @@ def list_shards(dataset: str, pattern: str | None = None) -> list[Shard]:
     A folder gives every ``.tar`` below it; ``pattern`` is a glob that their names must match.
     The root of a brace pattern is the folder before its first brace, that of one tar its folder.
 
-    Raises DatasetError when there is nothing there, or nothing matches.
+    Raises DatasetError when there is nothing there, or nothing matches; InvalidInput for a brace
+    pattern that is none, or stands for more names than braces.MOST; and StorageError.
     """
     filesystem, path = storage.resolve(dataset)
     try:
@@ -38,7 +40,7 @@ def list_shards(dataset: str, pattern: str | None = None) -> list[Shard]:
         else:
             root, infos = _walk(filesystem, path, dataset)
     except OSError as error:
-        raise StorageError(f"cannot list {dataset}: {storage.reason(error)}") from error
+        raise storage.failure(f"cannot list {dataset}", error) from error
     prefix = dataset.partition("://")[0] + "://" if "://" in dataset else ""
     shards = [
         Shard(posixpath.relpath(info.path, root), prefix + info.path, info.size, info.mtime_ns or 0)
@@ -65,17 +67,19 @@ def _walk(filesystem: fs.FileSystem, path: str, dataset: str) -> tuple[str, list
 
 
 def _expand(filesystem: fs.FileSystem, path: str, dataset: str) -> list[fs.FileInfo]:
-    try:
-        paths = list(dict.fromkeys(braceexpand(path)))
-    except ValueError as error:
-        raise DatasetError(f"{dataset}: {error}") from error
-    infos = filesystem.get_file_info(paths)
-    absent = [info.path for info in infos if info.type != fs.FileType.File]
-    if absent:
-        raise DatasetError(
-            f"{len(absent)} of {len(paths)} shards of {dataset} are not there: {_some(absent)}"
-        )
-    return infos
+    paths, found = braces.expand(path), list[fs.FileInfo]()
+    for start in range(0, len(paths), _AT_ONCE):
+        keep_on()
+        infos = filesystem.get_file_info(paths[start : start + _AT_ONCE])
+        absent = [info.path for info in infos if info.type != fs.FileType.File]
+        if absent:  # a few that are not there are enough to know: the rest is not asked for
+            looked = f"the first {start + len(infos):,} of " if len(infos) < len(paths) else ""
+            raise DatasetError(
+                f"{len(absent)} of {looked}{len(paths):,} shards of {dataset} are not there: "
+                f"{_some(absent)}"
+            )
+        found += infos
+    return found
 
 
 def _some(names: Iterable[str], most: int = 5) -> str:

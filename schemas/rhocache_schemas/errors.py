@@ -23,7 +23,8 @@
     ├── JobError                    a job that cannot go on
     │   ├── ErrorBudgetExceeded     more pairs failed than the job allows
     │   └── JobStateConflict        a transition that the job's state does not permit
-    └── ServiceError                an answer of the service that is a problem, or no answer
+    ├── ServiceError                an answer of the service that is a problem, or no answer
+    └── Abandoned                   work that nobody waits for any more
 
 Each class has a ``code``, the slug used in logs, problems and progress files, and an
 ``exit_code``, the status with which the command line ends.
@@ -32,6 +33,8 @@ Each class has a ``code``, the slug used in logs, problems and progress files, a
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from rhocache_schemas.redact import tell
+
 if TYPE_CHECKING:
     from rhocache_schemas.api import Problem
 
@@ -39,6 +42,10 @@ if TYPE_CHECKING:
 class RhocacheError(Exception):
     code = "error"
     exit_code = 1
+
+    def __str__(self) -> str:
+        """The message, with no secret in it: it goes to terminals, logs and answers."""
+        return tell(super().__str__())
 
 
 class InvalidInput(RhocacheError):
@@ -170,3 +177,7 @@ class ServiceError(RhocacheError):
     def __init__(self, detail: str, problem: "Problem | None" = None) -> None:
         super().__init__(detail)
         self.problem = problem  # None when the service did not answer
+
+
+class Abandoned(RhocacheError):
+    code = "abandoned"

@@ -21,7 +21,8 @@ class JobSpec(Document):
     output: Annotated[str, Field(min_length=1, description="the cache's folder; a path or a URI")]
     reference: ReferenceSpec
     shards: Annotated[
-        str | None, Field(description="glob that shard names must match; null takes all")
+        str | None,
+        Field(max_length=4096, description="glob that shard names must match; null takes all"),
     ] = None
     caption_field: Annotated[
         str | None, Field(description="field of KEY.json to take captions from, instead of KEY.txt")

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pyarrow import fs
 
 from rhocache_schemas import layout, storage
-from rhocache_schemas.errors import StorageError
 from rhocache_schemas.records import ShardFailure
 
 
@@ -36,7 +35,7 @@ def _files(cache: str, folder: str, suffix: str) -> Iterator[tuple[str, fs.FileI
             fs.FileSelector(root, recursive=True, allow_not_found=True)
         )
     except OSError as error:
-        raise StorageError(f"cannot list {cache}: {storage.reason(error)}") from error
+        raise storage.failure(f"cannot list {cache}", error) from error
     for info in infos:
         name = posixpath.relpath(info.path, root)
         if info.is_file and name.endswith(suffix):

@@ -16,9 +16,16 @@ def named_locations(spec: JobSpec) -> list[str]:
     if spec.reference.local_dir is not None:
         named.append(spec.reference.local_dir)
     pretrained = spec.reference.pretrained or ""
-    if "/" in pretrained or Path(pretrained).is_file():
+    if "/" in pretrained or _is_file(pretrained):
         named.append(pretrained)
     return named
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except OSError:  # as with a name that is too long for a file
+        return False
 
 
 def absolute(spec: Spec) -> Spec:
@@ -30,7 +37,7 @@ def absolute(spec: Spec) -> Spec:
     if reference.local_dir is not None:
         model = LOCAL_DIR + absolute_location(reference.local_dir)
         reference = reference.model_copy(update={"model": model})
-    elif reference.pretrained and Path(reference.pretrained).is_file():
+    elif reference.pretrained and _is_file(reference.pretrained):
         reference = reference.model_copy(
             update={"pretrained": absolute_location(reference.pretrained)}
         )

@@ -1,5 +1,6 @@
 """Local paths and object stores behind one URI, through ``pyarrow.fs``."""
 
+import errno
 import hashlib
 import os
 import secrets
@@ -13,7 +14,8 @@ from typing import Self
 
 from pyarrow import fs
 
-from rhocache_schemas.errors import InvalidInput, StorageError
+from rhocache_schemas.errors import InvalidInput, RhocacheError, StorageError
+from rhocache_schemas.redact import has_secrets
 
 SCHEMES = ("file", "s3", "gs")
 TEMPORARY = ".tmp"  # suffix of a file that is not committed yet
@@ -22,6 +24,9 @@ _ATTEMPTS = 6  # at a request of an object store
 _CONNECT_SECONDS = 10
 _SILENT_SECONDS = 30  # without a byte, before a request counts as failed
 _GIVE_UP = timedelta(minutes=2)
+_LONGEST_KEY = 1024  # bytes of an object's
+# What no other try, and no other state of the storage, would mend.
+_THE_PATH_IS_WRONG = (errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP)
 
 
 def scheme(uri: str) -> str:
@@ -29,14 +34,14 @@ def scheme(uri: str) -> str:
 
     Raises InvalidInput for any that is not one of SCHEMES, and for credentials in the URI.
     """
-    name, colon, rest = uri.partition("://")
+    name, colon, _ = uri.partition("://")
     if not colon:
         if uri.startswith("pipe:"):
             raise InvalidInput(f"{uri!r}: a pipe is a command, not a location; give a path or URI")
         return "file"
     if name not in SCHEMES:
         raise InvalidInput(f"{uri!r}: scheme {name!r} is not one of {', '.join(SCHEMES)}")
-    if "@" in rest.partition("/")[0]:  # not told again: logs and plans are kept
+    if has_secrets(uri):  # not told again: logs and plans are kept
         raise InvalidInput(
             f"{name}://***: credentials in a URI end up in logs and plans; set AWS_ACCESS_KEY_ID "
             "and AWS_SECRET_ACCESS_KEY, or what the store takes"
@@ -50,21 +55,33 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     Object stores take credentials, region and endpoint from the usual environment
     variables (``AWS_ACCESS_KEY_ID``, ``AWS_REGION``, ``AWS_ENDPOINT_URL``, ...).
 
-    Raises InvalidInput for a scheme other than file, s3 and gs.
+    Raises InvalidInput for a scheme other than file, s3 and gs, and for what can be no path.
     """
     kind, rest = scheme(uri), uri.partition("://")[2]
+    _check_characters(uri)
     if kind == "file":
         path = Path("/" + rest.lstrip("/")) if "://" in uri else Path(uri).absolute()
         return fs.LocalFileSystem(), str(path)
     bucket = rest.partition("/")[0]
     if not bucket:
         raise InvalidInput(f"{uri!r} names no bucket")
+    if len(rest.encode()) - len(bucket) > _LONGEST_KEY and "{" not in rest:
+        raise InvalidInput(f"{uri!r} is too long: a key has {_LONGEST_KEY} bytes at most")
     try:
         if kind == "s3":
             return _s3(bucket), rest.rstrip("/")
         return fs.GcsFileSystem(retry_time_limit=_GIVE_UP), rest.rstrip("/")
     except (OSError, ValueError) as error:
         raise StorageError(f"cannot reach {uri}: {error}") from error
+
+
+def _check_characters(uri: str) -> None:
+    if "\0" in uri:
+        raise InvalidInput(f"{uri!r} has a NUL byte in it")
+    try:
+        uri.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"{uri!r} is not Unicode text") from error
 
 
 def _s3(bucket: str) -> fs.S3FileSystem:
@@ -92,7 +109,7 @@ def exists(uri: str) -> bool:
     try:
         return filesystem.get_file_info(path).type != fs.FileType.NotFound
     except OSError as error:
-        raise StorageError(f"cannot look at {uri}: {reason(error)}") from error
+        raise failure(f"cannot look at {uri}", error) from error
 
 
 def read_bytes(uri: str) -> bytes:
@@ -101,7 +118,7 @@ def read_bytes(uri: str) -> bytes:
         with filesystem.open_input_file(path) as file:  # which an object store gives in one piece
             return file.read()
     except OSError as error:
-        raise StorageError(f"cannot read {uri}: {reason(error)}") from error
+        raise failure(f"cannot read {uri}", error) from error
 
 
 def sha256(uri: str) -> str:
@@ -113,7 +130,7 @@ def sha256(uri: str) -> str:
             while data := stream.read(_COPY_BYTES):
                 digest.update(data)
     except OSError as error:
-        raise StorageError(f"cannot read {uri}: {reason(error)}") from error
+        raise failure(f"cannot read {uri}", error) from error
     return digest.hexdigest()
 
 
@@ -180,7 +197,7 @@ class AtomicFile:
         try:
             yield
         except OSError as error:
-            raise StorageError(f"cannot write {self._uri}: {reason(error)}") from error
+            raise failure(f"cannot write {self._uri}", error) from error
 
 
 def discard_temporaries(uri: str) -> None:
@@ -191,7 +208,7 @@ def discard_temporaries(uri: str) -> None:
             for file in Path(path).rglob(f".*.????????{TEMPORARY}"):
                 file.unlink(missing_ok=True)
         except OSError as error:
-            raise StorageError(f"cannot clear {uri} of temporary files: {reason(error)}") from error
+            raise failure(f"cannot clear {uri} of temporary files", error) from error
 
 
 def delete(uri: str) -> None:
@@ -202,7 +219,13 @@ def delete(uri: str) -> None:
     try:
         filesystem.delete_file(path)
     except OSError as error:
-        raise StorageError(f"cannot delete {uri}: {reason(error)}") from error
+        raise failure(f"cannot delete {uri}", error) from error
+
+
+def failure(what: str, error: OSError) -> RhocacheError:
+    """What to raise for an error of the system: InvalidInput where the path itself is at fault."""
+    kind = InvalidInput if error.errno in _THE_PATH_IS_WRONG else StorageError
+    return kind(f"{what}: {reason(error)}")
 
 
 def reason(error: OSError) -> str:
