@@ -9,7 +9,7 @@ from httpx_sse import aconnect_sse
 
 from rhocache import calls
 from rhocache.calls import Body, Call
-from rhocache.client import DEFAULT_URL, headers
+from rhocache.client import DEFAULT_URL
 from rhocache_schemas.api import (
     CachedPairList,
     CacheList,
@@ -21,7 +21,6 @@ from rhocache_schemas.api import (
     ShardList,
     Validation,
 )
-from rhocache_schemas.errors import InvalidInput
 from rhocache_schemas.job import JobSpec
 from rhocache_schemas.records import Manifest
 
@@ -32,7 +31,7 @@ class AsyncClient:
     An asynchronous context manager; close it otherwise. Requests are sent again, a bounded number
     of times, where the service can't be reached or asks for patience.
 
-    Raises InvalidInput for what is no URL.
+    Raises InvalidInput for what is no URL, no API key, or no proxy of the environment.
 
     Every method raises ServiceError: for a problem that the service answers with (its RFC 9457
     body is the error's ``problem``), and when the service can't be reached.
@@ -43,12 +42,9 @@ class AsyncClient:
     ) -> None:
         """``api_key`` None takes it from the environment variable RHOCACHE_API_KEY."""
         self.url = url.rstrip("/")
-        try:
-            self._http = httpx.AsyncClient(
-                base_url=self.url, timeout=timeout, headers=headers(api_key)
-            )
-        except httpx.InvalidURL as error:
-            raise InvalidInput(f"{url!r} is not a URL: {error}") from error
+        self._http = calls.connection(
+            httpx.AsyncClient, httpx.AsyncHTTPTransport, self.url, api_key, timeout
+        )
         self.jobs = AsyncJobs(self)
         self.caches = AsyncCaches(self)
 

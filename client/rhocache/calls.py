@@ -1,5 +1,6 @@
 """The requests that the REST API takes: what both clients send, and what they make of answers."""
 
+import os
 import secrets
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -25,12 +26,13 @@ from rhocache_schemas.api import (
 from rhocache_schemas.documents import describe
 from rhocache_schemas.errors import InvalidInput, ServiceError
 from rhocache_schemas.locations import absolute
+from rhocache_schemas.loopback import is_loopback
 from rhocache_schemas.records import Manifest
 
 Body = TypeVar("Body", bound=BaseModel)
+Connection = TypeVar("Connection", httpx.Client, httpx.AsyncClient)
 
 API_KEY = "RHOCACHE_API_KEY"  # the environment variable
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ATTEMPTS = 4
 LONG_POLL_SECONDS = 20
 
@@ -60,6 +62,33 @@ class Call(Generic[Body]):
             raise _stranger(response) from error
 
 
+def connection(
+    kind: type[Connection], direct: Any, url: str, api_key: str | None, timeout: float
+) -> Connection:
+    """A client of httpx that sends the API key, that of the environment where None is given.
+
+    What the environment says of proxies is not meant for this machine: there ``direct`` is used,
+    the kind's own transport. Raises InvalidInput.
+    """
+    headers = _key_header(api_key)
+    try:
+        transport = direct() if is_loopback(httpx.URL(url).host) else None
+        return kind(base_url=url, timeout=timeout, headers=headers, transport=transport)
+    except httpx.InvalidURL as error:
+        raise InvalidInput(f"{url!r} is not a URL: {error}") from error
+    except (ValueError, ImportError) as error:
+        raise InvalidInput(f"the environment's proxy can't be used: {error}") from error
+
+
+def _key_header(api_key: str | None) -> dict[str, str]:
+    key = (os.environ.get(API_KEY, "") if api_key is None else api_key).strip()
+    if not key:
+        return {}
+    if not (key.isascii() and key.isprintable()):  # and not told: it may be a key all the same
+        raise InvalidInput("the API key has characters that no key has; see rhocache keys create")
+    return {"Authorization": f"Bearer {key}"}
+
+
 def seconds_to_wait(attempt: int, response: httpx.Response | None) -> float | None:
     """Until a request is worth sending again; None where it is not.
 
@@ -83,7 +112,7 @@ def submission(spec: BaseModel | None, fields: dict[str, Any], host: str) -> Sub
         made = Submission.model_validate(given)
     except ValidationError as error:
         raise InvalidInput(f"job: {describe(error)}") from error
-    return absolute(made) if host in LOOPBACK else made  # relative paths are this process's
+    return absolute(made) if is_loopback(host) else made  # relative paths are this process's
 
 
 def submit(made: Submission) -> Call[Job]:

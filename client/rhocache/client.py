@@ -1,6 +1,5 @@
 """A client for the REST API."""
 
-import os
 import time
 from collections.abc import Iterator
 from typing import Any, Self
@@ -21,7 +20,6 @@ from rhocache_schemas.api import (
     ShardList,
     Validation,
 )
-from rhocache_schemas.errors import InvalidInput
 from rhocache_schemas.job import JobSpec
 from rhocache_schemas.records import Manifest
 
@@ -34,7 +32,7 @@ class Client:
     A context manager; close it otherwise. Requests are sent again, a bounded number of times, where
     the service can't be reached or asks for patience.
 
-    Raises InvalidInput for what is no URL.
+    Raises InvalidInput for what is no URL, no API key, or no proxy of the environment.
 
     Every method raises ServiceError: for a problem that the service answers with (its RFC 9457
     body is the error's ``problem``), and when the service can't be reached.
@@ -45,10 +43,7 @@ class Client:
     ) -> None:
         """``api_key`` None takes it from the environment variable RHOCACHE_API_KEY."""
         self.url = url.rstrip("/")
-        try:
-            self._http = httpx.Client(base_url=self.url, timeout=timeout, headers=headers(api_key))
-        except httpx.InvalidURL as error:
-            raise InvalidInput(f"{url!r} is not a URL: {error}") from error
+        self._http = calls.connection(httpx.Client, httpx.HTTPTransport, self.url, api_key, timeout)
         self.jobs = Jobs(self)
         self.caches = Caches(self)
 
@@ -229,8 +224,3 @@ class Caches:
                 yield from response.iter_bytes()
         except httpx.TransportError as error:
             raise calls.no_service(client.url, error) from error
-
-
-def headers(api_key: str | None) -> dict[str, str]:
-    key = os.environ.get(calls.API_KEY) if api_key is None else api_key
-    return {"Authorization": f"Bearer {key}"} if key else {}

@@ -7,6 +7,7 @@ of them at its first step.
 import math
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from braceexpand import UnbalancedBracesError, braceexpand, char_range_re, int_range_re
 from braceexpand import parse_expression as expand_range
@@ -33,8 +34,8 @@ def expand(pattern: str) -> list[str]:
         count, characters = _size(pattern)
         if count > MOST or characters > MOST_CHARACTERS:
             raise InvalidInput(
-                f"a pattern may stand for {MOST:,} names of {MOST_CHARACTERS:,} characters, not for "
-                f"{_about(count)} of {_about(characters)}: {pattern!r}"
+                f"a pattern may stand for {MOST:,} names of {MOST_CHARACTERS:,} characters, "
+                f"not for {_about(count)} of {_about(characters)}: {pattern!r}"
             )
         return list(dict.fromkeys(braceexpand(pattern)))
     except UnbalancedBracesError as error:
@@ -73,7 +74,7 @@ def _expression_size(expression: str) -> _Size:
         count, characters = _size(expression)
         return count, characters + 2 * count
     edges = [-1, *commas, len(expression)]
-    parts = [expression[a + 1 : b] for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [expression[a + 1 : b] for a, b in pairwise(edges)]
     sizes = [_size(part) for part in parts]
     return sum(count for count, _ in sizes), sum(characters for _, characters in sizes)
 

@@ -22,7 +22,8 @@
     ├── TrainingError               a training run that cannot start, resume or go on
     ├── JobError                    a job that cannot go on
     │   ├── ErrorBudgetExceeded     more pairs failed than the job allows
-    │   └── JobStateConflict        a transition that the job's state does not permit
+    │   ├── JobStateConflict        a transition that the job's state does not permit
+    │   └── RayUnreachable          no Ray answers, or none could be started
     ├── ServiceError                an answer of the service that is a problem, or no answer
     └── Abandoned                   work that nobody waits for any more
 
@@ -169,6 +170,10 @@ class ErrorBudgetExceeded(JobError):
 
 class JobStateConflict(JobError):
     code = "job-state-conflict"
+
+
+class RayUnreachable(JobError):
+    code = "ray-unreachable"
 
 
 class ServiceError(RhocacheError):

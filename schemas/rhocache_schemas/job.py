@@ -1,7 +1,7 @@
 """What a job is asked to do, and the states that it goes through."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -53,6 +53,17 @@ class JobSpec(Document):
         dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
         Field(max_length=16, default_factory=dict),
     ]
+
+
+class JobOrder(Document):
+    """``job.json`` in a driver's working folder: what a service asks it to do."""
+
+    FILE: ClassVar = "job.json"
+
+    job: Annotated[str, Field(description="the service's id")]
+    start: Annotated[int, Field(ge=1, description="which of the job's drivers this is for")]
+    spec: JobSpec
+    roots: Annotated[list[str], Field(description="places that the job may name")]
 
 
 class JobState(StrEnum):

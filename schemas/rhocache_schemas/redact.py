@@ -12,9 +12,7 @@ _SECRET_VARIABLE = re.compile(r"(SECRET|TOKEN|PASSWORD|PASSWD|KEY|KEY_ID)$", re.
 _PATTERNS = (
     # user:password@ of a URI, slashes in the password included, but no port and path
     (
-        re.compile(
-            r"(?<=://)(?:[^\s/@:]{0,200}:(?!\d{1,5}(?:/|$))\S{1,500}@|[^\s/@]{1,500}@)"
-        ),
+        re.compile(r"(?<=://)(?:[^\s/@:]{0,200}:(?!\d{1,5}(?:/|$))\S{1,500}@|[^\s/@]{1,500}@)"),
         f"{_HIDDEN}@",
     ),
     # ?access_key=... of a URI, and password=... of a connection string

@@ -1,66 +1,92 @@
 """Which of several services moves the jobs on: one at a time, another as soon as it is gone."""
 
+import logging
 import secrets
 import socket
+import threading
+import time
 
-from sqlalchemy import (
-    ColumnElement,
-    Double,
-    Engine,
-    cast,
-    extract,
-    func,
-    insert,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import Connection, Engine, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from rhocache_service.database import LeaseRow
+from rhocache_schemas.job import JobState
+from rhocache_service.database import AnswerRow, JobRow, LeaseRow, now
 
 SECONDS = 10.0  # without a renewal, after which another may take over
+JUMP_SECONDS = 2.0  # that a clock is off by before it counts as set; a busy machine is late too
+
 _NAME = "reconciler"
+_NOBODY = ""
+_LEASE = LeaseRow.name == _NAME
+
+log = logging.getLogger(__name__)
 
 
 class Leadership:
-    """A lease by the database's clock, the only one that all services share.
+    """A lease that tells no time: whoever wants it watches for SECONDS whether it is renewed.
 
     One that slept past its lease does no harm: every change of a job asks for the state that it
     was seen in, and Ray refuses a second driver of one name.
+
+    The leader sees it where the clock of the registry is set while it leads, or was set back since
+    someone led: what the registry holds of times to come is moved by as much.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.holder = f"{socket.gethostname()}-{secrets.token_hex(8)}"
+        self._lock = threading.Lock()
+        self._seen: tuple[str, int] | None = None  # the lease, as it was found
+        self._since = 0.0  # by the clock that only goes on: when it was found so first
 
     def hold(self) -> bool:
         """Take or renew the lease; False where another service has it."""
-        now = _now(self._engine)
-        mine_or_stale = or_(LeaseRow.holder == self.holder, LeaseRow.until < now)
-        renewal = update(LeaseRow).where(LeaseRow.name == _NAME, mine_or_stale)
-        values = {"holder": self.holder, "until": now + SECONDS}
-        with self._engine.begin() as connection:
-            if connection.execute(renewal.values(**values)).rowcount:
-                return True
-            if connection.scalar(select(LeaseRow.name).where(LeaseRow.name == _NAME)):
+        with self._lock, self._engine.begin() as connection:
+            wall, steady = now(connection), time.monotonic()
+            lease = connection.execute(select(LeaseRow.__table__).where(_LEASE)).first()
+            if lease is None:
+                return self._make(connection, wall, steady)
+            if self._seen != (lease.holder, lease.renewals):
+                self._seen, self._since = (lease.holder, lease.renewals), steady
+            ours, passed = lease.holder == self.holder, steady - self._since
+            if not ours and lease.holder != _NOBODY and passed < SECONDS:
                 return False
+            renewals = lease.renewals + 1
+            as_found = (LeaseRow.holder == lease.holder, LeaseRow.renewals == lease.renewals)
+            renewal = update(LeaseRow).where(_LEASE, *as_found)
+            values = {"holder": self.holder, "renewals": renewals, "at": wall}
+            if not connection.execute(renewal.values(**values)).rowcount:
+                return False  # another was faster
+            self._seen, self._since = (self.holder, renewals), steady
+            # How long nobody led is not known, but it was no negative time.
+            jump = wall - lease.at - passed if ours else min(0.0, wall - lease.at)
+            if abs(jump) > JUMP_SECONDS:
+                _move_times(connection, jump)
+            return True
+
+    def _make(self, connection: Connection, wall: float, steady: float) -> bool:
+        values = {"name": _NAME, "holder": self.holder, "renewals": 0, "at": wall}
         try:
-            with self._engine.begin() as connection:
-                connection.execute(insert(LeaseRow).values(name=_NAME, **values))
+            with connection.begin_nested():
+                connection.execute(insert(LeaseRow).values(**values))
         except IntegrityError:  # another was faster
             return False
+        self._seen, self._since = (self.holder, 0), steady
         return True
 
     def give_up(self) -> None:
         """Let another service take over at once."""
-        mine = update(LeaseRow).where(LeaseRow.name == _NAME, LeaseRow.holder == self.holder)
+        mine = update(LeaseRow).where(_LEASE, LeaseRow.holder == self.holder)
         with self._engine.begin() as connection:
-            connection.execute(mine.values(until=0.0))
+            connection.execute(mine.values(holder=_NOBODY))
 
 
-def _now(engine: Engine) -> ColumnElement[float]:
-    """Unix seconds in the database."""
-    if engine.dialect.name == "sqlite":
-        return (func.julianday("now", type_=Double) - 2440587.5) * 86400.0
-    return cast(extract("epoch", func.clock_timestamp()), Double)
+def _move_times(connection: Connection, seconds: float) -> None:
+    """Keep stored times as far from now as they were, where the clock was set."""
+    log.warning("the clock was set by %+.1f s: deadlines are moved with it", seconds)
+    unfinished = JobRow.status.in_([state for state in JobState if not state.terminal])
+    moved = {
+        column: column + seconds for column in (JobRow.deadline, JobRow.started_at, JobRow.moved_at)
+    }
+    connection.execute(update(JobRow).where(unfinished).values(moved))
+    connection.execute(update(AnswerRow).values({AnswerRow.at: AnswerRow.at + seconds}))

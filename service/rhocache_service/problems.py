@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from rhocache_schemas.api import FieldError, Problem
 from rhocache_schemas.errors import (
+    Abandoned,
     CacheIncomplete,
     CacheNotFound,
     DatasetError,
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = "X-Request-Id"
+_CLIENT_GONE = 499
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +188,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(OperationalError)
     def no_registry(request: Request, error: OperationalError) -> JSONResponse:
-        log.warning("request %s: %s", request.state.request_id, error)
+        log.warning("request %s: %s", request.state.request_id, error.orig)
         return problem_response(request, ProblemError("unavailable", "the registry can't be used"))
 
     @app.exception_handler(Exception)
@@ -207,6 +209,8 @@ def _as_problem(error: RhocacheError) -> ProblemError:
     match error:
         case ProblemError():
             return error
+        case Abandoned():  # read by nobody, but counted and logged as what it is
+            return ProblemError("unavailable", str(error), status=_CLIENT_GONE)
         case UriNotAllowed():
             return ProblemError("uri-not-allowed", str(error))
         case InvalidInput():

@@ -1,13 +1,16 @@
 """What every request passes first: a name for the logs, and what can't be an honest request."""
 
+import asyncio
 import secrets
 import time
+from typing import Self
 from urllib.parse import urlsplit
 
 from fastapi import Request
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rhocache_schemas.patience import until
 from rhocache_service import metrics
 from rhocache_service.logs import log_request
 from rhocache_service.problems import REQUEST_ID, ProblemError, problem_response
@@ -61,7 +64,9 @@ class Gate:
 
         try:
             body = await self._admit(request)
-            await self._app(scope, body or receive, answer)
+            async with _Listener(body, receive) as listener:
+                with until(listener.gone.is_set):
+                    await self._app(scope, listener.receive, answer)
         except ProblemError as error:
             await problem_response(request, error)(scope, receive, answer)
         finally:
@@ -70,14 +75,14 @@ class Gate:
             metrics.HTTP_SECONDS.labels(request.method, route, str(status)).observe(seconds)
             log_request(request, status, seconds)
 
-    async def _admit(self, request: Request) -> Receive | None:
-        """Give the body, read, where there is one. Raises ProblemError."""
+    async def _admit(self, request: Request) -> bytes:
+        """Give the body. Raises ProblemError."""
         name = _name(request.headers.get("host", ""))
         if name not in self._hosts:
             detail = f"Host {name!r} is not one that this service answers to; see --allow-host"
             raise ProblemError("forbidden", detail)
         if request.method in ("GET", "HEAD", "OPTIONS"):
-            return None
+            return b""
         origin = request.headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
             raise ProblemError("forbidden", f"a page of {origin!r} may not do this")
@@ -86,7 +91,7 @@ class Gate:
         form = request.url.path in FORMS and kind == "application/x-www-form-urlencoded"
         if body and kind != "application/json" and not form:
             raise ProblemError("unsupported-media-type", f"the body is {kind or 'of no type'!r}")
-        return _replay(body, request.receive)
+        return body
 
     async def _read(self, request: Request) -> bytes:
         body = bytearray()
@@ -99,17 +104,35 @@ class Gate:
         return bytes(body)
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
-    told = False
+class _Listener:
+    """Gives the application a body that was read, and knows when the client has gone.
 
-    async def again() -> Message:
-        nonlocal told
-        if told:
-            return await receive()  # that the client has gone
-        told = True
-        return {"type": "http.request", "body": body, "more_body": False}
+    It listens all the time: work in a thread asks ``gone`` between two steps.
+    """
 
-    return again
+    def __init__(self, body: bytes, receive: Receive) -> None:
+        self._first: Message | None = {"type": "http.request", "body": body, "more_body": False}
+        self._receive = receive
+        self.gone = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._listening = asyncio.create_task(self._listen())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._listening.cancel()
+
+    async def receive(self) -> Message:
+        if (first := self._first) is not None:
+            self._first = None
+            return first
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _listen(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.gone.set()
 
 
 def _name(host: str) -> str:

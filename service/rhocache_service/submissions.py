@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import time
 from dataclasses import dataclass
 
 from rhocache_schemas import layout, storage
@@ -48,7 +47,7 @@ class Submissions:
             spec,
             api_key=who.key,
             priority=submission.priority,
-            deadline=None if expires is None else time.time() + expires,
+            deadline=None if expires is None else self.registry.now() + expires,
             **self._place(spec),
         )
 
