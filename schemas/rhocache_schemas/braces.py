@@ -28,20 +28,26 @@ def expand(pattern: str) -> list[str]:
 
     Raises InvalidInput for more names than MOST, and DatasetError for braces that don't match.
     """
+    check(pattern)
+    try:
+        return list(dict.fromkeys(braceexpand(pattern)))
+    except UnbalancedBracesError as error:
+        raise DatasetError(f"unbalanced braces: {pattern!r}") from error
+
+
+def check(pattern: str) -> None:
+    """Raises InvalidInput for a pattern that stands for more names than MOST, or names none."""
     if max((level for *_, level in _braces(pattern)), default=0) > DEEPEST:
         raise InvalidInput(f"braces may lie {DEEPEST} deep: {pattern!r}")
     try:
         count, characters = _size(pattern)
-        if count > MOST or characters > MOST_CHARACTERS:
-            raise InvalidInput(
-                f"a pattern may stand for {MOST:,} names of {MOST_CHARACTERS:,} characters, "
-                f"not for {_about(count)} of {_about(characters)}: {pattern!r}"
-            )
-        return list(dict.fromkeys(braceexpand(pattern)))
-    except UnbalancedBracesError as error:
-        raise DatasetError(f"unbalanced braces: {pattern!r}") from error
     except ValueError as error:  # a number of more digits than Python reads
         raise InvalidInput(f"{pattern!r} is no brace pattern: {error}") from error
+    if count > MOST or characters > MOST_CHARACTERS:
+        raise InvalidInput(
+            f"a pattern may stand for {MOST:,} names of {MOST_CHARACTERS:,} characters, "
+            f"not for {_about(count)} of {_about(characters)}: {pattern!r}"
+        )
 
 
 def _size(pattern: str) -> _Size:
