@@ -43,8 +43,12 @@ def redact(text: str) -> str:
 
 
 def tell(text: str) -> str:
-    """Give a text as a message may show it: redacted, and no longer than LONGEST."""
-    return _cut(redact(_cut(text, _LOOKED_AT)), LONGEST)
+    """Give a text as a message may show it: redacted, and no longer than LONGEST.
+
+    It is one that every database takes: without NUL, and Unicode.
+    """
+    whole = _cut(text, _LOOKED_AT).replace("\0", r"\0").encode(errors="backslashreplace").decode()
+    return _cut(redact(whole), LONGEST)
 
 
 def _cut(text: str, most: int) -> str:

@@ -77,7 +77,8 @@ def create_app(settings: Settings) -> FastAPI:
             await run_in_threadpool(cluster.stop)
         else:
             log.info("unfinished jobs go on in Ray; the next rhocache serve picks them up")
-        leadership.give_up()
+        with suppress(OperationalError):  # another takes over all the same, if later
+            leadership.give_up()
         registry.close()
 
     app = FastAPI(

@@ -19,6 +19,8 @@ _NAME = "reconciler"
 _NOBODY = ""
 _LEASE = LeaseRow.name == _NAME
 
+_Lease = tuple[str, int]  # its holder, and how often it was renewed
+
 log = logging.getLogger(__name__)
 
 
@@ -36,42 +38,46 @@ class Leadership:
         self._engine = engine
         self.holder = f"{socket.gethostname()}-{secrets.token_hex(8)}"
         self._lock = threading.Lock()
-        self._seen: tuple[str, int] | None = None  # the lease, as it was found
+        self._seen: _Lease | None = None  # as it was found last
         self._since = 0.0  # by the clock that only goes on: when it was found so first
 
     def hold(self) -> bool:
         """Take or renew the lease; False where another service has it."""
-        with self._lock, self._engine.begin() as connection:
-            wall, steady = now(connection), time.monotonic()
-            lease = connection.execute(select(LeaseRow.__table__).where(_LEASE)).first()
-            if lease is None:
-                return self._make(connection, wall, steady)
-            if self._seen != (lease.holder, lease.renewals):
-                self._seen, self._since = (lease.holder, lease.renewals), steady
-            ours, passed = lease.holder == self.holder, steady - self._since
-            if not ours and lease.holder != _NOBODY and passed < SECONDS:
-                return False
-            renewals = lease.renewals + 1
-            as_found = (LeaseRow.holder == lease.holder, LeaseRow.renewals == lease.renewals)
-            renewal = update(LeaseRow).where(_LEASE, *as_found)
-            values = {"holder": self.holder, "renewals": renewals, "at": wall}
-            if not connection.execute(renewal.values(**values)).rowcount:
-                return False  # another was faster
-            self._seen, self._since = (self.holder, renewals), steady
-            # How long nobody led is not known, but it was no negative time.
-            jump = wall - lease.at - passed if ours else min(0.0, wall - lease.at)
-            if abs(jump) > JUMP_SECONDS:
-                _move_times(connection, jump)
-            return True
+        with self._lock:
+            with self._engine.begin() as connection:
+                held, seen, since = self._look(connection)
+            self._seen, self._since = seen, since  # once it is committed
+            return held
 
-    def _make(self, connection: Connection, wall: float, steady: float) -> bool:
+    def _look(self, connection: Connection) -> tuple[bool, _Lease, float]:
+        """Whether the lease is held now, what it says, and since when by the steady clock."""
+        wall, steady = now(connection), time.monotonic()
+        lease = connection.execute(select(LeaseRow.__table__).where(_LEASE)).first()
+        if lease is None:
+            return self._make(connection, wall), (self.holder, 0), steady
+        seen = lease.holder, lease.renewals
+        since = self._since if seen == self._seen else steady
+        ours, passed = lease.holder == self.holder, steady - since
+        if not ours and lease.holder != _NOBODY and passed < SECONDS:
+            return False, seen, since
+        as_found = (LeaseRow.holder == lease.holder, LeaseRow.renewals == lease.renewals)
+        renewal = update(LeaseRow).where(_LEASE, *as_found)
+        values = {"holder": self.holder, "renewals": lease.renewals + 1, "at": wall}
+        if not connection.execute(renewal.values(**values)).rowcount:
+            return False, seen, since  # another was faster
+        # How long nobody led is not known, but it was no negative time.
+        jump = wall - lease.at - passed if ours else min(0.0, wall - lease.at)
+        if abs(jump) > JUMP_SECONDS:
+            _move_times(connection, jump)
+        return True, (self.holder, lease.renewals + 1), steady
+
+    def _make(self, connection: Connection, wall: float) -> bool:
         values = {"name": _NAME, "holder": self.holder, "renewals": 0, "at": wall}
         try:
             with connection.begin_nested():
                 connection.execute(insert(LeaseRow).values(**values))
         except IntegrityError:  # another was faster
             return False
-        self._seen, self._since = (self.holder, 0), steady
         return True
 
     def give_up(self) -> None:

@@ -144,7 +144,9 @@ def work() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def service(work: Path, reference_folder: Path) -> Iterator[Service]:
     roots = [f"--allow-root={root}" for root in (work, reference_folder.parent)]
-    service = Service(work / "data", *roots, "--max-running-jobs=2")
+    # A proxy that leads nowhere: nothing on this machine may be asked for through it.
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9")
+    service = Service(work / "data", *roots, "--max-running-jobs=2", environment=proxies)
     try:
         service.start()
         yield service
