@@ -8,10 +8,12 @@ own, in which Ray is started before the clock.
 """
 
 import hashlib
+import io
 import json
 import resource
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
@@ -28,6 +30,7 @@ from benchmarks.machine import describe, peak_memory
 from rhocache_schemas import layout, shard_file
 from rhocache_schemas.dataset import Shard
 from rhocache_schemas.job import JobSpec
+from rhocache_schemas.pairs import hash_caption, hash_image
 from rhocache_schemas.records import Progress
 from rhocache_schemas.reference import ReferenceSpec
 from rhocache_schemas.shard_file import OK, ShardRows
@@ -37,7 +40,6 @@ from rhocache_workers.messages import Description, UnderWay
 from rhocache_workers.settled import SettledShard, settle
 from tests.caches import FINGERPRINT
 
-EMPTY = bytes(10240)  # a tar without members
 A_FOLDER = 1000  # shards
 # What is done before a run -> what the run is called.
 RUNS = {
@@ -45,6 +47,20 @@ RUNS = {
     "commit": "again, all done and committed",
     "interrupt": "again, all done, not committed",
 }
+
+
+def tar() -> bytes:
+    """Make a shard of one pair, which is no picture."""
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as archive:
+        for name in ("0.jpg", "0.txt"):
+            info = tarfile.TarInfo(name)
+            info.size = 1
+            archive.addfile(info, io.BytesIO(b"x"))
+    return sink.getvalue()
+
+
+SHARD = tar()
 
 
 class NullEncoder:
@@ -55,8 +71,9 @@ class NullEncoder:
 
     def load(self, batch_sizes: dict[str, int]) -> Description:  # noqa: ARG002
         row = np.ones((1, 1, 1), np.float16)
-        rows = ShardRows(["0"], [OK], row, row, np.ones(1, np.float32), [bytes(8)], [bytes(8)])
-        self._sha256 = hashlib.sha256(EMPTY).hexdigest()
+        hashes = [hash_image(b"x")], [hash_caption("x")]
+        rows = ShardRows(["0"], [OK], row, row, np.ones(1, np.float32), *hashes)
+        self._sha256 = hashlib.sha256(SHARD).hexdigest()
         self._file = shard_file.encode(rows, FINGERPRINT.digest, self._sha256)
         self._totals, _ = shard_file.sum_up(self._file, "the file of every shard")
         return Description(FINGERPRINT, 1, 1.0, None, "cpu", 1, {})
@@ -84,7 +101,7 @@ def make_dataset(folder: Path, shards: int) -> None:
         path = folder / f"{number // A_FOLDER:04}" / f"{number:07}.tar"
         if number % A_FOLDER == 0:
             path.parent.mkdir(parents=True)
-        path.write_bytes(EMPTY)
+        path.write_bytes(SHARD)
 
 
 def measure(folder: Path, shards: int, run: str) -> Cost:
@@ -155,8 +172,8 @@ def write(path: Path, costs: list[Cost]) -> None:
         f"python -m benchmarks.driver {sizes}",
         "```",
         "",
-        "Shards are empty, and an encoder that embeds nothing writes the same small file for each. "
-        "Wall time has this encoder's in it, and the start of its process; Ray runs already.",
+        "Shards have one pair, and an encoder that embeds nothing writes the same small file for "
+        "each. Wall time has this encoder's in it, and the start of its process; Ray runs already.",
         "",
         *(f"| {' | '.join(row)} |" for row in rows),
         "",

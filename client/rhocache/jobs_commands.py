@@ -80,6 +80,9 @@ def submit(
     batch_size: options.BatchSize = "auto",
     error_budget: options.ErrorBudget = 1.0,
     retry_failed: options.RetryFailed = False,
+    prune: options.Prune = False,
+    replace: options.Replace = False,
+    metadata: options.Metadata = None,
     priority: Annotated[
         int, typer.Option(min=-100, max=100, help="Jobs of a higher one start first.")
     ] = 0,
@@ -106,6 +109,9 @@ def submit(
         batch_size=batch_size,
         error_budget=error_budget,
         retry_failed=retry_failed,
+        prune=prune,
+        replace=replace,
+        metadata=options.metadata(metadata),
     )
     with Client(url, api_key=api_key) as client:
         job = client.jobs.submit(spec, priority=priority, expires_after=expires_after)

@@ -75,6 +75,8 @@ def score(
     batch_size: options.BatchSize = "auto",
     error_budget: options.ErrorBudget = 1.0,
     retry_failed: options.RetryFailed = False,
+    prune: options.Prune = False,
+    replace: options.Replace = False,
     ray_address: Annotated[
         str | None, typer.Option(help="A running Ray cluster to join; default: start Ray here.")
     ] = None,
@@ -98,6 +100,8 @@ def score(
         batch_size=batch_size,
         error_budget=error_budget,
         retry_failed=retry_failed,
+        prune=prune,
+        replace=replace,
     )
     with extra("workers"):
         from rhocache_workers.driver import score as run

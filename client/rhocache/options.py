@@ -1,5 +1,6 @@
 """Options that say what to score, shared by ``score`` and ``submit``."""
 
+import json
 from typing import Annotated, Any, get_args
 
 import typer
@@ -47,7 +48,37 @@ RetryFailed = Annotated[
         "--retry-failed", help="Encode shards again that have rows which another try may mend."
     ),
 ]
+Prune = Annotated[
+    bool, typer.Option("--prune", help="Drop shards from the cache that left the dataset.")
+]
+Replace = Annotated[
+    bool,
+    typer.Option(
+        "--replace", help="Give up what the output holds of another dataset or reference."
+    ),
+]
+Metadata = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="A note that the job keeps; repeatable."),
+]
 Json = Annotated[bool, typer.Option("--json", help="End with one JSON object.")]
+
+
+def metadata(given: list[str] | None) -> dict[str, str]:
+    """Return the notes as a mapping; one whose key has a ``=`` comes as a JSON object.
+
+    Raises InvalidInput.
+    """
+    notes: dict[str, str] = {}
+    for text in given or ():
+        key, sign, value = text.partition("=")
+        try:
+            notes |= json.loads(text) if text.startswith("{") else {key: value}
+        except (ValueError, TypeError):
+            sign = ""
+        if not sign:
+            raise InvalidInput(f"--metadata {text!r} is not of the form KEY=VALUE")
+    return notes
 
 
 def job_spec(model: str, pretrained: str | None, precision: str, **fields: Any) -> JobSpec:

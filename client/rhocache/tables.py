@@ -37,6 +37,9 @@ def scored(found: "ScoreSummary") -> Table:
         "pairs": f"{found.rows:,}, {found.ok:,} of them ok",
         "failed pairs": _text(found.failed_by_code),
         "shards": f"{found.shards:,}, {found.encoded_shards:,} of them encoded by this run",
+        "gone shards": f"{found.gone_shards:,}, not in the dataset any more; --prune drops them"
+        if found.gone_shards
+        else None,
         "failed shards": "\n".join(_failures(found)),
         "time": f"{duration(found.seconds)}, encoding at {_number(found.pairs_per_second)} pairs/s"
         if found.encoded_shards

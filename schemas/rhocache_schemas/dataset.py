@@ -41,11 +41,7 @@ def list_shards(dataset: str, pattern: str | None = None) -> list[Shard]:
             root, infos = _walk(filesystem, path, dataset)
     except OSError as error:
         raise storage.failure(f"cannot list {dataset}", error) from error
-    prefix = dataset.partition("://")[0] + "://" if "://" in dataset else ""
-    shards = [
-        Shard(posixpath.relpath(info.path, root), prefix + info.path, info.size, info.mtime_ns or 0)
-        for info in infos
-    ]
+    shards = [_shard(info, root, dataset) for info in infos]
     chosen = [shard for shard in shards if pattern is None or fnmatch(shard.name, pattern)]
     if not chosen:
         raise DatasetError(
@@ -54,6 +50,42 @@ def list_shards(dataset: str, pattern: str | None = None) -> list[Shard]:
             else f"{dataset} holds no {SUFFIX} file"
         )
     return sorted(chosen, key=lambda shard: shard.name)
+
+
+def find_shards(dataset: str, names: Iterable[str]) -> dict[str, Shard]:
+    """Look for shards by their names under a dataset's root; those that are gone are left out.
+
+    Raises StorageError.
+    """
+    filesystem, path = storage.resolve(dataset)
+    try:
+        root = _root(filesystem, path)
+        infos = filesystem.get_file_info([posixpath.join(root, name) for name in names])
+    except OSError as error:
+        raise storage.failure(f"cannot look into {dataset}", error) from error
+    found = [_shard(info, root, dataset) for info in infos if info.type == fs.FileType.File]
+    return {shard.name: shard for shard in found}
+
+
+def dataset_root(dataset: str) -> str:
+    """Name the folder that shard names are relative to: equal for all patterns of one dataset."""
+    filesystem, path = storage.resolve(dataset)
+    return _prefix(dataset) + _root(filesystem, path)
+
+
+def _root(filesystem: fs.FileSystem, path: str) -> str:
+    if "{" in path:
+        return posixpath.dirname(path.partition("{")[0])
+    return posixpath.dirname(path) if filesystem.get_file_info(path).is_file else path
+
+
+def _shard(info: fs.FileInfo, root: str, dataset: str) -> Shard:
+    name = posixpath.relpath(info.path, root)
+    return Shard(name, _prefix(dataset) + info.path, info.size, info.mtime_ns or 0)
+
+
+def _prefix(dataset: str) -> str:
+    return dataset.partition("://")[0] + "://" if "://" in dataset else ""
 
 
 def _walk(filesystem: fs.FileSystem, path: str, dataset: str) -> tuple[str, list[fs.FileInfo]]:

@@ -17,6 +17,7 @@
     │   ├── CacheIncomplete         no manifest yet, or a shard is missing
     │   ├── CacheCorrupt            bytes that differ from their recorded hash
     │   ├── FingerprintMismatch     made by another reference, preprocessing or dtype
+    │   ├── DatasetMismatch         holds the pairs of another dataset
     │   ├── MissingPair             a pair without a usable reference row
     │   └── PairMismatch            a pair whose image or caption is not the one that was scored
     ├── TrainingError               a training run that cannot start, resume or go on
@@ -145,6 +146,10 @@ class CacheCorrupt(CacheError):
 
 class FingerprintMismatch(CacheError):
     code = "fingerprint-mismatch"
+
+
+class DatasetMismatch(CacheError):
+    code = "dataset-mismatch"
 
 
 class MissingPair(CacheError):

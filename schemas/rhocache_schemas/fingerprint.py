@@ -6,7 +6,7 @@ from typing import Any
 
 from rhocache_schemas.documents import Document
 from rhocache_schemas.errors import FingerprintMismatch
-from rhocache_schemas.job import Dtype
+from rhocache_schemas.job import Dtype, JobSpec
 from rhocache_schemas.reference import Precision
 
 
@@ -37,6 +37,18 @@ class Fingerprint(Document):
             allow_nan=False,
         )
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def check_options(self, spec: JobSpec) -> None:
+        """Refuse a job for the cache with this fingerprint, as far as the job alone tells.
+
+        Raises FingerprintMismatch.
+        """
+        asked = {
+            "precision": spec.reference.precision,
+            "dtype": spec.dtype,
+            "caption_field": spec.caption_field,
+        }
+        self.check_same(self.model_copy(update=asked), spec.output)
 
     def check_same(self, other: "Fingerprint", cache: str) -> None:
         """Refuse ``other`` for a ``cache`` that was made with this fingerprint.

@@ -49,6 +49,16 @@ class JobSpec(Document):
         bool,
         Field(description="encode shards again that have rows which another try may mend"),
     ] = False
+    prune: Annotated[
+        bool, Field(description="drop shards from the cache that are gone from the dataset")
+    ] = False
+    replace: Annotated[
+        bool,
+        Field(
+            description="give up what the output holds of another dataset or reference, and "
+            "everything else that this job does not score"
+        ),
+    ] = False
     metadata: Annotated[
         dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
         Field(max_length=16, default_factory=dict),

@@ -7,6 +7,7 @@ PROGRESS = "progress.json"
 INDEX = "index.parquet"
 MANIFEST = "manifest.json"
 LEASE = "lease.json"
+DOCUMENTS = (PLAN, PROGRESS, INDEX, MANIFEST, LEASE)
 
 
 def shard_file(cache: str, shard: str) -> str:

@@ -1,7 +1,7 @@
 """What files a cache holds, found by listing rather than by asking for each."""
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from pyarrow import fs
 
@@ -14,11 +14,10 @@ def shard_files(cache: str) -> dict[str, fs.FileInfo]:
     return dict(_files(cache, "shards", ".parquet"))
 
 
-def failed_shards(cache: str) -> dict[str, str]:
-    """Shard name -> ShardErrorCode, of the shards that the newest run could not read."""
+def read_failures(cache: str) -> dict[str, ShardFailure]:
+    """Shard name -> its failure, of the shards that could not be read."""
     return {
-        name: ShardFailure.read(layout.failure_file(cache, name)).code
-        for name in failure_files(cache)
+        name: ShardFailure.read(layout.failure_file(cache, name)) for name in failure_files(cache)
     }
 
 
@@ -27,16 +26,39 @@ def failure_files(cache: str) -> set[str]:
     return {name for name, _ in _files(cache, "failures", ".json")}
 
 
+def unknown_files(cache: str, shards: Collection[str], failed: Collection[str]) -> list[str]:
+    """List what lies in a cache of these shards and failures and belongs to neither, by path.
+
+    Temporary files are left out: a run may be at work.
+    """
+    root = storage.resolve(cache)[1]
+    known = {
+        storage.resolve(uri)[1]
+        for uri in (
+            *(storage.join(cache, document) for document in layout.DOCUMENTS),
+            *(layout.shard_file(cache, name) for name in shards),
+            *(layout.failure_file(cache, name) for name in failed),
+        )
+    }
+    found = (info.path for info in _list(cache) if info.is_file and info.path not in known)
+    return sorted(
+        posixpath.relpath(path, root) for path in found if not path.endswith(storage.TEMPORARY)
+    )
+
+
 def _files(cache: str, folder: str, suffix: str) -> Iterator[tuple[str, fs.FileInfo]]:
     """The files below a folder, by their names under it without the suffix."""
-    filesystem, root = storage.resolve(storage.join(cache, folder))
-    try:
-        infos = filesystem.get_file_info(
-            fs.FileSelector(root, recursive=True, allow_not_found=True)
-        )
-    except OSError as error:
-        raise storage.failure(f"cannot list {cache}", error) from error
-    for info in infos:
+    where = storage.join(cache, folder)
+    root = storage.resolve(where)[1]
+    for info in _list(where):
         name = posixpath.relpath(info.path, root)
         if info.is_file and name.endswith(suffix):
             yield name.removesuffix(suffix), info
+
+
+def _list(folder: str) -> list[fs.FileInfo]:
+    filesystem, root = storage.resolve(folder)
+    try:
+        return filesystem.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
+    except OSError as error:
+        raise storage.failure(f"cannot list {folder}", error) from error

@@ -113,6 +113,7 @@ class Manifest(Document):
     fingerprint: Fingerprint
     fingerprint_sha256: str
     reference: ReferenceSpec
+    reference_sha256: str | None = None  # of its files, or its name where open_clip finds it
     dataset: str
     rows: Count
     ok: Count

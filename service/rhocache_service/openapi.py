@@ -17,7 +17,7 @@ _LINKED = ("get_job", "cancel", "retry", "shards", "errors", "manifest", "delete
 _EVERYWHERE: tuple[str, ...] = ("unauthenticated", "forbidden", "internal", "unavailable")
 _WITH_BODY = ("malformed-request", "uri-not-allowed", "payload-too-large", "unsupported-media-type")
 _NEW_JOB = (
-    "fingerprint-mismatch", "idempotency-in-flight", "idempotency-key-reused",
+    "fingerprint-mismatch", "dataset-mismatch", "idempotency-in-flight", "idempotency-key-reused",
     "rate-limited", "queue-full",
 )  # fmt: skip
 

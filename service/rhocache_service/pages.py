@@ -1,7 +1,6 @@
 """The pages for people. What they show comes from the same functions as the REST API's answers."""
 
 import json
-import shlex
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -13,10 +12,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from rhocache_schemas.api import CachedPair
 from rhocache_schemas.errors import RhocacheError
-from rhocache_schemas.job import JobSpec, JobState
+from rhocache_schemas.job import JobState
 from rhocache_schemas.pairs import Pair
 from rhocache_schemas.records import Manifest
-from rhocache_service import auth, caches
+from rhocache_service import again, auth, caches
 from rhocache_service.auth import COOKIE, Caller
 from rhocache_service.committed import cache_id
 from rhocache_service.dependencies import Found, InRegistry
@@ -101,7 +100,8 @@ def jobs(
 @router.get("/jobs/{job}")
 def job(_: Visitor, request: Request, row: Found, registry: InRegistry):
     found = job_resource(row)
-    spec = row.job_spec()
+    spec, submission = row.job_spec(), again.submission_of(row)
+    url = str(request.base_url).rstrip("/")
     try:
         shards = shard_list(spec, _CELLS, None)
         failed = errors_by_code(spec.output, found.failed_by_code)
@@ -122,34 +122,9 @@ def job(_: Visitor, request: Request, row: Found, registry: InRegistry):
         trouble=trouble,
         rates=json.dumps(rates),
         cache=cache_id(spec.output) if row.fingerprint else None,
-        command=_command(spec),
-        curl=_curl(spec, request),
+        command=again.command(submission, url),
+        curl=again.curl(submission, url, keys=request.app.state.keys.exist()),
     )
-
-
-def _command(spec: JobSpec) -> str:
-    flags = {
-        "--model": spec.reference.model,
-        "--pretrained": spec.reference.pretrained,
-        "--precision": spec.reference.precision,
-        "--out": spec.output,
-        "--shards": spec.shards,
-        "--caption-field": spec.caption_field,
-        "--dtype": spec.dtype,
-        "--batch-size": str(spec.batch_size),
-        "--workers": None if spec.workers is None else str(spec.workers),
-    }
-    given = [part for flag, value in flags.items() if value is not None for part in (flag, value)]
-    return shlex.join(["rhocache", "submit", spec.dataset, *given])
-
-
-def _curl(spec: JobSpec, request: Request) -> str:
-    body = spec.model_dump_json(exclude_defaults=True)
-    place, header = f"{request.base_url}v1/jobs", "content-type: application/json"
-    command = shlex.join(["curl", "-s", place, "-H", header, "-d", body])
-    if request.app.state.keys.exist():
-        command += ' -H "authorization: Bearer $RHOCACHE_API_KEY"'
-    return command
 
 
 @router.get("/submit")

@@ -18,6 +18,7 @@ from rhocache_schemas.errors import (
     CacheIncomplete,
     CacheNotFound,
     DatasetError,
+    DatasetMismatch,
     FingerprintMismatch,
     InvalidInput,
     JobStateConflict,
@@ -82,6 +83,12 @@ KINDS = {
         "The cache was begun with another reference",
         "The output holds a cache that was begun with another reference, preprocessing, precision, "
         "dtype or caption field. Use another output, or submit what the cache was begun with.",
+    ),
+    "dataset-mismatch": Kind(
+        409,
+        "The cache holds another dataset",
+        "Most of the output's shards have other contents in this dataset, or none of them is in "
+        "it. Use another output; or submit with `replace`, which gives up what the output holds.",
     ),
     "idempotency-in-flight": Kind(
         409,
@@ -219,6 +226,8 @@ def _as_problem(error: RhocacheError) -> ProblemError:
             return ProblemError("job-state-conflict", str(error))
         case FingerprintMismatch():
             return ProblemError("fingerprint-mismatch", str(error))
+        case DatasetMismatch():
+            return ProblemError("dataset-mismatch", str(error))
         case DatasetError() | CacheNotFound() | CacheIncomplete() | MissingPair():
             return ProblemError("not-found", str(error))
         case _:

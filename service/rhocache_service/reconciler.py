@@ -18,6 +18,7 @@ from rhocache_service.database import JobRow
 from rhocache_service.drivers import Drivers, DriverState
 from rhocache_service.leadership import Leadership
 from rhocache_service.registry import Registry
+from rhocache_service.validation import check_dataset
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +140,7 @@ class Reconciler:
         try:
             check_job(spec, self._roots)
             shards = allowed_shards(spec, self._roots)
+            check_dataset(spec, shards)
         except RhocacheError as error:
             self._fail(row, Fault(code=error.code, detail=str(error)))
             return

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from rhocache_schemas import braces, layout, storage
 from rhocache_schemas.api import Submission
 from rhocache_schemas.documents import check_version
-from rhocache_schemas.errors import FingerprintMismatch
 from rhocache_schemas.job import JobSpec
 from rhocache_schemas.locations import absolute
 from rhocache_schemas.records import Plan
@@ -20,7 +19,9 @@ from rhocache_service.settings import Settings
 
 _RETRY_SECONDS = "30"
 # What of a spec decides the cache's rows; the rest is how it is made.
-_CONTENT = {"dataset", "reference", "shards", "caption_field", "dtype", "retry_failed"}
+_CONTENT = {
+    "dataset", "reference", "shards", "caption_field", "dtype", "retry_failed", "prune", "replace"
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,21 +100,5 @@ def _check_dataset(dataset: str) -> None:
 def _check_cache(spec: JobSpec) -> None:
     """Refuse at once what the driver would refuse in minutes, as far as names tell."""
     uri = layout.plan_file(spec.output)
-    if not storage.exists(uri):
-        return
-    plan = Plan.read(uri)
-    begun = plan.spec
-    differing = [
-        name
-        for name, there, given in (
-            ("dtype", plan.fingerprint.dtype, spec.dtype),
-            ("caption_field", plan.fingerprint.caption_field, spec.caption_field),
-            ("precision", plan.fingerprint.precision, spec.reference.precision),
-        )
-        if there != given
-    ]
-    if differing:
-        raise FingerprintMismatch(
-            f"{spec.output} was begun with another {' and '.join(differing)} "
-            f"(for {begun.dataset}); use another output"
-        )
+    if not spec.replace and storage.exists(uri):
+        Plan.read(uri).fingerprint.check_options(spec)

@@ -5,8 +5,9 @@ from rhocache_schemas.api import Validation
 from rhocache_schemas.dataset import Shard
 from rhocache_schemas.job import JobSpec, JobState
 from rhocache_schemas.listing import shard_files
-from rhocache_schemas.records import Plan, Progress
+from rhocache_schemas.records import Manifest, Plan, Progress
 from rhocache_schemas.roots import allowed_shards
+from rhocache_schemas.same_dataset import check_same_dataset
 from rhocache_service.registry import Registry
 from rhocache_service.shards import committed_rows
 
@@ -14,10 +15,11 @@ _EARLIER = 100  # jobs that are looked at for one to predict by
 
 
 def validate(spec: JobSpec, roots: list[str], registry: Registry) -> Validation:
-    """Raises DatasetError, UriNotAllowed and StorageError."""
+    """Raises DatasetError, DatasetMismatch, UriNotAllowed and StorageError."""
     shards = allowed_shards(spec, roots)
     there = shard_files(spec.output)
     rows = committed_rows(spec.output)
+    check_dataset(spec, shards)
     todo = [shard for shard in shards if shard.name not in there]
     known = all(shard.name in rows for shard in shards)
     seconds, size = _predict(spec, shards, todo, registry)
@@ -30,6 +32,26 @@ def validate(spec: JobSpec, roots: list[str], registry: Registry) -> Validation:
         fingerprint=Plan.read(plan).fingerprint.digest if storage.exists(plan) else None,
         predicted_seconds=seconds,
         predicted_bytes=size,
+    )
+
+
+def check_dataset(spec: JobSpec, shards: list[Shard]) -> None:
+    """Refuse at once what the driver would refuse after hashing, as far as sizes tell.
+
+    Raises DatasetMismatch.
+    """
+    uri = layout.manifest_file(spec.output)
+    if spec.replace or not storage.exists(uri):
+        return
+    rows = committed_rows(spec.output)
+    alike = [rows[shard.name].source_size == shard.size for shard in shards if shard.name in rows]
+    check_same_dataset(
+        spec.output,
+        Manifest.read(uri).dataset,
+        spec.dataset,
+        same=alike.count(True),
+        changed=alike.count(False),
+        unknown=len(rows) - len(alike),
     )
 
 

@@ -53,6 +53,7 @@ def test_what_a_run_did() -> None:
         failed=3,
         failed_by_code={"image_undecodable": 2, "text_missing": 1},
         shards=20,
+        gone_shards=0,
         encoded_shards=12,
         failed_shards=1,
         failures={"00003.tar": "tar_truncated: ends in the middle of a member"},
@@ -73,7 +74,9 @@ def test_what_a_run_did() -> None:
         "limited by     image tower, 97% busy",
         "fingerprint    " + "ab" * 32,
     ]
-    complete = replace(done, failed_by_code={}, failures={}, encoded_shards=0, seconds=6.5)
+    complete = replace(
+        done, failed_by_code={}, failures={}, gone_shards=0, encoded_shards=0, seconds=6.5
+    )
     shown = "\n".join(lines(tables.scored(complete)))
     assert "20, 0 of them encoded by this run" in shown
     assert "failed" not in shown

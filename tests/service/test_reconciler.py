@@ -16,6 +16,8 @@ from rhocache_service.reconciler import Reconciler
 from rhocache_service.registry import Registry
 from rhocache_service.settings import Settings
 
+from .made import SHARD, make_cache
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
@@ -44,7 +46,7 @@ def reconciler(registry: Registry, root: Path) -> Reconciler:
 
 def add(registry: Registry, dataset: str, root: Path, **fields: Any) -> JobRow:
     reference = {"model": f"local-dir:{root}"}
-    spec = {"dataset": dataset, "output": f"{root}/cache", "reference": reference, **fields}
+    spec = {"dataset": dataset, "output": f"{root}/cache", "reference": reference} | fields
     return registry.add(JobSpec.model_validate(spec))
 
 
@@ -60,6 +62,25 @@ def test_a_job_with_shards_is_queued(
     row = add(registry, f"{root}/dataset", root)
     reconciler.step()
     assert (again(registry, row).state, again(registry, row).shards) == (JobState.QUEUED, 1)
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_job_with_another_dataset_for_a_cache_fails_before_it_has_a_driver(
+    reconciler: Reconciler, registry: Registry, root: Path, replace: bool
+) -> None:
+    made = make_cache(root / "made", {"0": "a"})
+    (root / "dataset" / SHARD).write_bytes(bytes(10240))
+    before = {file: file.read_bytes() for file in Path(made.output).rglob("*.*")}
+    row = add(registry, f"{root}/dataset", root, output=made.output, replace=replace)
+    reconciler.step()
+    found = again(registry, row)
+    if replace:
+        assert found.state is JobState.QUEUED
+    else:
+        assert (found.state, found.error_code) == (JobState.FAILED, "dataset-mismatch")
+        detail = found.error_detail or ""
+        assert f"holds {made.dataset}, and {root}/dataset is another" in detail
+    assert {file: file.read_bytes() for file in Path(made.output).rglob("*.*")} == before
 
 
 @pytest.mark.parametrize(

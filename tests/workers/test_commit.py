@@ -8,7 +8,9 @@ from rhocache_schemas.job import JobSpec
 from rhocache_schemas.records import Manifest
 from rhocache_workers.commit import commit
 from rhocache_workers.messages import Description
-from rhocache_workers.settled import SettledShard, find_settled
+from rhocache_workers.resume import resume
+from rhocache_workers.settled import SettledShard
+from rhocache_workers.standing import Standing
 from rhocache_workers.verify import verify
 
 
@@ -29,15 +31,17 @@ def description(copied: JobSpec) -> Description:
 @pytest.fixture
 def settled(copied: JobSpec, description: Description) -> list[SettledShard]:
     shards = list_shards(copied.dataset)
-    return list(find_settled(copied.output, shards, description.fingerprint.digest).values())
+    standing = Standing.of(copied.output)
+    return list(resume(copied, shards, standing, None, redo=False).keep.values())
 
 
 def test_a_commit_of_fewer_shards_is_consistent(
     copied: JobSpec, description: Description, settled: list[SettledShard]
 ) -> None:
-    commit(copied, description, settled[:2], {}, lambda: None)
+    commit(copied, description, None, settled[:2], {}, lambda: None)
     report = verify(copied.output)
-    assert (report.findings, report.shards, report.rows) == ([], 2, 16)
+    assert (report.shards, report.rows) == (2, 16)
+    assert [finding.where for finding in report.findings] == ["shards/00002.tar.parquet"]
 
 
 def test_no_manifest_stands_beside_an_index_that_it_does_not_name(
@@ -47,13 +51,8 @@ def test_no_manifest_stands_beside_an_index_that_it_does_not_name(
     path.unlink()
     (path / "in the way").mkdir(parents=True)
     with pytest.raises(StorageError, match=r"index\.parquet"):
-        commit(copied, description, settled[:2], {}, lambda: None)
+        commit(copied, description, None, settled[:2], {}, lambda: None)
     assert not Path(copied.output, "manifest.json").exists()
-
-
-def test_another_fingerprint_settles_nothing(copied: JobSpec) -> None:
-    Path(copied.output, "manifest.json").unlink()
-    assert find_settled(copied.output, list_shards(copied.dataset), "0" * 64) == {}
 
 
 def test_nothing_is_committed_once_the_lease_is_lost(
@@ -64,5 +63,5 @@ def test_nothing_is_committed_once_the_lease_is_lost(
 
     before = {file.name: file.read_bytes() for file in Path(copied.output).glob("*.*")}
     with pytest.raises(CacheBusy):
-        commit(copied, description, settled[:2], {}, lost)
+        commit(copied, description, None, settled[:2], {}, lost)
     assert {file.name: file.read_bytes() for file in Path(copied.output).glob("*.*")} == before

@@ -154,17 +154,6 @@ def test_a_source_with_another_time_is_looked_at(
     ]
 
 
-def test_removed_shards_leave_the_manifest_and_new_ones_enter_it(
-    copied: JobSpec, ray_address: str
-) -> None:
-    dataset = Path(copied.dataset)
-    (dataset / "00000.tar").rename(dataset / "00003.tar")
-    assert score(copied).shards == 3
-    names = [row["name"] for row in pq.read_table(Path(copied.output, "index.parquet")).to_pylist()]
-    assert names == ["00001.tar", "00002.tar", "00003.tar"]
-    assert verify(copied.output, deep=True).findings == []
-
-
 def test_failed_rows_are_tried_again_when_asked(
     copied: JobSpec, scored: JobSpec, ray_address: str
 ) -> None:

@@ -1,6 +1,6 @@
 """The driver with an encoder that embeds nothing: hundreds of shards in a moment."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from rhocache_schemas import shard_file
 from rhocache_schemas.dataset import Shard
 from rhocache_schemas.errors import ShardError, ShardErrorCode
 from rhocache_schemas.job import JobSpec
+from rhocache_schemas.pairs import hash_caption, hash_image
 from rhocache_schemas.records import Manifest, Progress
 from rhocache_schemas.shard_file import OK, ShardRows
 from rhocache_workers import crew
@@ -43,9 +44,15 @@ def null_encoder(scored: JobSpec) -> type:
                 yield ShardError(ShardErrorCode.IO_ERROR, shard.name, "no reply")
                 return
             unit = np.full((count, 1, 4), 0.5, np.float16)
-            keys, hashes = [str(row) for row in range(count)], [bytes(8)] * count
+            keys, hashes = [str(row) for row in range(count)], [hash_image(b"x")] * count
             rows = ShardRows(
-                keys, [OK] * count, unit, unit, np.ones(count, np.float32), hashes, hashes
+                keys,
+                [OK] * count,
+                unit,
+                unit,
+                np.ones(count, np.float32),
+                hashes,
+                [hash_caption("x")] * count,
             )
             data = shard_file.encode(rows, fingerprint.digest, f"{number:064}")
             path = self._folder / "shards" / f"{shard.name}.parquet"
@@ -62,13 +69,12 @@ def test_every_shard_is_in_the_index_in_order(
     tmp_path: Path,
     ray_address: str,
     monkeypatch: pytest.MonkeyPatch,
+    write_tar: Callable,
 ) -> None:
     monkeypatch.setattr(crew, "EncoderActor", null_encoder)
     names = [f"{number % 7}/{number:05}.tar" for number in range(SHARDS)]
     for name in names:
-        path = tmp_path / "dataset" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(bytes(10240))
+        write_tar(tmp_path / "dataset" / name, [{"0.jpg": b"x", "0.txt": b"x"}])
     rows = {name: int(Path(name).stem) % 3 + 1 for name in names}
     broken = {name: "io_error" for name in names if int(Path(name).stem) % 50 == 7}
     (tmp_path / "broken").touch()

@@ -62,6 +62,8 @@ def test_the_file_is_written_once_a_second_at_most(tmp_path: Path) -> None:
 def test_a_fault_that_can_not_be_written_hides_no_other_error(tmp_path: Path) -> None:
     log = ProgressLog(str(tmp_path), "job_1", None)
     log.plan(SHARDS)
+    assert not (tmp_path / "progress.json").exists(), "the cache may still refuse the run"
+    log.enter("planning")
     (tmp_path / "progress.json").unlink()
     (tmp_path / "progress.json").mkdir()
     log.enter("failed", Fault(code="storage", detail="disk full"))

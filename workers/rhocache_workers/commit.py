@@ -10,12 +10,14 @@ from rhocache_schemas.errors import ShardError
 from rhocache_schemas.job import JobSpec
 from rhocache_schemas.records import Manifest
 from rhocache_workers.messages import Description
-from rhocache_workers.settled import SettledShard, readable_manifest
+from rhocache_workers.settled import SettledShard
+from rhocache_workers.standing import readable_manifest
 
 
 def commit(
     spec: JobSpec,
     description: Description,
+    reference_sha256: str | None,
     settled: list[SettledShard],
     failures: Mapping[str, ShardError],
     confirm: Callable[[], None],
@@ -31,6 +33,7 @@ def commit(
         fingerprint=description.fingerprint,
         fingerprint_sha256=description.fingerprint.digest,
         reference=spec.reference,
+        reference_sha256=reference_sha256,
         dataset=spec.dataset,
         rows=sum(row.rows for row in rows),
         ok=sum(row.ok for row in rows),

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from rhocache_schemas import layout, storage
-from rhocache_schemas.dataset import Shard, list_shards
+from rhocache_schemas.dataset import Shard
 from rhocache_schemas.errors import (
     CacheBusy,
     ErrorBudgetExceeded,
@@ -18,18 +18,19 @@ from rhocache_schemas.errors import (
 )
 from rhocache_schemas.fingerprint import Fingerprint
 from rhocache_schemas.job import JobSpec
-from rhocache_schemas.listing import failure_files
 from rhocache_schemas.locations import absolute
 from rhocache_schemas.records import Fault, Plan, ShardFailure
-from rhocache_schemas.roots import allowed_shards, check_job
+from rhocache_schemas.roots import check_job
 from rhocache_workers.commit import commit
 from rhocache_workers.crew import Crew
 from rhocache_workers.interrupts import sigterm_as_interrupt
 from rhocache_workers.lease import Lease
 from rhocache_workers.messages import Description, UnderWay
 from rhocache_workers.progress import Event, OnProgress, ProgressLog
-from rhocache_workers.settled import SettledShard, find_settled
+from rhocache_workers.resume import Resume, choose_shards, resume
+from rhocache_workers.settled import SettledShard
 from rhocache_workers.stages import Stages
+from rhocache_workers.standing import Standing, hash_reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class ScoreSummary:
     failed_by_code: dict[str, int]
     shards: int  # in the cache
     encoded_shards: int  # of them, by this run
+    gone_shards: int  # of them, those that the dataset no longer has
     failed_shards: int
     failures: dict[str, str]  # name of a failed shard -> why
     seconds: float  # of this run
@@ -59,19 +61,21 @@ def score(
     job: str | None = None,
     roots: list[str] | None = None,
     on_progress: OnProgress | None = None,
-    redo: Collection[str] = (),
+    redo: Collection[str] | None = None,
 ) -> ScoreSummary:
     """Score ``spec.dataset`` with ``spec.reference`` into the cache ``spec.output``.
 
-    Only shards that are not done yet are encoded, so an interrupted run goes on where it was.
-    ``ray_address`` joins a cluster; without it Ray is started here. ``job`` marks the progress
-    file as a service's job; ``roots`` are the places that the job may name. ``redo`` names shards
-    to encode again.
+    Only shards that are not done yet are encoded, so an interrupted run goes on where it was; what
+    else the cache holds of the dataset stays in it. Where nothing is left to encode, neither Ray
+    nor the reference is started. ``ray_address`` joins a cluster; without it Ray is started here.
+    ``job`` marks the progress file as a service's job; ``roots`` are the places that the job may
+    name. ``redo`` names the shards to encode, again and none else.
 
     Raises UriNotAllowed, DatasetError, CacheBusy (another run is at work on the cache),
-    ReferenceUnavailable, FingerprintMismatch (the cache was begun with another reference or
-    options), StorageError, ErrorBudgetExceeded and JobError. Then,
-    and on KeyboardInterrupt, committed shards stay and the same call goes on from them.
+    DatasetMismatch (the cache holds another dataset), ReferenceUnavailable, FingerprintMismatch
+    (the cache was begun with another reference or options), StorageError, CacheCorrupt,
+    ErrorBudgetExceeded and JobError. Then, and on KeyboardInterrupt, committed shards stay and the
+    same call goes on from them.
     """
     started = time.monotonic()
     spec = absolute(spec)
@@ -80,13 +84,10 @@ def score(
     progress = ProgressLog(spec.output, job, on_progress)
     with ExitStack() as stack:
         with _telling(progress):
-            if roots is None:
-                shards = list_shards(spec.dataset, spec.shards)
-            else:
-                shards = allowed_shards(spec, roots)
+            shards = choose_shards(spec, roots, redo)
             lease = stack.enter_context(Lease(spec.output, job))
         with _telling(progress, lease):
-            outcome = _run(spec, shards, lease, ray_address, progress, redo)
+            outcome = _run(spec, shards, roots, lease, ray_address, progress, redo=redo is not None)
             progress.enter("completed")
     return ScoreSummary(
         cache=spec.output,
@@ -96,6 +97,7 @@ def score(
         failed_by_code=dict(outcome.failed_by_code),
         shards=len(outcome.settled),
         encoded_shards=outcome.encoded,
+        gone_shards=outcome.gone,
         failed_shards=len(outcome.failures),
         failures={
             name: f"{error.code}: {error.detail}" for name, error in outcome.failures.items()
@@ -110,12 +112,13 @@ def score(
 
 @dataclass
 class _Outcome:
-    """What became of the dataset's shards, by their names."""
+    """What became of the cache's shards, by their names."""
 
     fingerprint: Fingerprint
     settled: dict[str, SettledShard]
-    failed_before: set[str]  # in earlier runs
-    failures: dict[str, ShardError] = field(default_factory=dict)
+    failures: dict[str, ShardError]
+    failed_before: frozenset[str]  # in earlier runs
+    gone: int  # shards that the dataset no longer has
     encoded: int = 0  # shards, by this run
     stages: Stages = field(default_factory=Stages)  # of this run
 
@@ -154,55 +157,89 @@ def _telling(progress: ProgressLog, lease: Lease | None = None) -> Generator[Non
 def _run(
     spec: JobSpec,
     shards: list[Shard],
+    roots: list[str] | None,
     lease: Lease,
     ray_address: str | None,
     progress: ProgressLog,
-    redo: Collection[str],
+    *,
+    redo: bool,
 ) -> _Outcome:
-    cache = spec.output
     progress.plan(shards)
-    storage.discard_temporaries(cache)
-    with Crew(spec, ray_address, _known_batch_sizes(cache)) as crew, sigterm_as_interrupt():
-        description = crew.describe()
-        fingerprint = description.fingerprint
-        _plan(spec, description, shards)
-        others = [shard for shard in shards if shard.name not in redo]
-        keep = {
-            name: shard
-            for name, shard in find_settled(cache, others, fingerprint.digest).items()
-            if not (spec.retry_failed and shard.retryable)
-        }
-        outcome = _Outcome(fingerprint, keep, failure_files(cache))
-        progress.begin(outcome.settled.values(), lease.confirm)
-        for event in crew.encode([shard for shard in shards if shard.name not in keep]):
-            _note(cache, event, outcome)
+    standing = Standing.of(spec.output)
+    left = resume(spec, shards, standing, roots, redo=redo)
+    progress.enter("planning")
+    if standing.fingerprint is not None and not spec.replace:
+        standing.fingerprint.check_options(spec)
+    storage.discard_temporaries(spec.output)
+    reference_sha256 = hash_reference(spec.reference)
+    description = None if left.todo else standing.description(spec, reference_sha256)
+    with ExitStack() as stack:
+        crew = None
+        if description is None:
+            sizes = standing.plan.batch_sizes if standing.plan else {}
+            crew = stack.enter_context(Crew(spec, ray_address, sizes))
+            stack.enter_context(sigterm_as_interrupt())
+            description = crew.describe()
+            if spec.replace and standing.fingerprint not in (None, description.fingerprint):
+                left = left.afresh(shards)
+        _begin(spec, description, shards, standing, left, lease)
+        outcome = _Outcome(
+            description.fingerprint, left.keep, left.failures, left.failed_before, len(left.gone)
+        )
+        asked = {shard.name for shard in shards}
+        kept = [shard for name, shard in left.keep.items() if name in asked]
+        progress.begin(kept, lease.confirm)
+        for event in crew.encode(left.todo) if crew else ():
+            _note(spec.output, event, outcome)
             progress.add(event)
     lease.confirm()
-    storage.discard_temporaries(cache)  # of encoders that were killed
+    storage.discard_temporaries(spec.output)  # of encoders that were killed
     progress.enter("finalizing")
-    _check(spec, len(shards), outcome)
-    commit(spec, description, list(outcome.settled.values()), outcome.failures, lease.confirm)
+    _check(spec, outcome)
+    commit(
+        spec,
+        description,
+        reference_sha256,
+        list(outcome.settled.values()),
+        outcome.failures,
+        lease.confirm,
+    )
     return outcome
 
 
-def _known_batch_sizes(cache: str) -> dict[str, int]:
-    uri = layout.plan_file(cache)
-    return Plan.read(uri).batch_sizes if storage.exists(uri) else {}
-
-
-def _plan(spec: JobSpec, description: Description, shards: list[Shard]) -> None:
-    """Begin the cache, or check that it was begun for the same.
+def _begin(
+    spec: JobSpec,
+    description: Description,
+    shards: list[Shard],
+    standing: Standing,
+    left: Resume,
+    lease: Lease,
+) -> None:
+    """Begin the cache, or check that it was begun for the same; let go what was asked to go.
 
     Raises FingerprintMismatch.
     """
-    uri = layout.plan_file(spec.output)
-    if storage.exists(uri):
-        Plan.read(uri).fingerprint.check_same(description.fingerprint, spec.output)
-    else:
+    made, plan = standing.fingerprint, standing.plan
+    if made is not None and not spec.replace:
+        made.check_same(description.fingerprint, spec.output)
+    other = (
+        plan is None
+        or made != description.fingerprint
+        or (plan.spec.dataset != spec.dataset and (spec.replace or left.empty))
+    )
+    if left.dropped or (other and not left.empty):
+        # A reader finds an incomplete cache, never a manifest that lies.
+        lease.confirm()
+        storage.delete(layout.manifest_file(spec.output))
+    for name in left.dropped:
+        storage.delete(layout.shard_file(spec.output, name))
+        storage.delete(layout.failure_file(spec.output, name))
+    if other:
+        lease.confirm()
+        sizes = {description.device: description.batch_size} if description.device else {}
         names = [shard.name for shard in shards]
-        sizes = {description.device: description.batch_size}
-        plan = Plan.begin(spec, description.fingerprint, names, sizes)
-        storage.write_atomic(uri, plan.to_json())
+        begun = Plan.begin(spec, description.fingerprint, names, sizes)
+        storage.write_atomic(layout.plan_file(spec.output), begun.to_json())
 
 
 def _note(cache: str, event: Event, outcome: _Outcome) -> None:
@@ -221,7 +258,7 @@ def _note(cache: str, event: Event, outcome: _Outcome) -> None:
             storage.delete(layout.failure_file(cache, name))
 
 
-def _check(spec: JobSpec, shards: int, outcome: _Outcome) -> None:
+def _check(spec: JobSpec, outcome: _Outcome) -> None:
     """Raises JobError when there is not one usable row, and ErrorBudgetExceeded."""
     rows, failed = outcome.rows, outcome.failed
     if failed == rows:
@@ -232,7 +269,7 @@ def _check(spec: JobSpec, shards: int, outcome: _Outcome) -> None:
         )
     for what, part, whole in (
         ("pairs", failed, rows),
-        ("shards", len(outcome.failures), shards),
+        ("shards", len(outcome.failures), len(outcome.failures.keys() | outcome.settled.keys())),
     ):
         if part > spec.error_budget * whole:
             raise ErrorBudgetExceeded(

@@ -9,7 +9,7 @@ import numpy as np
 
 from rhocache_schemas import index, layout, storage
 from rhocache_schemas.errors import CacheNotFound
-from rhocache_schemas.listing import failed_shards, shard_files
+from rhocache_schemas.listing import read_failures, shard_files
 from rhocache_schemas.records import Manifest, Plan, Progress
 from rhocache_schemas.shard_file import OK
 from rhocache_workers.settled import read_columns
@@ -60,7 +60,7 @@ def inspect(cache: str) -> Inspection:
         failures = committed.failed_shards
     else:
         sizes = {name: info.size for name, info in shard_files(cache).items()}
-        failures = failed_shards(cache)
+        failures = {name: failure.code for name, failure in read_failures(cache).items()}
     codes, similarities = _rows(cache, list(sizes))
     begun = committed or plan.spec
     return Inspection(

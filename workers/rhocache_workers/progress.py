@@ -28,6 +28,7 @@ class ProgressLog:
         self._listener = listener
         self._sizes: dict[str, int] = {}  # shard name -> bytes, of those that are not done
         self._under_way: dict[str, int] = {}  # shard name -> pairs seen so far
+        self._begun = False
         self._total = self._done = self._failed = self._settled = 0  # shards
         self._started_at = time.time()
         self._recent: deque[ShardOutcome] = deque(maxlen=RECENT)
@@ -37,10 +38,11 @@ class ProgressLog:
         self._encoding_since = self._encoding_until = self._told = 0.0
 
     def plan(self, shards: Iterable[Shard]) -> None:
-        """These shards make up the dataset."""
+        """These shards are asked for. Nothing is written yet: the cache may refuse the run."""
         self._sizes = {shard.name: shard.size for shard in shards}
         self._total = len(self._sizes)
-        self.enter("planning")
+        if self._listener is not None:
+            self._listener(self._progress("planning", None))
 
     def begin(self, settled: Iterable[SettledShard], confirm: Callable[[], None]) -> None:
         """Begin to encode: these shards are done.
@@ -78,8 +80,9 @@ class ProgressLog:
 
         That the file can't be written just now stops no run: what must be written will say so.
         """
-        if phase in ("failed", "cancelled") and not self._total and self._job is None:
+        if phase in ("failed", "cancelled") and not self._begun and self._job is None:
             return  # nothing was begun, so nothing is left behind
+        self._begun = True
         self._told = time.monotonic()
         progress = self._progress(phase, fault)
         if self._listener is not None:

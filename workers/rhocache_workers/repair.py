@@ -1,10 +1,12 @@
 """Encoding again what ``verify`` found broken."""
 
 from rhocache_schemas import layout
+from rhocache_schemas.dataset import find_shards
+from rhocache_schemas.errors import DatasetError
 from rhocache_schemas.records import Plan
 from rhocache_workers.driver import ScoreSummary, score
 from rhocache_workers.progress import OnProgress
-from rhocache_workers.settled import readable_manifest
+from rhocache_workers.standing import readable_manifest
 from rhocache_workers.verify import VerifyReport
 
 
@@ -20,7 +22,7 @@ def repair(
     The dataset and the reference are the manifest's, or what the cache was begun with where that
     can't be read. Every other shard stays as it is.
 
-    Raises what ``score`` does.
+    Raises DatasetError where the dataset has a broken shard no more, and what ``score`` does.
     """
     spec = Plan.read(layout.plan_file(report.cache)).spec
     manifest = readable_manifest(report.cache)
@@ -30,6 +32,12 @@ def repair(
         )
     if dataset is not None:
         spec = spec.model_copy(update={"dataset": dataset})
-    spec = spec.model_copy(update={"output": report.cache})
+    as_it_is = {"output": report.cache, "prune": False, "replace": False}
+    spec = spec.model_copy(update=as_it_is)
     broken = {finding.shard for finding in report.findings if finding.shard is not None}
+    if gone := sorted(broken - find_shards(spec.dataset, sorted(broken)).keys()):
+        raise DatasetError(
+            f"{spec.dataset} has no shard {gone[0]}, which is broken in {report.cache}: name the "
+            "folder that has it (--dataset), or drop it with `rhocache score --prune`"
+        )
     return score(spec, redo=broken, ray_address=ray_address, on_progress=on_progress)

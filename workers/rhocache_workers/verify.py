@@ -19,6 +19,7 @@ from rhocache_schemas.errors import (
 )
 from rhocache_schemas.images import open_image
 from rhocache_schemas.index import IndexRow
+from rhocache_schemas.listing import unknown_files
 from rhocache_schemas.pairs import Pair, hash_caption, hash_image
 from rhocache_schemas.records import Manifest
 from rhocache_schemas.shard_file import OK, ShardRows
@@ -80,10 +81,13 @@ def verify(
         if hashlib.sha256(data).hexdigest() != manifest.index_sha256:
             report.findings.append(Finding(layout.INDEX, "differs from its hash in the manifest"))
         rows = index.decode(data, layout.INDEX)
+        whole = not report.findings
     except RhocacheError as error:
         report.findings.append(Finding(cache, str(error)))
         return report
     _check_manifest(report, manifest, rows)
+    if whole:
+        _check_files(report, manifest, rows)
     if deep and dataset is None:
         dataset = manifest.dataset
     sources = _sources(report, dataset, rows)
@@ -111,6 +115,21 @@ def _check_manifest(report: VerifyReport, manifest: Manifest, rows: list[IndexRo
             report.findings.append(
                 Finding(layout.MANIFEST, f"says {name} {told}, but it is {found}")
             )
+
+
+def _check_files(report: VerifyReport, manifest: Manifest, rows: list[IndexRow]) -> None:
+    """Find files that nothing names: rows that a reader will never see, or a stranger's."""
+    failed = manifest.failed_shards
+    # A shard that could be read before may still have its file.
+    shards = {row.name for row in rows} | failed.keys()
+    for path in unknown_files(report.cache, shards, failed):
+        report.findings.append(
+            Finding(
+                path,
+                f"is named by no line of {layout.INDEX}: score the dataset again to take it in, "
+                "with --prune to drop what the dataset no longer has, or remove it",
+            )
+        )
 
 
 def _check_shard(
