@@ -9,8 +9,7 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-from braceexpand import UnbalancedBracesError, braceexpand, char_range_re, int_range_re
-from braceexpand import parse_expression as expand_range
+from braceexpand import braceexpand
 
 from rhocache_schemas.errors import DatasetError, InvalidInput
 
@@ -18,6 +17,8 @@ MOST = 1_000_000  # names of a pattern
 MOST_CHARACTERS = 1 << 28  # of all of them together
 DEEPEST = 8  # braces within braces
 
+_NUMBERS = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?$")
+_LETTERS = re.compile(r"[A-Za-z]\.\.[A-Za-z](?:\.\.-?\d+)?$")
 _SIGN = re.compile(r"\\.|[{},]", re.DOTALL)
 
 _Size = tuple[int, int]  # how many names, and their characters together
@@ -31,7 +32,7 @@ def expand(pattern: str) -> list[str]:
     check(pattern)
     try:
         return list(dict.fromkeys(braceexpand(pattern)))
-    except UnbalancedBracesError as error:
+    except ValueError as error:
         raise DatasetError(f"unbalanced braces: {pattern!r}") from error
 
 
@@ -68,12 +69,12 @@ def _size(pattern: str) -> _Size:
 
 def _expression_size(expression: str) -> _Size:
     """What lies between two braces: a range, alternatives, or text that keeps its braces."""
-    if match := int_range_re.match(expression):
+    if match := _NUMBERS.match(expression):
         first, last, step = int(match[1]), int(match[2]), int(match[3] or 1) or 1
         count = abs(last - first) // step + 1
         return count, count * max(len(match[1]), len(match[2]))
-    if char_range_re.match(expression):
-        count = len(expand_range(expression, True))  # pyright: ignore[reportArgumentType]
+    if _LETTERS.match(expression):
+        count = sum(1 for _ in braceexpand(f"{{{expression}}}"))
         return count, count
     commas = [at for at, sign, level in _braces(expression) if sign == "," and level == 0]
     if not commas:

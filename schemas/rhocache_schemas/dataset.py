@@ -1,5 +1,6 @@
 """Which shards a dataset has: a folder, a brace pattern or one tar; a local path or a URI."""
 
+import errno
 import posixpath
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from rhocache_schemas.errors import DatasetError
 from rhocache_schemas.patience import keep_on
 
 SUFFIX = ".tar"
+_LONGEST_NAME = 1024  # bytes of a path that is looked for with its braces, as of an object's key
 _AT_ONCE = 1000  # shards that are looked for in one call
 
 
@@ -28,17 +30,20 @@ def list_shards(dataset: str, pattern: str | None = None) -> list[Shard]:
 
     A folder gives every ``.tar`` below it; ``pattern`` is a glob that their names must match.
     The root of a brace pattern is the folder before its first brace, that of one tar its folder.
+    Braces in the name of a folder or tar that is there stand for themselves.
 
     Raises DatasetError when there is nothing there, or nothing matches; InvalidInput for a brace
-    pattern that is none, or stands for more names than braces.MOST; and StorageError.
+    pattern that stands for more names than braces.MOST, and for a shard whose name is not UTF-8;
+    and StorageError.
     """
     filesystem, path = storage.resolve(dataset)
     try:
-        if "{" in path:
-            root = posixpath.dirname(path.partition("{")[0])
-            infos = _expand(filesystem, path, dataset)
-        else:
+        literal = _literal(filesystem, path)
+        if literal == path:
             root, infos = _walk(filesystem, path, dataset)
+        else:
+            root = _root(filesystem, path)
+            infos = _expand(filesystem, literal, path[len(literal) :], dataset)
     except OSError as error:
         raise storage.failure(f"cannot list {dataset}", error) from error
     shards = [_shard(info, root, dataset) for info in infos]
@@ -74,18 +79,22 @@ def dataset_root(dataset: str) -> str:
 
 
 def _root(filesystem: fs.FileSystem, path: str) -> str:
-    if "{" in path:
-        return posixpath.dirname(path.partition("{")[0])
+    literal = _literal(filesystem, path)
+    if literal != path:
+        return posixpath.dirname(literal + path[len(literal) :].partition("{")[0])
     return posixpath.dirname(path) if filesystem.get_file_info(path).is_file else path
 
 
 def _shard(info: fs.FileInfo, root: str, dataset: str) -> Shard:
-    name = posixpath.relpath(info.path, root)
-    return Shard(name, _prefix(dataset) + info.path, info.size, info.mtime_ns or 0)
+    storage.check_utf8(path := storage.path_of(info))
+    name = posixpath.relpath(path, root)
+    return Shard(name, _prefix(dataset) + path, info.size, info.mtime_ns or 0)
 
 
 def _prefix(dataset: str) -> str:
-    return dataset.partition("://")[0] + "://" if "://" in dataset else ""
+    """What a shard's URI has before its path, which a local one is without."""
+    kind = storage.scheme(dataset)
+    return "" if kind == "file" else f"{kind}://"
 
 
 def _walk(filesystem: fs.FileSystem, path: str, dataset: str) -> tuple[str, list[fs.FileInfo]]:
@@ -95,14 +104,49 @@ def _walk(filesystem: fs.FileSystem, path: str, dataset: str) -> tuple[str, list
     if info.type == fs.FileType.File:
         return posixpath.dirname(path), [info]
     below = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
-    return path, [i for i in below if i.type == fs.FileType.File and i.path.endswith(SUFFIX)]
+    tars = [i for i in below if i.type == fs.FileType.File and storage.path_of(i).endswith(SUFFIX)]
+    return path, tars
 
 
-def _expand(filesystem: fs.FileSystem, path: str, dataset: str) -> list[fs.FileInfo]:
-    paths, found = braces.expand(path), list[fs.FileInfo]()
+def check_size(dataset: str) -> None:
+    """Raises InvalidInput for a brace pattern that stands for more shards than braces.MOST."""
+    filesystem, path = storage.resolve(dataset)
+    try:
+        braces.check(path.removeprefix(_literal(filesystem, path)))
+    except OSError as error:
+        raise storage.failure(f"cannot look into {dataset}", error) from error
+
+
+def _literal(filesystem: fs.FileSystem, path: str) -> str:
+    """The beginning of a path, up to a slash, that is there by its very name or has no brace."""
+    if "{" not in path:
+        return path
+    literal = posixpath.dirname(path.partition("{")[0])
+    while literal != path:
+        longer = path[: (path + "/").find("/", len(literal) + 1)]
+        if not _is_there(filesystem, longer):
+            break
+        literal = longer
+    return literal
+
+
+def _is_there(filesystem: fs.FileSystem, path: str) -> bool:
+    """Whether a path with braces is there by its very name, which a long pattern never is."""
+    if len(path.encode()) > _LONGEST_NAME:
+        return False
+    try:
+        return filesystem.get_file_info(path).type != fs.FileType.NotFound
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
+
+
+def _expand(filesystem: fs.FileSystem, folder: str, names: str, dataset: str) -> list[fs.FileInfo]:
+    paths, found = braces.expand(names), list[fs.FileInfo]()
     for start in range(0, len(paths), _AT_ONCE):
         keep_on()
-        infos = filesystem.get_file_info(paths[start : start + _AT_ONCE])
+        infos = filesystem.get_file_info([folder + n for n in paths[start : start + _AT_ONCE]])
         absent = [info.path for info in infos if info.type != fs.FileType.File]
         if absent:  # a few that are not there are enough to know: the rest is not asked for
             looked = f"the first {start + len(infos):,} of " if len(infos) < len(paths) else ""

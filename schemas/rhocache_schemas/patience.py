@@ -1,6 +1,6 @@
 """Ending work that nobody waits for any more: long loops ask between two steps."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -10,7 +10,7 @@ _given_up: ContextVar[Callable[[], bool]] = ContextVar("given_up", default=lambd
 
 
 @contextmanager
-def until(given_up: Callable[[], bool]) -> Iterator[None]:
+def until(given_up: Callable[[], bool]) -> Generator[None]:
     """Let ``keep_on`` end what is done within, threads that copy the context included."""
     token = _given_up.set(given_up)
     try:

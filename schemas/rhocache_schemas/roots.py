@@ -1,7 +1,6 @@
 """Which locations a job may name: those under the service's allowed roots."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rhocache_schemas import storage
 from rhocache_schemas.dataset import Shard, list_shards
@@ -52,9 +51,9 @@ def true_place(uri: str) -> Place:
         raise UriNotAllowed(f"{uri!r} has a NUL byte in it")
     scheme = storage.scheme(uri)
     if scheme == "file":
-        _, path = storage.resolve(uri)
+        path = storage.local_path(uri)
         try:
-            return scheme, Path(path).resolve().parts
+            return scheme, path.resolve().parts
         except (OSError, RuntimeError) as error:  # a loop of symlinks is a RuntimeError
             raise UriNotAllowed(f"{uri!r} can't be followed to its end: {error}") from error
     parts = tuple(uri.removeprefix(f"{scheme}://").rstrip("/").split("/"))
@@ -66,7 +65,9 @@ def true_place(uri: str) -> Place:
 def _check_under(uri: str, roots: Sequence[str], places: Sequence[Place]) -> None:
     place = true_place(uri)
     if not any(_is_under(place, root) for root in places):
-        raise UriNotAllowed(f"{uri!r} is not under an allowed root ({', '.join(roots)})")
+        raise UriNotAllowed(
+            f"{uri!r} is not under an allowed root ({', '.join(map(storage.printable, roots))})"
+        )
 
 
 def _is_under(place: Place, root: Place) -> bool:

@@ -110,7 +110,7 @@ class Drivers:
         try:
             yield
         except OSError as error:
-            cause = error.strerror or type(error).__name__
+            cause = error.strerror or "no answer"
             raise RayUnreachable(f"cannot reach Ray at {self._address}: {cause}") from error
         except (RuntimeError, ValueError, RayError) as error:
             cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]

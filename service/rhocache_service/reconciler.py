@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from sqlalchemy.exc import OperationalError
 from structlog.contextvars import bound_contextvars
@@ -85,9 +86,12 @@ class Reconciler:
     def admit(self) -> None:
         """Look into the datasets of new jobs, which may take its time, and move on followers.
 
-        Raises as ``drive`` does.
+        Raises OperationalError where the registry can't be used.
         """
-        self._drivers()
+        try:
+            self._drivers()
+        except RayUnreachable:  # as ``drive`` says
+            return
         if not self._leadership.hold():
             return
         for row in self._registry.active():
@@ -96,7 +100,7 @@ class Reconciler:
             elif row.state is JobState.VALIDATING:
                 self._look_at(row, Reconciler._validate)
 
-    def _look_at(self, row: JobRow, step: Callable[["Reconciler", JobRow], object]) -> None:
+    def _look_at(self, row: JobRow, step: Callable[[Any, JobRow], object]) -> None:
         with bound_contextvars(job=row.id):
             try:
                 step(self, row)
@@ -153,7 +157,8 @@ class Reconciler:
         if cache in self._busy:
             return  # one driver a cache
         # The registry first: a start that Ray never saw is made again, two would race.
-        row = self._registry.advance(row, JobState.IN_PROGRESS, starts=1, **self._started())
+        now = self._registry.now()
+        row = self._registry.advance(row, JobState.IN_PROGRESS, starts=1, started_at=now)
         self._busy.append(cache)
         self._drivers().start(row, 1)
 
@@ -179,16 +184,12 @@ class Reconciler:
             self._drivers().start(row, row.starts)
         elif row.starts < STARTS:
             log.warning("%s: its driver is lost (%s); starting another", row.id, state)
-            if self._registry.note(row, starts=row.starts + 1, **self._started()):
+            if self._registry.note(row, starts=row.starts + 1, started_at=self._registry.now()):
                 self._drivers().start(row, row.starts + 1)
         else:
             line = self._drivers().last_line(row.id, row.starts)
             detail = f"its driver was lost {STARTS} times; the last one said: {line}"
             self._fail(row, Fault(code="job", detail=detail))
-
-    def _started(self) -> dict[str, float]:
-        now = self._registry.now()
-        return {"started_at": now, "moved_at": now}
 
     def _is_young(self, row: JobRow) -> bool:
         return self._registry.now() - row.started_at < PATIENCE_SECONDS

@@ -173,8 +173,6 @@ class Registry:
 
     def note(self, row: JobRow, happenings: Sequence[Happening] = (), **changes: Any) -> bool:
         """Change other columns of a job, if it is still in the state that ``row`` says."""
-        if "progress" in changes:
-            changes["moved_at"] = self.now()
         return self._update(row, changes, happenings)
 
     def delete(self, row: JobRow) -> None:
@@ -206,6 +204,8 @@ class Registry:
     def _update(
         self, row: JobRow, changes: dict[str, Any], happenings: Sequence[Happening]
     ) -> bool:
+        if changes.keys() & {"progress", "started_at"}:
+            changes["moved_at"] = self.now()
         statement = (
             update(JobRow)
             .where(JobRow.id == row.id, JobRow.status == row.status)

@@ -4,8 +4,9 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from rhocache_schemas import braces, layout, storage
+from rhocache_schemas import layout, storage
 from rhocache_schemas.api import Submission
+from rhocache_schemas.dataset import check_size
 from rhocache_schemas.documents import check_version
 from rhocache_schemas.job import JobSpec
 from rhocache_schemas.locations import absolute
@@ -92,7 +93,7 @@ class Submissions:
 def _check_dataset(dataset: str) -> None:
     """Refuse at once a pattern of too many names, and a path that no disk could have."""
     if "{" in dataset:
-        braces.check(dataset)
+        check_size(dataset)
     elif storage.scheme(dataset) == "file":
         storage.exists(dataset)
 
