@@ -29,7 +29,7 @@ _SILENT_SECONDS = 30  # without a byte, before a request counts as failed
 _GIVE_UP = timedelta(minutes=2)
 _LONGEST_KEY = 1024  # bytes of an object's
 # What no other try, and no other state of the storage, would mend.
-_THE_PATH_IS_WRONG = (errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP)
+_THE_PATH_IS_WRONG = (errno.ENAMETOOLONG, errno.ELOOP)
 _FILE_URI = re.compile(r"file:(?://(?:localhost)?|(?!//))(/.*)", re.DOTALL)
 _ADDRESS = {"endpoint_override", "region", "scheme"}  # what pyarrow's own URIs may hold
 # How file systems say that they have no fsync of folders, as some of a network or of FUSE have not.

@@ -2,7 +2,7 @@
 
 import pytest
 from braceexpand import braceexpand
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rhocache_schemas import braces
@@ -25,6 +25,7 @@ patterns = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(patterns)
 def test_what_is_counted_is_what_is_expanded(pattern: str) -> None:
     expanded = list(braceexpand(pattern))
