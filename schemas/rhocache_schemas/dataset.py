@@ -9,8 +9,8 @@ from fnmatch import fnmatch
 from pyarrow import fs
 
 from rhocache_schemas import braces, storage
+from rhocache_schemas.abandonment import keep_on
 from rhocache_schemas.errors import DatasetError
-from rhocache_schemas.patience import keep_on
 
 SUFFIX = ".tar"
 _LONGEST_NAME = 1024  # bytes of a path that is looked for with its braces, as of an object's key

@@ -29,7 +29,8 @@
     └── Abandoned                   work that nobody waits for any more
 
 Each class has a ``code``, the slug used in logs, problems and progress files, and an
-``exit_code``, the status with which the command line ends.
+``exit_code``, the status with which the command line ends. Their texts often quote a dataset, and
+end on terminals and in logs: ``str`` gives them printable, in one line.
 """
 
 from enum import StrEnum
@@ -46,7 +47,7 @@ class RhocacheError(Exception):
     exit_code = 1
 
     def __str__(self) -> str:
-        """The message, with no secret in it: it goes to terminals, logs and answers."""
+        """The message, printable and with no secret in it: it goes to terminals, logs, answers."""
         return tell(super().__str__())
 
 

@@ -3,6 +3,8 @@
 import os
 import re
 
+from rhocache_schemas.printable import printable
+
 LONGEST = 4000  # characters of a message; the middle of a longer one is left out
 _LOOKED_AT = 16 * LONGEST
 
@@ -43,12 +45,8 @@ def redact(text: str) -> str:
 
 
 def tell(text: str) -> str:
-    """Give a text as a message may show it: redacted, and no longer than LONGEST.
-
-    It is one that every database takes: without NUL, and Unicode.
-    """
-    whole = _cut(text, _LOOKED_AT).replace("\0", r"\0").encode(errors="backslashreplace").decode()
-    return _cut(redact(whole), LONGEST)
+    """Give a text as a message may show it: redacted, printable, and no longer than LONGEST."""
+    return _cut(redact(printable(_cut(text, _LOOKED_AT))), LONGEST)
 
 
 def _cut(text: str, most: int) -> str:

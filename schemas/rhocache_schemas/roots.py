@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from rhocache_schemas import storage
+from rhocache_schemas.abandonment import keep_on
 from rhocache_schemas.dataset import Shard, list_shards
 from rhocache_schemas.errors import UriNotAllowed
 from rhocache_schemas.job import JobSpec
 from rhocache_schemas.locations import named_locations
-from rhocache_schemas.patience import keep_on
 
 Place = tuple[str, tuple[str, ...]]
 

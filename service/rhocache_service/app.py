@@ -21,16 +21,19 @@ from rhocache_service import (
     problems,
 )
 from rhocache_service.caches import Remembered, read_similarities
+from rhocache_service.callers import Callers
 from rhocache_service.changes import Changes
 from rhocache_service.database import open_database
 from rhocache_service.idempotency import Answers
 from rhocache_service.keys import Keys
 from rhocache_service.leadership import Leadership
 from rhocache_service.pictures import Pictures
+from rhocache_service.proxies import Proxied
 from rhocache_service.ray_cluster import RayCluster
 from rhocache_service.reconciler import Reconciler
 from rhocache_service.registry import Registry
 from rhocache_service.requests import Gate
+from rhocache_service.sessions import Sessions
 from rhocache_service.settings import Settings
 from rhocache_service.submissions import Submissions
 
@@ -49,7 +52,9 @@ def create_app(settings: Settings) -> FastAPI:
     registry = Registry(engine)
     leadership = Leadership(engine)
     cluster = RayCluster(settings)
-    changes = Changes(registry)
+    keys, sessions = Keys(engine), Sessions(engine)
+    callers = Callers(keys, sessions)
+    changes = Changes(registry, callers)
     reconciler = Reconciler(
         registry, leadership, cluster.drivers, settings.roots, settings.max_running_jobs
     )
@@ -91,13 +96,17 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings, app.state.registry, app.state.cluster = settings, registry, cluster
-    app.state.keys, app.state.answers, app.state.changes = Keys(engine), Answers(engine), changes
+    app.state.keys, app.state.sessions, app.state.callers = keys, sessions, callers
+    app.state.answers, app.state.changes = Answers(engine), changes
     app.state.submissions = Submissions(registry, settings)
     app.state.pictures = Pictures(settings.roots)
     app.state.similarities = Remembered(read_similarities)
     problems.install(app)
-    hosts = [settings.host, *settings.allow_host]
-    app.add_middleware(Gate, hosts=hosts, most_bytes=settings.max_body_bytes)
+    allowed = [settings.host, *settings.allow_host]
+    app.add_middleware(Gate, allowed=allowed, most_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        Proxied, trusted=settings.trusted_proxy, root_path=settings.root_path
+    )  # the last one added is the first that a request passes
     for api in (jobs_api, caches_api, models_api, health_api):
         app.include_router(api.router)
     app.include_router(jobs_api.validation_router)

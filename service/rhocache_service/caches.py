@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rhocache_schemas import index, layout, storage
+from rhocache_schemas.abandonment import keep_on
 from rhocache_schemas.api import CachedPair
 from rhocache_schemas.errors import CacheIncomplete, StorageError
-from rhocache_schemas.patience import keep_on
 from rhocache_schemas.records import Manifest
 
 

@@ -112,6 +112,16 @@ class KeyRow(Base):
     revoked_at: Mapped[int | None]
 
 
+class SessionRow(Base):
+    """A browser that has signed in with an API key, known by a hash of what its cookie holds."""
+
+    __tablename__ = "sessions"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    api_key: Mapped[str] = mapped_column(String(64))  # by id; the session ends with it
+    expires_at: Mapped[int] = mapped_column(BigInteger, index=True)  # Unix seconds
+
+
 class AnswerRow(Base):
     """What a request with an Idempotency-Key was answered; no status while it is in flight."""
 
@@ -183,6 +193,8 @@ def open_database(url: URL) -> Engine:
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _tune_sqlite)
         _migrate(engine)
+    except ValueError:  # a port that is no number; the message could have a part of a password
+        raise StorageError(f"cannot open the registry {shown(url)}") from None
     except (SQLAlchemyError, ImportError, CommandError) as error:
         cause = " ".join(str(error).split())[:300]
         raise StorageError(f"cannot open the registry {shown(url)}: {cause}") from error

@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from rhocache_schemas.job import JobState
 from rhocache_service import metrics
+from rhocache_service.auth import ReadsMetrics
 from rhocache_service.dependencies import InRegistry
 from rhocache_service.problems import ProblemError
 from rhocache_service.registry import Registry
@@ -61,7 +62,7 @@ def _write(folder: Path) -> None:
 
 
 @router.get("/metrics", response_class=Response, summary="Metrics")
-def show_metrics(registry: InRegistry) -> Response:
+def show_metrics(_: ReadsMetrics, registry: InRegistry) -> Response:
     """Prometheus metrics."""
     counts = registry.counts()
     for state, count in counts.items():

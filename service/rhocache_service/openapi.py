@@ -50,9 +50,8 @@ def _make(app: FastAPI) -> dict[str, Any]:
                         name: {"operationId": name, "parameters": {"job": "$response.body#/id"}}
                         for name in _LINKED
                     }
-    for path in ("/readyz", "/livez", "/metrics"):
-        responses = found["paths"][path]["get"]["responses"]
-        responses |= {"403": _answer(["forbidden"])}
+    metrics = found["paths"]["/metrics"]["get"]["responses"]
+    metrics |= {"401": _answer(["unauthenticated"]), "403": _answer(["forbidden"])}
     found["paths"]["/readyz"]["get"]["responses"]["503"] = _answer(["unavailable"])
     return found
 

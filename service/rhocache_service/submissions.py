@@ -12,7 +12,7 @@ from rhocache_schemas.job import JobSpec
 from rhocache_schemas.locations import absolute
 from rhocache_schemas.records import Plan
 from rhocache_schemas.roots import check_job, true_place
-from rhocache_service.auth import Caller
+from rhocache_service.callers import Caller
 from rhocache_service.database import JobRow
 from rhocache_service.problems import ProblemError
 from rhocache_service.registry import Registry

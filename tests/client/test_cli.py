@@ -39,6 +39,11 @@ def error_line(*arguments: str | Path, code: int) -> str:
     return done.stderr
 
 
+def test_what_a_name_holds_is_not_for_the_terminal_to_obey(tmp_path: Path) -> None:
+    line = error_line("inspect", tmp_path / "a\x1b[2J\u202e\nb", code=1)
+    assert r"a\x1b[2J\u202e\nb" in line
+
+
 @pytest.fixture
 def submit(url: str, root: Path) -> Callable[[], str]:
     def submit() -> str:

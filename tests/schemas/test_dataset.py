@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from rhocache_schemas import patience
+from rhocache_schemas import abandonment
 from rhocache_schemas.dataset import list_shards
 from rhocache_schemas.errors import Abandoned, DatasetError, InvalidInput
 
@@ -112,5 +112,5 @@ def test_nobody_waits_for_it_any_more(dataset: Path) -> None:
     for number in range(50):
         (dataset / str(number)).symlink_to(".")
     asked = iter([False, True])  # between two looks at a thousand shards each
-    with patience.until(lambda: next(asked)), pytest.raises(Abandoned):
+    with abandonment.until(lambda: next(asked)), pytest.raises(Abandoned):
         list_shards(f"{dataset}/{{0..49}}/{{0..49}}/01.tar")
