@@ -126,9 +126,10 @@ class Settings(BaseSettings):
     submits_per_minute: Annotated[
         int, Field(ge=1, description="jobs that one API key may submit in a minute")
     ] = 300
-    max_body_bytes: Annotated[int, Field(ge=1024, description="bytes of a request's body")] = (
-        1 << 20
-    )
+    max_body_bytes: Annotated[
+        int,
+        Field(ge=1024, le=64 << 20, description="bytes of a request's body, so of a job's spec"),
+    ] = 1 << 20
     wedged_seconds: Annotated[
         float, Field(gt=0, description="without progress of a running job, until /readyz fails")
     ] = 900.0
