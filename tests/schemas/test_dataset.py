@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from rhocache_schemas import abandonment
 from rhocache_schemas.dataset import list_shards
-from rhocache_schemas.errors import DatasetError, InvalidInput
+from rhocache_schemas.errors import Abandoned, DatasetError, InvalidInput
 
 
 @pytest.fixture
@@ -94,3 +95,59 @@ def test_nothing_there(dataset: Path, given: str, pattern: str | None, message: 
     (dataset / "empty").mkdir()
     with pytest.raises(DatasetError, match=message):
         list_shards(f"{dataset}/{given}", pattern)
+
+
+def test_a_few_shards_that_are_not_there_are_enough_to_know(dataset: Path) -> None:
+    with pytest.raises(DatasetError, match="1000 of the first 1,000 of 900,000 shards"):
+        list_shards(f"{dataset}/{{0..899999}}.tar")
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a/" * 3000, "a\0b", "{0..99999999}"])
+def test_what_can_be_no_dataset(dataset: Path, name: str) -> None:
+    with pytest.raises(InvalidInput):
+        list_shards(f"{dataset}/{name}")
+
+
+def test_nobody_waits_for_it_any_more(dataset: Path) -> None:
+    for number in range(50):
+        (dataset / str(number)).symlink_to(".")
+    asked = iter([False, True])  # between two looks at a thousand shards each
+    with abandonment.until(lambda: next(asked)), pytest.raises(Abandoned):
+        list_shards(f"{dataset}/{{0..49}}/{{0..49}}/01.tar")
+
+
+def test_suffixes_in_upper_case(dataset: Path) -> None:
+    (dataset / "b" / "UP.TAR").write_bytes(b"")
+    assert names(str(dataset / "b")) == ["0.tar", "UP.TAR"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["03.tar.gz", "03.TGZ", "b/03.tar.zst", "03.tar.bz2", "03.txz", "03.parquet", "b/00.parquet"],
+)
+def test_what_would_be_left_out_is_named(dataset: Path, other: str) -> None:
+    """img2dataset's Parquet beside each tar is no such thing, nor what a tar was unpacked from."""
+    for beside in ("00.parquet", "00_stats.json", "b/0.parquet", "02.tar.gz"):
+        (dataset / beside).write_bytes(b"")
+    assert names(str(dataset)) == ["00.tar", "01.tar", "02.tar", "b/0.tar"]
+    (dataset / other).write_bytes(b"")
+    with pytest.raises(DatasetError, match=f"{other} can't be read as shards.*glob"):
+        list_shards(str(dataset))
+    with pytest.raises(DatasetError, match=f"{other} can't be read as shards"):
+        list_shards(str(dataset), f"*{other}")
+    with pytest.raises(DatasetError, match="can't be read as shards"):
+        list_shards(str(dataset / other))
+    assert names(str(dataset), "*.tar") == ["00.tar", "01.tar", "02.tar", "b/0.tar"]
+
+
+def test_a_folder_of_something_else(dataset: Path) -> None:
+    (dataset / "other").mkdir()
+    for name in ("a.jpg", "a.txt"):
+        (dataset / "other" / name).write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"holds no \.tar file; it has a\.jpg, a\.txt"):
+        list_shards(str(dataset / "other"))
+
+
+def test_what_is_no_file() -> None:
+    with pytest.raises(DatasetError, match="neither a folder nor a regular file"):
+        list_shards("/dev/null")
