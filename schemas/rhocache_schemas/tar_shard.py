@@ -85,7 +85,8 @@ def check_shards(shards: Sequence[Shard]) -> None:
         if kind is None:
             return
         kinds.append(kind)
-    raise DatasetError(f"{shards[0].uri} is no tar but {kinds[0]}; shards are plain tar files")
+    if kinds:
+        raise DatasetError(f"{shards[0].uri} is no tar but {kinds[0]}; shards are plain tar files")
 
 
 def _kind(data: bytes) -> str | None:

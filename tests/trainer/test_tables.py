@@ -317,6 +317,7 @@ def test_tars_are_told_from_files(tmp_path: Path, dataset: Path):
         ("caption", [1], "column caption is int64; captions are strings, or lists"),
         ("caption", [None], "column caption is null; captions"),
         ("caption", [[1]], "column caption is list<.*; captions"),
+        ("caption", [[b"x"]], "column caption is list<.*; captions"),
         ("caption", [{"en": "x"}], "column caption is struct<en: string>; captions"),
         ("key", [1.0], "column key is double; keys are strings or integers"),
         ("key", [["x"]], "column key is list<.*; keys"),
