@@ -74,7 +74,7 @@ def _opened(data_dir: str | None, database_url: str | None) -> "Iterator[Keys]":
         from rhocache_service.database import open_database
         from rhocache_service.keys import Keys
         from rhocache_service.settings import Settings
-    given = {"data_dir": data_dir, "database_url": database_url}
+    given: dict[str, Any] = {"data_dir": data_dir, "database_url": database_url}
     try:
         settings = Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
