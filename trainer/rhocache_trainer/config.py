@@ -115,7 +115,8 @@ class _RiskObjective(Strict):
     tau: Annotated[float, Field(ge=0.01, description="temperature to begin with")] = 0.07
     tau_lr: Annotated[float, Field(gt=0, description="largest learning rate of τ")] = 1e-4
     rho: Annotated[
-        float | None, Field(ge=0, description="constraint on the divergence; null: log(n−1)/2")
+        float | None,
+        Field(ge=0, description="constraint on the divergence; null: log(B−1)/3, B pairs a batch"),
     ] = None
     gamma: Annotated[
         float, Field(gt=0, le=1, description="weight of a new estimate, once the schedule is over")
