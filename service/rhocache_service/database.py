@@ -1,11 +1,11 @@
 """The registry's tables, in SQLite or PostgreSQL, and their migrations."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from alembic import command
 from alembic.config import Config
 from alembic.util.exc import CommandError
-from sqlalchemy import JSON, BigInteger, Integer, String, Text, create_engine, event, text
+from sqlalchemy import JSON, BigInteger, Double, Integer, String, Text, create_engine, event, text
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -17,7 +17,7 @@ _MIGRATING = 0x52484F  # the advisory lock of replicas that start at once
 
 
 class Base(DeclarativeBase):
-    pass
+    type_annotation_map: ClassVar[dict[Any, Any]] = {float: Double}  # in PostgreSQL: of 8 bytes
 
 
 class JobRow(Base):
