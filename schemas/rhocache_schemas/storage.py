@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, unquote_to_bytes
 from pyarrow import fs
 
 from rhocache_schemas.aws import s3_settings
-from rhocache_schemas.errors import InvalidInput, StorageError
+from rhocache_schemas.errors import InvalidInput, StorageError, UriNotAllowed
 
 SCHEMES = ("file", "s3", "gs")
 TEMPORARY = ".tmp"  # suffix of a file that is not committed yet
@@ -91,16 +91,16 @@ def local_path(location: str) -> Path:
     A leading ``~`` is a home folder. In a URI percent-encoding is undone; in a path each character
     stands for itself.
 
-    Raises InvalidInput for another machine's URI, a user that there is not, and a NUL byte.
+    Raises UriNotAllowed for another machine's URI, a user that there is not, and a NUL byte.
     """
     path = location
     if location.startswith("file:/"):
         match = _FILE_URI.fullmatch(location)
         if match is None:
-            raise InvalidInput(f"{location!r} is not on this machine; write file:///FOLDER")
+            raise UriNotAllowed(f"{location!r} is not on this machine; write file:///FOLDER")
         path = "/" + os.fsdecode(unquote_to_bytes(os.fsencode(match[1]))).lstrip("/")
     if "\0" in path:
-        raise InvalidInput(f"{location!r} has a NUL byte in it")
+        raise UriNotAllowed(f"{location!r} has a NUL byte in it")
     return Path(expand_home(path)).absolute()
 
 
@@ -119,12 +119,14 @@ def plain(location: str) -> str:
 def expand_home(path: str) -> str:
     """Put the home folder in place of a leading ``~`` or ``~USER``.
 
-    Raises InvalidInput where there is none.
+    Raises UriNotAllowed where there is none.
     """
     expanded = os.path.expanduser(path)  # noqa: PTH111 (pathlib would tidy the rest)
     if path.startswith("~") and expanded == path:
         name = path.partition("/")[0]
-        raise InvalidInput(f"{path!r}: no home folder {name!r}; write ./{name} for a file so named")
+        raise UriNotAllowed(
+            f"{path!r}: no home folder {name!r}; write ./{name} for a file so named"
+        )
     return expanded
 
 
