@@ -7,7 +7,7 @@ PEER := .venv-clip-retrieval
 LOWEST := .venv-lowest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test browser check lowest openapi format chaos benchmark gpu-check clean
+.PHONY: help setup demo test browser check lowest openapi format chaos benchmark gpu-check architectures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
@@ -78,6 +78,9 @@ gpu-check: setup ## Check exactness and speed on this machine's GPU
 	$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "torch finds no GPU on this machine")'
 	$(BIN)/python -m pytest tests/workers/test_cuda.py tests/workers/test_towers.py tests/workers/test_driver.py
 	$(MAKE) benchmark
+
+architectures: setup ## Compare a model of every family that open_clip lists with open_clip's own; writes docs/architectures.md
+	$(BIN)/python -m pytest -m by_hand tests/workers/test_architectures.py
 
 clean: ## Remove the environment and what the demo wrote
 	rm -rf $(VENV) $(PEER) $(LOWEST) demo

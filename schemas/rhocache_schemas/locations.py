@@ -15,7 +15,7 @@ def named_locations(spec: JobSpec) -> list[str]:
     if spec.reference.local_dir is not None:
         named.append(spec.reference.local_dir)
     pretrained = spec.reference.pretrained or ""
-    if "/" in pretrained or _is_file(pretrained):
+    if "/" in pretrained or is_local(pretrained):
         named.append(pretrained)
     return named
 
@@ -59,9 +59,18 @@ def absolute_model(model: str) -> str:
 
 def absolute_weights(pretrained: str | None) -> str | None:
     """Spell out the path of a file of weights; leave one of open_clip's tags as it is."""
-    return absolute_location(pretrained) if pretrained and _is_file(pretrained) else pretrained
+    return absolute_location(pretrained) if pretrained and is_local(pretrained) else pretrained
 
 
-def _is_file(pretrained: str) -> bool:
-    """Whether weights are given by their file; otherwise it is one of open_clip's tags."""
-    return storage.scheme(pretrained) == "file" and storage.local_path(pretrained).is_file()
+def is_local(pretrained: str) -> bool:
+    """Whether weights are given by their file or folder; otherwise it is one of open_clip's tags.
+
+    A folder's path has a slash in it: one that is just here may be called like a tag.
+    """
+    if storage.scheme(pretrained) != "file":
+        return False
+    path = storage.local_path(pretrained)
+    try:
+        return path.is_file() or ("/" in pretrained and path.is_dir())
+    except OSError:  # as with a name that is too long for a file
+        return False

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import uvicorn
 
+from rhocache_schemas import storage
 from rhocache_schemas.errors import StorageError
 from rhocache_service import logs
 from rhocache_service.app import create_app
@@ -17,6 +18,7 @@ from rhocache_service.database import open_database, shown
 from rhocache_service.keys import Keys
 from rhocache_service.locks import try_lock
 from rhocache_service.settings import Settings
+from rhocache_service.variables import tell_unknown
 
 log = logging.getLogger("rhocache_service")
 
@@ -28,6 +30,8 @@ def serve(settings: Settings) -> None:
     written, the port is taken, or the registry can't be opened.
     """
     logs.configure()
+    for line in tell_unknown(os.environ, Settings.model_fields):
+        log.warning(line)
     settings.check(has_keys=_has_keys(settings))
     with _own(settings.data_dir), _bound(settings.host, settings.port) as listener:
         app = create_app(settings)
@@ -38,7 +42,13 @@ def serve(settings: Settings) -> None:
         log.info("registry %s", shown(app.state.registry.engine.url))
         log.info("Ray %s", settings.ray_address or "of its own, on loopback")
         log.info("jobs may name places under %s", ", ".join(settings.roots))
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=10)
+        config = uvicorn.Config(
+            app,
+            log_config=None,  # its log goes the way of ours, which leaves out secrets
+            log_level="warning",
+            timeout_graceful_shutdown=10,
+            proxy_headers=False,  # proxies.py has them
+        )
         _Server(config, app.state.changes).run(sockets=[listener])
 
 
@@ -72,7 +82,7 @@ def _own(data_dir: Path) -> Iterator[None]:
         data_dir.mkdir(parents=True, exist_ok=True)
         lock = try_lock(data_dir / "service.lock")
     except OSError as error:
-        raise StorageError(f"cannot write in {data_dir}: {error.strerror}") from error
+        raise storage.failure(f"cannot write in {data_dir}", error) from error
     if lock is None:
         raise StorageError(f"another rhocache serve uses {data_dir}; give another --data-dir")
     try:

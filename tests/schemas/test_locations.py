@@ -19,12 +19,15 @@ def test_a_folder_and_a_file_are_locations_and_a_tag_is_not(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights").touch()
+    (tmp_path / "folder").mkdir()
     for model, pretrained, named in (
         ("local-dir:/m", None, ["/m"]),
         ("hf-hub:org/repo", None, []),
         ("ViT-B-32", "laion2b_s34b_b79k", []),
         ("ViT-B-32", "absent/weights", ["absent/weights"]),
         ("ViT-B-32", "weights", ["weights"]),
+        ("ViT-B-32", "./folder", ["./folder"]),
+        ("ViT-B-32", "folder", []),  # or a folder that is called openai would hide the tag
     ):
         assert named_locations(spec("/d", model, pretrained)) == ["/d", "s3://bucket/cache", *named]
 

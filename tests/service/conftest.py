@@ -20,8 +20,9 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from sqlalchemy.engine import Engine
+from starlette.routing import BaseRoute
 
 from rhocache_service.database import open_database
 from rhocache_service.settings import Settings
@@ -69,18 +70,31 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def served(app: FastAPI) -> Iterator[str]:
+def served(app: FastAPI, **tls: Any) -> Iterator[str]:
     """Serve an application over real HTTP, in a thread; gives its URL."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        config = uvicorn.Config(app, log_level="warning", proxy_headers=False, **tls)
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         while not server.started:
             time.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+        try:
+            yield f"http{'s' if tls else ''}://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def routes_of(app: FastAPI | APIRouter) -> Iterator[BaseRoute]:
+    """Every route of an application, those of its routers too: newer FastAPIs keep those whole."""
+    for route in app.routes:
+        router = getattr(route, "original_router", None)
+        if router is None:
+            yield route
+        else:
+            yield from routes_of(router)
 
 
 def settings_without_ray(root: Path, *more_roots: str, **changes: Any) -> Settings:
@@ -101,12 +115,12 @@ class Service:
         self._environment = os.environ | (environment or {})
         self._process: subprocess.Popen[bytes]
 
-    def start(self) -> None:
+    def start(self, ready: str = "/readyz") -> None:
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
                 self._command, stdout=log, stderr=log, env=self._environment
             )
-        wait_until(self._is_ready, self.log)
+        wait_until(lambda: self._answers(ready), self.log)
 
     def kill(self) -> None:
         self._process.kill()
@@ -119,10 +133,10 @@ class Service:
     def ray_process(self) -> int:
         return json.loads((self.data_dir / "ray.json").read_text())["pid"]
 
-    def _is_ready(self) -> bool:
+    def _answers(self, path: str) -> bool:
         assert self._process.poll() is None, self.log.read_text()
         try:
-            return httpx.get(f"{self.url}/readyz").is_success
+            return httpx.get(f"{self.url}{path}").is_success
         except httpx.TransportError:
             return False
 
@@ -145,7 +159,9 @@ def service(work: Path, reference_folder: Path) -> Iterator[Service]:
     roots = [f"--allow-root={root}" for root in (work, reference_folder.parent)]
     temporary = work / ("t" * 100)
     temporary.mkdir()
-    environment = {"TMPDIR": str(temporary)}
+    # A proxy that leads nowhere: nothing on this machine may be asked for through it.
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9")
+    environment = {"TMPDIR": str(temporary), **proxies}
     name = os.fsdecode(ODD_NAME)
     service = Service(work / "in" / name, *roots, "--max-running-jobs=2", environment=environment)
     service.log = work / "log"

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
@@ -14,7 +16,9 @@ from rhocache_schemas.errors import JobStateConflict, StorageError
 from rhocache_schemas.job import JobSpec, JobState
 from rhocache_schemas.records import Fault
 from rhocache_service.database import Base, open_database
+from rhocache_service.keys import Keys
 from rhocache_service.registry import Registry
+from rhocache_service.sessions import Sessions
 from rhocache_service.settings import Settings
 
 SPEC = JobSpec.model_validate(
@@ -97,6 +101,21 @@ def test_a_database_that_is_not_there_is_named_without_its_password() -> None:
 def test_the_migrations_make_the_tables_that_the_code_has(database: Engine) -> None:
     with database.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+
+
+def test_a_registry_of_an_older_service_is_brought_up_to_date(fresh_url: str) -> None:
+    engine = open_database(fresh_url)
+    row, key = Keys(engine).create("older", ["admin"])
+    config = Config()
+    config.set_main_option("script_location", "rhocache_service:migrations")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0001")
+    engine.dispose()
+    engine = open_database(fresh_url)
+    assert Keys(engine).check(key) is not None
+    assert Sessions(engine).check(Sessions(engine).begin(row)) is not None
+    engine.dispose()
 
 
 def test_services_that_start_at_once_make_the_tables_once(postgres: Any) -> None:
