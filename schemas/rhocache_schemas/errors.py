@@ -4,7 +4,7 @@
     ├── InvalidInput                a value that the caller gave
     │   ├── InvalidDocument         a job spec, plan, manifest, ... that does not fit its schema
     │   ├── UnsupportedVersion      a document written by a newer major version
-    │   └── UriNotAllowed           a location outside the allowed roots
+    │   └── UriNotAllowed           a location outside the allowed roots, or nowhere
     ├── MissingExtra                a room whose packages are not installed
     ├── StorageError                a file or object that could not be read or written
     ├── DatasetError                no dataset, or no shard, at the given place

@@ -1,7 +1,7 @@
 """The registry's tables, in SQLite or PostgreSQL, and their migrations."""
 
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 from alembic import command
 from alembic.config import Config
@@ -32,7 +32,7 @@ _MIGRATING = 0x52484F  # the advisory lock of replicas that start at once
 
 
 class Base(DeclarativeBase):
-    pass
+    type_annotation_map: ClassVar[dict[Any, Any]] = {float: Double}  # in PostgreSQL: of 8 bytes
 
 
 class JobRow(Base):

@@ -250,6 +250,8 @@ def _begin(
     for name in left.dropped:
         storage.delete(layout.shard_file(spec.output, name))
         storage.delete(layout.failure_file(spec.output, name))
+    for name in left.failed_before & left.keep.keys():  # a run that died before it did this
+        storage.delete(layout.failure_file(spec.output, name))
     if other:
         lease.confirm()
         sizes = {description.device: description.batch_size} if description.device else {}
