@@ -34,7 +34,7 @@ class AsyncClient:
     Retry-After): for ``patience`` seconds, or 2 where it has never answered yet, so that there may
     be none.
 
-    Raises InvalidInput for what is no URL, and for what is no API key.
+    Raises InvalidInput for what is no URL, no API key, or no proxy of the environment.
 
     Every method raises ServiceError: for a problem that the service answers with (its RFC 9457
     body is the error's ``problem``), and when the service can't be reached.
@@ -54,8 +54,8 @@ class AsyncClient:
         """
         self.url = calls.checked_url(url)
         self.timeout = timeout
-        self._http = httpx.AsyncClient(
-            base_url=self.url, timeout=timeout, headers=calls.headers(api_key)
+        self._http = calls.connection(
+            httpx.AsyncClient, httpx.AsyncHTTPTransport, self.url, api_key, timeout
         )
         self._patience = patience
         self._known = False  # whether the service has answered yet

@@ -27,13 +27,14 @@ from rhocache_schemas.documents import describe
 from rhocache_schemas.errors import InvalidInput, ServiceError
 from rhocache_schemas.job import JobState
 from rhocache_schemas.locations import absolute
+from rhocache_schemas.loopback import is_loopback
 from rhocache_schemas.records import Manifest
 
 Body = TypeVar("Body", bound=BaseModel)
+Connection = TypeVar("Connection", httpx.Client, httpx.AsyncClient)
 
 API_KEY = "RHOCACHE_API_KEY"  # the environment variable
 DEFAULT_URL = "http://127.0.0.1:8321"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LONG_POLL_SECONDS = 20
 
 
@@ -66,6 +67,22 @@ class Call(Generic[Body]):
             raise stranger(response) from error
 
 
+def connection(
+    kind: type[Connection], direct: Any, url: str, api_key: str | None, timeout: float
+) -> Connection:
+    """A client of httpx that sends the API key, that of the environment where None is given.
+
+    What the environment says of proxies is not meant for this machine: there ``direct`` is used,
+    the kind's own transport. Raises InvalidInput.
+    """
+    known = headers(api_key)
+    transport = direct() if is_loopback(httpx.URL(url).host) else None
+    try:
+        return kind(base_url=url, timeout=timeout, headers=known, transport=transport)
+    except (ValueError, ImportError) as error:
+        raise InvalidInput(f"the environment's proxy can't be used: {error}") from error
+
+
 def checked_url(url: str) -> str:
     """Give the URL without a slash at its end, or the default one for nothing.
 
@@ -95,7 +112,7 @@ def submission(spec: BaseModel | None, fields: dict[str, Any], host: str) -> Sub
         made = Submission.model_validate(given)
     except ValidationError as error:
         raise InvalidInput(f"job: {describe(error)}") from error
-    return absolute(made) if host in LOOPBACK else made  # relative paths are this process's
+    return absolute(made) if is_loopback(host) else made  # relative paths are this process's
 
 
 def submit(made: Submission) -> Call[Job]:

@@ -32,7 +32,7 @@ class Client:
     reached, restarts behind a proxy (502, 503, 504) or asks for patience (429, Retry-After): for
     ``patience`` seconds, or 2 where it has never answered yet, so that there may be none.
 
-    Raises InvalidInput for what is no URL, and for what is no API key.
+    Raises InvalidInput for what is no URL, no API key, or no proxy of the environment.
 
     Every method raises ServiceError: for a problem that the service answers with (its RFC 9457
     body is the error's ``problem``), and when the service can't be reached.
@@ -52,9 +52,7 @@ class Client:
         """
         self.url = calls.checked_url(url)
         self.timeout = timeout
-        self._http = httpx.Client(
-            base_url=self.url, timeout=timeout, headers=calls.headers(api_key)
-        )
+        self._http = calls.connection(httpx.Client, httpx.HTTPTransport, self.url, api_key, timeout)
         self._patience = patience
         self._known = False  # whether the service has answered yet
         self.jobs = Jobs(self)

@@ -1,17 +1,20 @@
 """Which shards a dataset has: a folder, a brace pattern or one tar; a local path or a URI."""
 
+import errno
 import posixpath
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
-from braceexpand import braceexpand
 from pyarrow import fs
 
-from rhocache_schemas import storage
-from rhocache_schemas.errors import DatasetError, StorageError
+from rhocache_schemas import braces, storage
+from rhocache_schemas.abandonment import keep_on
+from rhocache_schemas.errors import DatasetError
 
 SUFFIX = ".tar"
+_LONGEST_NAME = 1024  # bytes of a path that is looked for with its braces, as of an object's key
+_AT_ONCE = 1000  # shards that are looked for in one call
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +32,9 @@ def list_shards(dataset: str, pattern: str | None = None) -> list[Shard]:
     The root of a brace pattern is the folder before its first brace, that of one tar its folder.
     Braces in the name of a folder or tar that is there stand for themselves.
 
-    Raises DatasetError when there is nothing there, or nothing matches, and InvalidInput for a
-    shard whose name is not UTF-8.
+    Raises DatasetError when there is nothing there, or nothing matches; InvalidInput for a brace
+    pattern that stands for more names than braces.MOST, and for a shard whose name is not UTF-8;
+    and StorageError.
     """
     filesystem, path = storage.resolve(dataset)
     try:
@@ -41,7 +45,7 @@ def list_shards(dataset: str, pattern: str | None = None) -> list[Shard]:
             root = _root(filesystem, path)
             infos = _expand(filesystem, literal, path[len(literal) :], dataset)
     except OSError as error:
-        raise StorageError(f"cannot list {dataset}: {storage.reason(error)}") from error
+        raise storage.failure(f"cannot list {dataset}", error) from error
     shards = [_shard(info, root, dataset) for info in infos]
     chosen = [shard for shard in shards if pattern is None or fnmatch(shard.name, pattern)]
     if not chosen:
@@ -63,7 +67,7 @@ def find_shards(dataset: str, names: Iterable[str]) -> dict[str, Shard]:
         root = _root(filesystem, path)
         infos = filesystem.get_file_info([posixpath.join(root, name) for name in names])
     except OSError as error:
-        raise StorageError(f"cannot look into {dataset}: {storage.reason(error)}") from error
+        raise storage.failure(f"cannot look into {dataset}", error) from error
     found = [_shard(info, root, dataset) for info in infos if info.type == fs.FileType.File]
     return {shard.name: shard for shard in found}
 
@@ -104,25 +108,54 @@ def _walk(filesystem: fs.FileSystem, path: str, dataset: str) -> tuple[str, list
     return path, tars
 
 
+def check_size(dataset: str) -> None:
+    """Raises InvalidInput for a brace pattern that stands for more shards than braces.MOST."""
+    filesystem, path = storage.resolve(dataset)
+    try:
+        braces.check(path.removeprefix(_literal(filesystem, path)))
+    except OSError as error:
+        raise storage.failure(f"cannot look into {dataset}", error) from error
+
+
 def _literal(filesystem: fs.FileSystem, path: str) -> str:
     """The beginning of a path, up to a slash, that is there by its very name or has no brace."""
-    while "{" in path and filesystem.get_file_info(path).type == fs.FileType.NotFound:
-        path = posixpath.dirname(path)
-    return path
+    if "{" not in path:
+        return path
+    literal = posixpath.dirname(path.partition("{")[0])
+    while literal != path:
+        longer = path[: (path + "/").find("/", len(literal) + 1)]
+        if not _is_there(filesystem, longer):
+            break
+        literal = longer
+    return literal
 
 
-def _expand(filesystem: fs.FileSystem, folder: str, braces: str, dataset: str) -> list[fs.FileInfo]:
+def _is_there(filesystem: fs.FileSystem, path: str) -> bool:
+    """Whether a path with braces is there by its very name, which a long pattern never is."""
+    if len(path.encode()) > _LONGEST_NAME:
+        return False
     try:
-        paths = [folder + name for name in dict.fromkeys(braceexpand(braces))]
-    except ValueError as error:
-        raise DatasetError(f"{dataset}: {error}") from error
-    infos = filesystem.get_file_info(paths)
-    absent = [info.path for info in infos if info.type != fs.FileType.File]
-    if absent:
-        raise DatasetError(
-            f"{len(absent)} of {len(paths)} shards of {dataset} are not there: {_some(absent)}"
-        )
-    return infos
+        return filesystem.get_file_info(path).type != fs.FileType.NotFound
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
+
+
+def _expand(filesystem: fs.FileSystem, folder: str, names: str, dataset: str) -> list[fs.FileInfo]:
+    paths, found = braces.expand(names), list[fs.FileInfo]()
+    for start in range(0, len(paths), _AT_ONCE):
+        keep_on()
+        infos = filesystem.get_file_info([folder + n for n in paths[start : start + _AT_ONCE]])
+        absent = [info.path for info in infos if info.type != fs.FileType.File]
+        if absent:  # a few that are not there are enough to know: the rest is not asked for
+            looked = f"the first {start + len(infos):,} of " if len(infos) < len(paths) else ""
+            raise DatasetError(
+                f"{len(absent)} of {looked}{len(paths):,} shards of {dataset} are not there: "
+                f"{_some(absent)}"
+            )
+        found += infos
+    return found
 
 
 def _some(names: Iterable[str], most: int = 5) -> str:

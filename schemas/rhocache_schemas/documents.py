@@ -31,7 +31,7 @@ class Document(Strict):
         """
         try:
             content: Any = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidDocument(f"{source} is not JSON: {error}") from error
         if not isinstance(content, dict):
             raise InvalidDocument(f"{source} holds no JSON object")

@@ -23,8 +23,10 @@
     ├── TrainingError               a training run that cannot start, resume or go on
     ├── JobError                    a job that cannot go on
     │   ├── ErrorBudgetExceeded     more pairs failed than the job allows
-    │   └── JobStateConflict        a transition that the job's state does not permit
-    └── ServiceError                an answer of the service that is a problem, or no answer
+    │   ├── JobStateConflict        a transition that the job's state does not permit
+    │   └── RayUnreachable          no Ray answers, or none could be started
+    ├── ServiceError                an answer of the service that is a problem, or no answer
+    └── Abandoned                   work that nobody waits for any more
 
 Each class has a ``code``, the slug used in logs, problems and progress files, and an
 ``exit_code``, the status with which the command line ends. Their texts often quote a dataset, and
@@ -34,7 +36,7 @@ end on terminals and in logs: ``str`` gives them printable, in one line.
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from rhocache_schemas.printable import printable
+from rhocache_schemas.redact import tell
 
 if TYPE_CHECKING:
     from rhocache_schemas.api import Problem
@@ -45,7 +47,8 @@ class RhocacheError(Exception):
     exit_code = 1
 
     def __str__(self) -> str:
-        return printable(super().__str__())
+        """The message, printable and with no secret in it: it goes to terminals, logs, answers."""
+        return tell(super().__str__())
 
 
 class InvalidInput(RhocacheError):
@@ -175,9 +178,17 @@ class JobStateConflict(JobError):
     code = "job-state-conflict"
 
 
+class RayUnreachable(JobError):
+    code = "ray-unreachable"
+
+
 class ServiceError(RhocacheError):
     code = "service"
 
     def __init__(self, detail: str, problem: "Problem | None" = None) -> None:
         super().__init__(detail)
         self.problem = problem  # None when the service did not answer
+
+
+class Abandoned(RhocacheError):
+    code = "abandoned"

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator
 from pyarrow import fs
 
 from rhocache_schemas import layout, storage
-from rhocache_schemas.errors import StorageError
 from rhocache_schemas.records import ShardFailure
 
 
@@ -65,4 +64,4 @@ def _list(folder: str) -> list[fs.FileInfo]:
     try:
         return filesystem.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
     except OSError as error:
-        raise StorageError(f"cannot list {folder}: {storage.reason(error)}") from error
+        raise storage.failure(f"cannot list {folder}", error) from error

@@ -70,4 +70,7 @@ def is_local(pretrained: str) -> bool:
     if storage.scheme(pretrained) != "file":
         return False
     path = storage.local_path(pretrained)
-    return path.is_file() or ("/" in pretrained and path.is_dir())
+    try:
+        return path.is_file() or ("/" in pretrained and path.is_dir())
+    except OSError:  # as with a name that is too long for a file
+        return False

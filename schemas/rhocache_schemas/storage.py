@@ -17,7 +17,8 @@ from urllib.parse import parse_qs, unquote_to_bytes
 from pyarrow import fs
 
 from rhocache_schemas.aws import s3_settings
-from rhocache_schemas.errors import InvalidInput, StorageError
+from rhocache_schemas.errors import InvalidInput, RhocacheError, StorageError, UriNotAllowed
+from rhocache_schemas.redact import has_secrets
 
 SCHEMES = ("file", "s3", "gs")
 TEMPORARY = ".tmp"  # suffix of a file that is not committed yet
@@ -26,6 +27,9 @@ _ATTEMPTS = 6  # at a request of an object store
 _CONNECT_SECONDS = 10
 _SILENT_SECONDS = 30  # without a byte, before a request counts as failed
 _GIVE_UP = timedelta(minutes=2)
+_LONGEST_KEY = 1024  # bytes of an object's
+# What no other try, and no other state of the storage, would mend.
+_THE_PATH_IS_WRONG = (errno.ENAMETOOLONG, errno.ELOOP)
 _FILE_URI = re.compile(r"file:(?://(?:localhost)?|(?!//))(/.*)", re.DOTALL)
 _ADDRESS = {"endpoint_override", "region", "scheme"}  # what pyarrow's own URIs may hold
 # How file systems say that they have no fsync of folders, as some of a network or of FUSE have not.
@@ -38,19 +42,19 @@ def scheme(uri: str) -> str:
     Raises InvalidInput for any that is not one of SCHEMES, and for credentials or a store's address
     in the URI.
     """
-    name, colon, rest = uri.partition("://")
+    name, colon, _ = uri.partition("://")
     if not colon:
         if uri.startswith("pipe:"):
             raise InvalidInput(f"{uri!r}: a pipe is a command, not a location; give a path or URI")
         return "file"
     if name not in SCHEMES:
         raise InvalidInput(f"{uri!r}: scheme {name!r} is not one of {', '.join(SCHEMES)}")
-    if "@" in rest.partition("/")[0]:  # not told again: logs and plans are kept
+    if has_secrets(uri):  # not told again: logs and plans are kept
         raise InvalidInput(
             f"{name}://***: credentials in a URI end up in logs and plans; set AWS_ACCESS_KEY_ID "
             "and AWS_SECRET_ACCESS_KEY, or what the store takes"
         )
-    if name != "file" and (told := _ADDRESS & parse_qs(rest.partition("?")[2]).keys()):
+    if name != "file" and (told := _ADDRESS & parse_qs(uri.partition("?")[2]).keys()):
         raise InvalidInput(
             f"{uri.partition('?')[0]}?...: {', '.join(sorted(told))} can't be given in a URI; set "
             "AWS_ENDPOINT_URL_S3, AWS_REGION, and what else AWS's SDKs take"
@@ -65,10 +69,12 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     (``AWS_ACCESS_KEY_ID``, ``AWS_REGION``, ``AWS_ENDPOINT_URL_S3``, ...) and AWS's shared files.
     An object's key is what the URI says, letter by letter.
 
-    Raises InvalidInput for a scheme other than file, s3 and gs, a path that is not UTF-8, and
-    settings of S3 that make no sense.
+    Raises InvalidInput for a scheme other than file, s3 and gs, a path that is not UTF-8 or can be
+    none, and settings of S3 that make no sense.
     """
     kind, rest = scheme(uri), uri.partition("://")[2]
+    if "\0" in uri:
+        raise UriNotAllowed(f"{uri!r} has a NUL byte in it")
     if kind == "file":
         path = str(local_path(uri))
         check_utf8(path)
@@ -77,6 +83,8 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     bucket = rest.partition("/")[0]
     if not bucket:
         raise InvalidInput(f"{uri!r} names no bucket")
+    if len(rest.encode()) - len(bucket) > _LONGEST_KEY and "{" not in rest:
+        raise InvalidInput(f"{uri!r} is too long: a key has {_LONGEST_KEY} bytes at most")
     try:
         if kind == "s3":
             return _s3(bucket), rest.rstrip("/")
@@ -91,16 +99,16 @@ def local_path(location: str) -> Path:
     A leading ``~`` is a home folder. In a URI percent-encoding is undone; in a path each character
     stands for itself.
 
-    Raises InvalidInput for another machine's URI, a user that there is not, and a NUL byte.
+    Raises UriNotAllowed for another machine's URI, a user that there is not, and a NUL byte.
     """
     path = location
     if location.startswith("file:/"):
         match = _FILE_URI.fullmatch(location)
         if match is None:
-            raise InvalidInput(f"{location!r} is not on this machine; write file:///FOLDER")
+            raise UriNotAllowed(f"{location!r} is not on this machine; write file:///FOLDER")
         path = "/" + os.fsdecode(unquote_to_bytes(os.fsencode(match[1]))).lstrip("/")
     if "\0" in path:
-        raise InvalidInput(f"{location!r} has a NUL byte in it")
+        raise UriNotAllowed(f"{location!r} has a NUL byte in it")
     return Path(expand_home(path)).absolute()
 
 
@@ -119,12 +127,14 @@ def plain(location: str) -> str:
 def expand_home(path: str) -> str:
     """Put the home folder in place of a leading ``~`` or ``~USER``.
 
-    Raises InvalidInput where there is none.
+    Raises UriNotAllowed where there is none.
     """
     expanded = os.path.expanduser(path)  # noqa: PTH111 (pathlib would tidy the rest)
     if path.startswith("~") and expanded == path:
         name = path.partition("/")[0]
-        raise InvalidInput(f"{path!r}: no home folder {name!r}; write ./{name} for a file so named")
+        raise UriNotAllowed(
+            f"{path!r}: no home folder {name!r}; write ./{name} for a file so named"
+        )
     return expanded
 
 
@@ -177,7 +187,7 @@ def exists(uri: str) -> bool:
     try:
         return filesystem.get_file_info(path).type != fs.FileType.NotFound
     except OSError as error:
-        raise StorageError(f"cannot look at {uri}: {reason(error)}") from error
+        raise failure(f"cannot look at {uri}", error) from error
 
 
 def read_bytes(uri: str) -> bytes:
@@ -186,7 +196,7 @@ def read_bytes(uri: str) -> bytes:
         with filesystem.open_input_file(path) as file:  # which an object store gives in one piece
             return file.read()
     except OSError as error:
-        raise StorageError(f"cannot read {uri}: {reason(error)}") from error
+        raise failure(f"cannot read {uri}", error) from error
 
 
 def sha256(uri: str) -> str:
@@ -198,7 +208,7 @@ def sha256(uri: str) -> str:
             while data := stream.read(_COPY_BYTES):
                 digest.update(data)
     except OSError as error:
-        raise StorageError(f"cannot read {uri}: {reason(error)}") from error
+        raise failure(f"cannot read {uri}", error) from error
     return digest.hexdigest()
 
 
@@ -265,7 +275,7 @@ class AtomicFile:
         try:
             yield
         except OSError as error:
-            raise StorageError(f"cannot write {self._uri}: {reason(error)}") from error
+            raise failure(f"cannot write {self._uri}", error) from error
 
 
 def discard_temporaries(uri: str) -> None:
@@ -276,7 +286,7 @@ def discard_temporaries(uri: str) -> None:
             for file in Path(path).rglob(f".*.????????{TEMPORARY}"):
                 file.unlink(missing_ok=True)
         except OSError as error:
-            raise StorageError(f"cannot clear {uri} of temporary files: {reason(error)}") from error
+            raise failure(f"cannot clear {uri} of temporary files", error) from error
 
 
 def delete(uri: str) -> None:
@@ -287,7 +297,13 @@ def delete(uri: str) -> None:
     try:
         filesystem.delete_file(path)
     except OSError as error:
-        raise StorageError(f"cannot delete {uri}: {reason(error)}") from error
+        raise failure(f"cannot delete {uri}", error) from error
+
+
+def failure(what: str, error: OSError) -> RhocacheError:
+    """What to raise for an error of the system: InvalidInput where the path itself is at fault."""
+    kind = InvalidInput if error.errno in _THE_PATH_IS_WRONG else StorageError
+    return kind(f"{what}: {reason(error)}")
 
 
 def reason(error: OSError) -> str:

@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI
+from sqlalchemy.exc import OperationalError
 from starlette.concurrency import run_in_threadpool
 
 from rhocache_schemas.errors import RhocacheError
@@ -59,8 +61,14 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        threads = CapacityLimiter(3)  # of the jobs' own, that no request can take
         loops = [
-            asyncio.create_task(_keep_stepping(reconciler)),
+            # Apart: a Ray that does not answer keeps no job from being cancelled, and a dataset
+            # that takes long to be listed keeps none from being started.
+            *(
+                asyncio.create_task(_keep_stepping(step, threads))
+                for step in (reconciler.settle, reconciler.drive, reconciler.admit)
+            ),
             asyncio.create_task(changes.keep_looking()),
         ]
         yield
@@ -74,7 +82,8 @@ def create_app(settings: Settings) -> FastAPI:
             await run_in_threadpool(cluster.stop)
         else:
             log.info("unfinished jobs go on in Ray; the next rhocache serve picks them up")
-        leadership.give_up()
+        with suppress(OperationalError):  # another takes over all the same, if later
+            leadership.give_up()
         registry.close()
 
     app = FastAPI(
@@ -83,6 +92,7 @@ def create_app(settings: Settings) -> FastAPI:
         summary="Reference-model caches for DRRHO model steering",
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
+        openapi_url=None,  # openapi.py has it
         docs_url=None,  # pages.py has one that loads nothing from elsewhere
         redoc_url=None,
     )
@@ -106,14 +116,23 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-async def _keep_stepping(reconciler: Reconciler) -> None:
+async def _keep_stepping(step: Callable[[], None], threads: CapacityLimiter) -> None:
+    told = ""  # the trouble that was logged last: one line a trouble, not one a step
     while True:
         pause = TROUBLE_SECONDS
         try:
-            await run_in_threadpool(reconciler.step)
-            pause = STEP_SECONDS
+            await to_thread.run_sync(step, limiter=threads)
+            pause, trouble = STEP_SECONDS, ""
         except RhocacheError as error:
-            log.warning("jobs wait: %s", error)
-        except Exception:
-            log.exception("the reconciler failed; it goes on")  # else every job would stand still
+            trouble = f"jobs wait: {error}"
+        except OperationalError as error:
+            cause = " ".join(str(error.orig).split())
+            trouble = f"jobs wait: the registry can't be used: {cause}"
+        except Exception as error:  # else every job would stand still
+            trouble = f"the reconciler failed; it goes on: {error!r}"
+            if trouble != told:
+                log.exception(trouble)
+        if trouble != told:
+            log.warning(trouble or "jobs go on")
+        told = trouble
         await asyncio.sleep(pause)

@@ -116,7 +116,10 @@ def file(request: Request, who: ReadsCaches, cache: InCache, name: str) -> Respo
     uri = storage.join(cache.uri, name)
     check_allowed(uri, request.app.state.settings.roots)  # a link may have been put there since
     filesystem, path = storage.resolve(uri)
-    info = filesystem.get_file_info(path)
+    try:
+        info = filesystem.get_file_info(path)
+    except OSError as error:
+        raise storage.failure(f"cannot look at {uri}", error) from error
     if not info.is_file:
         raise ProblemError("not-found", f"this cache has no file {name!r}")
     size = info.size

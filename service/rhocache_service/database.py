@@ -1,11 +1,26 @@
 """The registry's tables, in SQLite or PostgreSQL, and their migrations."""
 
+import time
 from typing import Any
 
 from alembic import command
 from alembic.config import Config
 from alembic.util.exc import CommandError
-from sqlalchemy import JSON, BigInteger, Integer, String, Text, create_engine, event, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Connection,
+    Double,
+    Integer,
+    String,
+    Text,
+    create_engine,
+    event,
+    extract,
+    func,
+    select,
+    text,
+)
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -38,6 +53,8 @@ class JobRow(Base):
     retries: Mapped[str | None] = mapped_column(String(64))  # the job that it is another try of
     starts: Mapped[int] = mapped_column(default=0)  # drivers that were started for it
     started_at: Mapped[float] = mapped_column(default=0.0)  # Unix seconds, of the last of them
+    # Unix seconds: when it was seen to be started or to get further, by the registry's clock.
+    moved_at: Mapped[float] = mapped_column(default=0.0, server_default="0")
     stopped_by: Mapped[str | None] = mapped_column(String(16))  # "request" or "deadline"
     shards: Mapped[int | None]  # of the dataset, known once it is validated
     progress: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # a Progress, as last read
@@ -126,7 +143,15 @@ class LeaseRow(Base):
 
     name: Mapped[str] = mapped_column(String(32), primary_key=True)
     holder: Mapped[str] = mapped_column(String(64))
-    until: Mapped[float]  # Unix seconds
+    renewals: Mapped[int]  # it is alive as long as they go on
+    at: Mapped[float]  # Unix seconds of the last one
+
+
+def now(connection: Connection) -> float:
+    """Unix seconds by the one clock that all services of a registry share."""
+    if connection.dialect.name == "sqlite":  # they are on one machine
+        return time.time()
+    return connection.scalar(select(extract("epoch", func.clock_timestamp()).cast(Double))) or 0.0
 
 
 def parse_url(url: str) -> URL:
@@ -163,12 +188,11 @@ def open_database(url: URL) -> Engine:
     Raises StorageError when the database can't be reached, or is newer than this service.
     """
     try:
-        engine = create_engine(url, pool_pre_ping=True)
+        # Parameters are specs and answers: no log is to have them.
+        engine = create_engine(url, pool_pre_ping=True, hide_parameters=True)
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _tune_sqlite)
         _migrate(engine)
-    except ValueError:  # a port that is no number; the message could have a part of a password
-        raise StorageError(f"cannot open the registry {shown(url)}") from None
     except (SQLAlchemyError, ImportError, CommandError) as error:
         cause = " ".join(str(error).split())[:300]
         raise StorageError(f"cannot open the registry {shown(url)}: {cause}") from error

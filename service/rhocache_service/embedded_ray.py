@@ -17,8 +17,8 @@ from typing import Any
 
 import httpx
 
-from rhocache_schemas import sockets
-from rhocache_schemas.errors import JobError
+from rhocache_schemas import sockets, storage
+from rhocache_schemas.errors import RayUnreachable
 from rhocache_service.locks import try_lock
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,8 @@ _FOLDER = "rho-"  # of Ray's sockets and logs, where the data dir is not the pla
 
 class EmbeddedRay:
     """``ray start --head`` in a session of its own, found again by ``ray.json`` in the data dir.
+
+    Making one raises StorageError where the data dir can't be written.
 
     It listens on loopback only, and asks for a token that lies in the data dir. ``ray stop`` would
     end every Ray of the machine, so it is ended by the process that was recorded. Its sockets and
@@ -46,10 +48,13 @@ class EmbeddedRay:
             _short_folder()  # else the service would start, and never its jobs
         self._record = self._data_dir / "ray.json"
         token = self._data_dir / "ray-token"
-        if not token.exists():
-            token.touch(mode=0o600)
-            token.write_text(secrets.token_hex(32))
-        self.headers = {"Authorization": f"Bearer {token.read_text()}"}
+        try:
+            if not (token.exists() and token.stat().st_size):
+                token.touch(mode=0o600)
+                token.write_text(secrets.token_hex(32))
+            self.headers = {"Authorization": f"Bearer {token.read_text()}"}
+        except OSError as error:
+            raise storage.failure(f"cannot write {token}", error) from error
         self._environment = {
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
@@ -63,13 +68,16 @@ class EmbeddedRay:
 
         One that is slow to answer is left alone: jobs run in it.
 
-        Raises JobError when it does not start or answer.
+        Raises RayUnreachable when it does not start or answer.
         """
         lock = self._try_lock()
         if lock is not None:  # none runs
             self._address = None
             try:
                 self._start(lock)
+            except OSError as error:
+                cause = f"{error.strerror}: {error.filename or self._data_dir}"
+                raise RayUnreachable(f"cannot start Ray: {cause}") from error
             finally:
                 os.close(lock)
         if self._address is None:
@@ -93,14 +101,19 @@ class EmbeddedRay:
         return try_lock(self._data_dir / "ray.lock")
 
     def _read(self) -> dict[str, Any]:
-        return json.loads(self._record.read_text())
+        try:
+            return json.loads(self._record.read_text())
+        except (OSError, ValueError) as error:
+            raise RayUnreachable(
+                f"a Ray runs, but {self._record} does not tell where: end it; another is started"
+            ) from error
 
     def _clear(self) -> None:
         """Remove what the Ray that has ended was recorded with."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(RayUnreachable):
             if temporary := self._read().get("temporary"):
                 shutil.rmtree(temporary, ignore_errors=True)
-            self._record.unlink()
+        self._record.unlink(missing_ok=True)
 
     def _start(self, lock: int) -> None:
         self._clear()
@@ -126,27 +139,36 @@ class EmbeddedRay:
                 stderr=output,
                 start_new_session=True,
                 cwd="/",
-                env=os.environ | self._environment | _short_paths(),
+                env=_inherited() | self._environment | _short_paths(),
                 pass_fds=[lock],
             )
         address = f"http://127.0.0.1:{ports[1]}"
         record = {"pid": process.pid, "address": address, "temporary": temporary}
         written = self._record.with_suffix(".tmp")
-        written.write_text(json.dumps(record))
-        written.replace(self._record)
+        try:
+            written.write_text(json.dumps(record))
+            written.replace(self._record)
+        except OSError:  # nobody would find it again
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
 
     def _wait_for_answer(self) -> str:
         address = self._read()["address"]
         deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{address}/api/jobs/", headers=self.headers).is_success:
-                    return address
-            if (lock := self._try_lock()) is not None:
-                os.close(lock)
-                break
-            time.sleep(0.2)
-        raise JobError(f"Ray did not start within {START_SECONDS} s; see {self._data_dir}/ray.log")
+        # What the environment says of proxies is not meant for loopback.
+        with httpx.Client(headers=self.headers, trust_env=False) as http:
+            while time.monotonic() < deadline:
+                with contextlib.suppress(httpx.TransportError):
+                    if http.get(f"{address}/api/jobs/").is_success:
+                        return address
+                if (lock := self._try_lock()) is not None:
+                    os.close(lock)
+                    break
+                time.sleep(0.2)
+        raise RayUnreachable(
+            f"Ray did not start within {START_SECONDS} s; see {self._data_dir}/ray.log"
+        )
 
 
 def _short_folder() -> str:
@@ -161,6 +183,11 @@ def _short_paths() -> dict[str, str]:
     if sockets.is_short(tempfile.gettempdir(), sockets.MULTIPROCESSING):
         return {}
     return {"TMPDIR": sockets.short_folder(sockets.MULTIPROCESSING)}
+
+
+def _inherited() -> dict[str, str]:
+    """What Ray, and so every driver, has of the environment: not what the service is told there."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("RHOCACHE_")}
 
 
 def _free_ports(count: int) -> list[int]:

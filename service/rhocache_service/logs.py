@@ -9,6 +9,7 @@ from fastapi import Request
 from structlog.typing import EventDict
 
 from rhocache_schemas.printable import printable, printable_lines
+from rhocache_schemas.redact import redact
 from rhocache_service import root_paths
 
 _QUIET = {"/livez", "/readyz", "/metrics"}  # asked for every few seconds
@@ -17,7 +18,7 @@ log = structlog.stdlib.get_logger("rhocache_service.requests")
 
 
 def configure() -> None:
-    """Let every logger of the process write to standard error."""
+    """Let every logger of the process write to standard error, without secrets."""
     before: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -35,11 +36,12 @@ def configure() -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
     )
+    hide: Any = lambda _, __, line: redact(line)  # noqa: E731
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=before,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last, hide],
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)

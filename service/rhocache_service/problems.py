@@ -14,6 +14,7 @@ from starlette.routing import Match, Mount
 
 from rhocache_schemas.api import FieldError, Problem
 from rhocache_schemas.errors import (
+    Abandoned,
     CacheIncomplete,
     CacheNotFound,
     DatasetError,
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = "X-Request-Id"
+_CLIENT_GONE = 499
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +199,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(OperationalError)
     def no_registry(request: Request, error: OperationalError) -> JSONResponse:
-        log.warning("request %s: %s", request.state.request_id, error)
+        log.warning("request %s: %s", request.state.request_id, error.orig)
         return problem_response(request, ProblemError("unavailable", "the registry can't be used"))
 
     @app.exception_handler(Exception)
@@ -223,6 +225,8 @@ def as_problem(error: RhocacheError | RequestValidationError) -> ProblemError:
     match error:
         case ProblemError():
             return error
+        case Abandoned():  # read by nobody, but counted and logged as what it is
+            return ProblemError("unavailable", str(error), status=_CLIENT_GONE)
         case RequestValidationError():
             return _from_validation(error)
         case UriNotAllowed():

@@ -1,14 +1,17 @@
 """What every request passes first: a name for the logs, and what can't be an honest request."""
 
+import asyncio
 import logging
 import secrets
 import time
+from typing import Self
 
 import anyio
 from fastapi import Request
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rhocache_schemas.abandonment import until
 from rhocache_service import hosts, metrics, root_paths
 from rhocache_service.logs import log_request
 from rhocache_service.problems import REQUEST_ID, BrokenOff, ProblemError, problem_response
@@ -71,7 +74,9 @@ class Gate:
         app = self._head if request.method == "HEAD" else self._app
         try:
             body = await self._admit(request)
-            await app(scope, body or receive, answer)
+            async with _Listener(body, receive) as listener:
+                with until(listener.gone.is_set):
+                    await app(scope, listener.receive, answer)
         except ProblemError as error:
             await problem_response(request, error)(scope, receive, answer)
         except BrokenOff as error:  # the server closes the connection of an answer without an end
@@ -97,15 +102,15 @@ class Gate:
             await self._app(asked, receive, start)
         scope["route"] = asked.get("route")
 
-    async def _admit(self, request: Request) -> Receive | None:
-        """Give the body, read, where there is one. Raises ProblemError."""
+    async def _admit(self, request: Request) -> bytes:
+        """Give the body. Raises ProblemError."""
         host = request.headers.get("host", "")
         reads = request.method in ("GET", "HEAD", "OPTIONS")
         if not (reads and root_paths.inside(request) in PROBES) and not self._is_ours(host):
             detail = f"Host {host!r} is not one that this service answers to; see --allow-host"
             raise ProblemError("forbidden", detail)
         if reads:
-            return None
+            return b""
         origin = request.headers.get("origin")
         if origin is not None and not self._is_own_page(request, origin):
             raise ProblemError("forbidden", f"a page of {origin!r} may not do this")
@@ -114,7 +119,7 @@ class Gate:
         form = root_paths.inside(request) in FORMS and kind == "application/x-www-form-urlencoded"
         if body and kind != "application/json" and not form:
             raise ProblemError("unsupported-media-type", f"the body is {kind or 'of no type'!r}")
-        return _replay(body, request.receive)
+        return body
 
     def _is_ours(self, host: str) -> bool:
         return any(hosts.matches(host, each) for each in (*hosts.LOOPBACK, *self._allowed))
@@ -143,14 +148,32 @@ class Gate:
         return bytes(body)
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
-    told = False
+class _Listener:
+    """Gives the application a body that was read, and knows when the client has gone.
 
-    async def again() -> Message:
-        nonlocal told
-        if told:
-            return await receive()  # that the client has gone
-        told = True
-        return {"type": "http.request", "body": body, "more_body": False}
+    It listens all the time: work in a thread asks ``gone`` between two steps.
+    """
 
-    return again
+    def __init__(self, body: bytes, receive: Receive) -> None:
+        self._first: Message | None = {"type": "http.request", "body": body, "more_body": False}
+        self._receive = receive
+        self.gone = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._listening = asyncio.create_task(self._listen())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._listening.cancel()
+
+    async def receive(self) -> Message:
+        if (first := self._first) is not None:
+            self._first = None
+            return first
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _listen(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.gone.set()

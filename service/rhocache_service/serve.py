@@ -9,6 +9,7 @@ from pathlib import Path
 
 import uvicorn
 
+from rhocache_schemas import storage
 from rhocache_schemas.errors import StorageError
 from rhocache_service import logs
 from rhocache_service.app import create_app
@@ -43,6 +44,7 @@ def serve(settings: Settings) -> None:
         log.info("jobs may name places under %s", ", ".join(settings.roots))
         config = uvicorn.Config(
             app,
+            log_config=None,  # its log goes the way of ours, which leaves out secrets
             log_level="warning",
             timeout_graceful_shutdown=10,
             proxy_headers=False,  # proxies.py has them
@@ -80,7 +82,7 @@ def _own(data_dir: Path) -> Iterator[None]:
         data_dir.mkdir(parents=True, exist_ok=True)
         lock = try_lock(data_dir / "service.lock")
     except OSError as error:
-        raise StorageError(f"cannot write in {data_dir}: {error.strerror}") from error
+        raise storage.failure(f"cannot write in {data_dir}", error) from error
     if lock is None:
         raise StorageError(f"another rhocache serve uses {data_dir}; give another --data-dir")
     try:

@@ -1,6 +1,7 @@
 """What ``rhocache serve`` can be told, by flags or by ``RHOCACHE_...`` variables."""
 
 import re
+from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,16 +35,6 @@ def _network(value: str) -> str:
         raise ValueError("it should be an address or a network, like 10.0.0.0/8") from None
 
 
-def _absolute(value: object) -> object:
-    """A Path was made by a program, in which ``~`` is a letter as others are."""
-    return storage.local_path(value) if isinstance(value, str) else value
-
-
-def _without_brackets(value: object) -> object:
-    """An IPv6 address as it is in a URL is one too."""
-    return value.removeprefix("[").removesuffix("]") if isinstance(value, str) else value
-
-
 def _http(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
@@ -51,16 +42,38 @@ def _http(value: str) -> str:
     return value
 
 
-def _location(value: str) -> str:
-    try:
-        return absolute_location(value)
-    except InvalidInput as error:
-        raise ValueError(str(error)) from None
+def _without_brackets(value: object) -> object:
+    """An IPv6 address as it is in a URL is one too."""
+    return value.removeprefix("[").removesuffix("]") if isinstance(value, str) else value
+
+
+def _absolute(value: object) -> object:
+    """A Path was made by a program, in which ``~`` is a letter as others are."""
+    return storage.local_path(value) if isinstance(value, str) else value
+
+
+def _database(value: str) -> str:
+    parse_url(value)
+    return value
+
+
+def _refused(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Let pydantic know what is wrong, so that the variable is named."""
+
+    def checked(value: Any) -> Any:
+        try:
+            return check(value)
+        except InvalidInput as error:
+            raise ValueError(str(error)) from None
+
+    return checked
 
 
 # In the environment: a,b or ["a", "b"].
 Roots = Annotated[
-    list[Annotated[str, AfterValidator(_location)]], NoDecode, BeforeValidator(split_list)
+    list[Annotated[str, AfterValidator(_refused(absolute_location))]],
+    NoDecode,
+    BeforeValidator(split_list),
 ]
 Hosts = Annotated[
     list[Annotated[str, AfterValidator(hosts.check)]], NoDecode, BeforeValidator(split_list)
@@ -79,11 +92,12 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=1, le=65535, description="port to listen on")] = 8321
     data_dir: Annotated[
         Path,
-        BeforeValidator(_absolute),
+        BeforeValidator(_refused(_absolute)),
         Field(description="folder of the registry and, in embedded mode, of Ray"),
     ] = Path("rhocache-data")
     database_url: Annotated[
-        str | None, Field(description="registry; null: SQLite in the data dir")
+        Annotated[str, AfterValidator(_refused(_database))] | None,
+        Field(description="registry; null: SQLite in the data dir"),
     ] = None
     ray_address: Annotated[
         Annotated[str, AfterValidator(_http)] | None,
@@ -112,9 +126,10 @@ class Settings(BaseSettings):
     submits_per_minute: Annotated[
         int, Field(ge=1, description="jobs that one API key may submit in a minute")
     ] = 300
-    max_body_bytes: Annotated[int, Field(ge=1024, description="bytes of a request's body")] = (
-        1 << 20
-    )
+    max_body_bytes: Annotated[
+        int,
+        Field(ge=1024, le=64 << 20, description="bytes of a request's body, so of a job's spec"),
+    ] = 1 << 20
     wedged_seconds: Annotated[
         float, Field(gt=0, description="without progress of a running job, until /readyz fails")
     ] = 900.0
@@ -141,7 +156,7 @@ class Settings(BaseSettings):
     @property
     def roots(self) -> list[str]:
         """Spelled out: drivers check them again, in working folders of their own."""
-        return self.allow_root or [_location(str(self.data_dir)), _location(".")]
+        return self.allow_root or [str(self.data_dir.absolute()), str(Path.cwd())]
 
     @property
     def registry_file(self) -> Path:
@@ -150,7 +165,6 @@ class Settings(BaseSettings):
 
     @property
     def registry_url(self) -> URL:
-        """Raises InvalidInput for a URL of another kind of database."""
         if self.database_url is not None:
             return parse_url(self.database_url)
         return URL.create("sqlite", database=str(self.registry_file))  # whose name may have a "?"
@@ -175,7 +189,8 @@ def _describe(fault: Any, flags: dict[str, Any]) -> str:
     name = str(fault["loc"][0])
     told = f"--{name.replace('_', '-')}" if name in flags else f"{PREFIX}{name.upper()}"
     told += f": {fault['msg'].removeprefix('Value error, ')}"
-    return told if name in _SECRET else f"{told}, not {_without_password(fault['input'])!r}"
+    value = repr(_without_password(fault["input"]))
+    return told if name in _SECRET or value in told else f"{told}, not {value}"
 
 
 def _without_password(value: Any) -> Any:

@@ -122,10 +122,11 @@ def test_jobs_are_listed_shown_and_cancelled(url: str, submit: Callable[[], str]
     assert listed.index(second) < listed.index(first)
     assert "validating" in run("jobs", "show", first, "--url", url).stdout
     assert json.loads(run("jobs", "cancel", first, "--url", url, "--json").stdout)["id"] == first
-    found = json.loads(run("jobs", "list", "--url", url, "--status=cancelling", "--json").stdout)
+    run("jobs", "watch", first, "--url", url, "--json", code=1)  # it never had a driver
+    found = json.loads(run("jobs", "list", "--url", url, "--status=cancelled", "--json").stdout)
     assert first in {job["id"] for job in found["data"]}
     line = error_line("jobs", "cancel", first, "--url", url, code=1)
-    assert f"job {first} is cancelling" in line
+    assert f"job {first} is cancelled" in line
     assert "no job 'job_0'" in error_line("jobs", "show", "job_0", "--url", url, code=1)
 
 

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from rhocache_schemas import abandonment
 from rhocache_schemas.dataset import list_shards
-from rhocache_schemas.errors import DatasetError, InvalidInput
+from rhocache_schemas.errors import Abandoned, DatasetError, InvalidInput
 
 
 @pytest.fixture
@@ -94,3 +95,22 @@ def test_nothing_there(dataset: Path, given: str, pattern: str | None, message: 
     (dataset / "empty").mkdir()
     with pytest.raises(DatasetError, match=message):
         list_shards(f"{dataset}/{given}", pattern)
+
+
+def test_a_few_shards_that_are_not_there_are_enough_to_know(dataset: Path) -> None:
+    with pytest.raises(DatasetError, match="1000 of the first 1,000 of 900,000 shards"):
+        list_shards(f"{dataset}/{{0..899999}}.tar")
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a/" * 3000, "a\0b", "{0..99999999}"])
+def test_what_can_be_no_dataset(dataset: Path, name: str) -> None:
+    with pytest.raises(InvalidInput):
+        list_shards(f"{dataset}/{name}")
+
+
+def test_nobody_waits_for_it_any_more(dataset: Path) -> None:
+    for number in range(50):
+        (dataset / str(number)).symlink_to(".")
+    asked = iter([False, True])  # between two looks at a thousand shards each
+    with abandonment.until(lambda: next(asked)), pytest.raises(Abandoned):
+        list_shards(f"{dataset}/{{0..49}}/{{0..49}}/01.tar")

@@ -159,7 +159,9 @@ def service(work: Path, reference_folder: Path) -> Iterator[Service]:
     roots = [f"--allow-root={root}" for root in (work, reference_folder.parent)]
     temporary = work / ("t" * 100)
     temporary.mkdir()
-    environment = {"TMPDIR": str(temporary)}
+    # A proxy that leads nowhere: nothing on this machine may be asked for through it.
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9")
+    environment = {"TMPDIR": str(temporary), **proxies}
     name = os.fsdecode(ODD_NAME)
     service = Service(work / "in" / name, *roots, "--max-running-jobs=2", environment=environment)
     service.log = work / "log"

@@ -246,6 +246,7 @@ def test_behind_a_proxy_that_hides_name_and_path(browser: Browser, tmp_path: Pat
         page = browser.new_page()
         page.goto(f"{url}/")
         page.get_by_role("link", name="Submit", exact=True).click()
+        page.wait_for_url(f"{url}/submit")  # with its script
         page.get_by_label("Dataset").fill(str(tmp_path))
         page.get_by_label("Output").fill(f"{tmp_path}/cache")
         page.get_by_label("Model").fill(f"local-dir:{tmp_path}")

@@ -202,7 +202,11 @@ def test_signing_in_under_a_path(tmp_path: Path) -> None:
         assert asked.headers["location"] == "/rho/sign-in?to=/rho/caches"
         signed = httpx.post(f"{url}/sign-in", data={"key": key, "to": "//evil.example"})
         assert signed.headers["location"] == "/rho/"
-        assert re.search(r"; path=/rho;.* secure", signed.headers["set-cookie"].lower())
+        # A cookie of this name must be the whole host's.
+        assert re.match(r"__host-.*; path=/;.* secure", signed.headers["set-cookie"].lower())
         out = httpx.post(f"{url}/sign-out")
         assert out.headers["location"] == "/rho/sign-in"
-        assert "; path=/rho;" in out.headers["set-cookie"].lower()
+        assert "; path=/;" in out.headers["set-cookie"].lower()
+    with served(app) as url:
+        signed = httpx.post(f"{url}/sign-in", data={"key": key})
+        assert "; path=/rho;" in signed.headers["set-cookie"].lower()

@@ -19,6 +19,9 @@ from rank_steps import (
     run_wrapped,
 )
 
+from rhocache_trainer import TrainConfig
+from rhocache_trainer.launch import launch
+
 PROGRAM = Path(__file__).with_name("rank_steps.py")
 
 
@@ -128,3 +131,11 @@ def test_dropout_is_the_same_when_it_is_computed_again() -> None:
         for recompute in (False, True)
     )
     torch.testing.assert_close(kept["gradients"], again["gradients"], rtol=0, atol=1e-12)
+
+
+def test_a_launchers_empty_variables_say_nothing(
+    config: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR"):
+        monkeypatch.setenv(name, "")
+    assert launch(TrainConfig.model_validate(config)).world_size == 1
