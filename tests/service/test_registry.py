@@ -120,12 +120,10 @@ def test_a_registry_of_an_older_service_is_brought_up_to_date(fresh_url: str) ->
 
 def test_services_that_start_at_once_make_the_tables_once(postgres: Any) -> None:
     postgres.psql("CREATE DATABASE at_once;")
-    code = (
-        "import sys; from rhocache_service.database import open_database, parse_url; "
-        "open_database(parse_url(sys.argv[1]))"
-    )
-    opening = [sys.executable, "-c", code, postgres.get_uri("at_once")]
-    processes = [subprocess.Popen(opening, stderr=subprocess.PIPE) for _ in range(4)]
+    url = Settings(database_url=postgres.get_uri("at_once")).registry_url
+    code = "import sys; from rhocache_service.database import open_database as o; o(sys.argv[1])"
+    command = [sys.executable, "-c", code, url]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(4)]
     told = [process.communicate(timeout=60)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 4, told
 
