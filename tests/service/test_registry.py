@@ -122,7 +122,7 @@ def test_services_that_start_at_once_make_the_tables_once(postgres: Any) -> None
     postgres.psql("CREATE DATABASE at_once;")
     url = Settings(database_url=postgres.get_uri("at_once")).registry_url
     code = "import sys; from rhocache_service.database import open_database as o; o(sys.argv[1])"
-    command = [sys.executable, "-c", code, url]
+    command = [sys.executable, "-c", code, url.render_as_string(hide_password=False)]
     processes = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(4)]
     told = [process.communicate(timeout=60)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 4, told
