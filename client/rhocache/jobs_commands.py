@@ -1,7 +1,6 @@
 """``serve``, ``submit`` and ``jobs``: the service and its client."""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -37,7 +36,7 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on [8321].")] = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the registry and Ray [rhocache-data].")
+        str | None, typer.Option(help="Folder of the registry and Ray [rhocache-data].")
     ] = None,
     database_url: Annotated[
         str | None, typer.Option(help="Registry, as postgresql://... [SQLite in the data dir].")

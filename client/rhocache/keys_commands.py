@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,14 +12,14 @@ from rich.console import Console
 from rhocache import tables
 from rhocache.extras import extra
 from rhocache_schemas.documents import describe
-from rhocache_schemas.errors import InvalidInput
+from rhocache_schemas.errors import InvalidInput, StorageError
 
 if TYPE_CHECKING:
     from rhocache_service.keys import Keys
 
 _DAY = 24 * 3600
 
-DataDir = Annotated[Path | None, typer.Option(help="Folder of the registry [rhocache-data].")]
+DataDir = Annotated[str | None, typer.Option(help="Folder of the registry [rhocache-data].")]
 DatabaseUrl = Annotated[
     str | None, typer.Option(help="Registry, as postgresql://... [SQLite in the data dir].")
 ]
@@ -70,7 +69,7 @@ def revoke(
 
 
 @contextmanager
-def _opened(data_dir: Path | None, database_url: str | None) -> "Iterator[Keys]":
+def _opened(data_dir: str | None, database_url: str | None) -> "Iterator[Keys]":
     with extra("service"):
         from rhocache_service.database import open_database
         from rhocache_service.keys import Keys
@@ -81,7 +80,11 @@ def _opened(data_dir: Path | None, database_url: str | None) -> "Iterator[Keys]"
     except ValidationError as error:
         raise InvalidInput(describe(error)) from error
     if settings.database_url is None:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            settings.data_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            place = settings.data_dir
+            raise StorageError(f"cannot write in {place}: {error.strerror}") from error
     engine = open_database(settings.registry_url)
     try:
         yield Keys(engine)

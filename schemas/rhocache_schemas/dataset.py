@@ -27,16 +27,19 @@ def list_shards(dataset: str, pattern: str | None = None) -> list[Shard]:
 
     A folder gives every ``.tar`` below it; ``pattern`` is a glob that their names must match.
     The root of a brace pattern is the folder before its first brace, that of one tar its folder.
+    Braces in the name of a folder or tar that is there stand for themselves.
 
-    Raises DatasetError when there is nothing there, or nothing matches.
+    Raises DatasetError when there is nothing there, or nothing matches, and InvalidInput for a
+    shard whose name is not UTF-8.
     """
     filesystem, path = storage.resolve(dataset)
     try:
-        if "{" in path:
-            root = posixpath.dirname(path.partition("{")[0])
-            infos = _expand(filesystem, path, dataset)
-        else:
+        literal = _literal(filesystem, path)
+        if literal == path:
             root, infos = _walk(filesystem, path, dataset)
+        else:
+            root = _root(filesystem, path)
+            infos = _expand(filesystem, literal, path[len(literal) :], dataset)
     except OSError as error:
         raise StorageError(f"cannot list {dataset}: {storage.reason(error)}") from error
     shards = [_shard(info, root, dataset) for info in infos]
@@ -72,18 +75,22 @@ def dataset_root(dataset: str) -> str:
 
 
 def _root(filesystem: fs.FileSystem, path: str) -> str:
-    if "{" in path:
-        return posixpath.dirname(path.partition("{")[0])
+    literal = _literal(filesystem, path)
+    if literal != path:
+        return posixpath.dirname(literal + path[len(literal) :].partition("{")[0])
     return posixpath.dirname(path) if filesystem.get_file_info(path).is_file else path
 
 
 def _shard(info: fs.FileInfo, root: str, dataset: str) -> Shard:
-    name = posixpath.relpath(info.path, root)
-    return Shard(name, _prefix(dataset) + info.path, info.size, info.mtime_ns or 0)
+    storage.check_utf8(path := storage.path_of(info))
+    name = posixpath.relpath(path, root)
+    return Shard(name, _prefix(dataset) + path, info.size, info.mtime_ns or 0)
 
 
 def _prefix(dataset: str) -> str:
-    return dataset.partition("://")[0] + "://" if "://" in dataset else ""
+    """What a shard's URI has before its path, which a local one is without."""
+    kind = storage.scheme(dataset)
+    return "" if kind == "file" else f"{kind}://"
 
 
 def _walk(filesystem: fs.FileSystem, path: str, dataset: str) -> tuple[str, list[fs.FileInfo]]:
@@ -93,12 +100,20 @@ def _walk(filesystem: fs.FileSystem, path: str, dataset: str) -> tuple[str, list
     if info.type == fs.FileType.File:
         return posixpath.dirname(path), [info]
     below = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
-    return path, [i for i in below if i.type == fs.FileType.File and i.path.endswith(SUFFIX)]
+    tars = [i for i in below if i.type == fs.FileType.File and storage.path_of(i).endswith(SUFFIX)]
+    return path, tars
 
 
-def _expand(filesystem: fs.FileSystem, path: str, dataset: str) -> list[fs.FileInfo]:
+def _literal(filesystem: fs.FileSystem, path: str) -> str:
+    """The beginning of a path, up to a slash, that is there by its very name or has no brace."""
+    while "{" in path and filesystem.get_file_info(path).type == fs.FileType.NotFound:
+        path = posixpath.dirname(path)
+    return path
+
+
+def _expand(filesystem: fs.FileSystem, folder: str, braces: str, dataset: str) -> list[fs.FileInfo]:
     try:
-        paths = list(dict.fromkeys(braceexpand(path)))
+        paths = [folder + name for name in dict.fromkeys(braceexpand(braces))]
     except ValueError as error:
         raise DatasetError(f"{dataset}: {error}") from error
     infos = filesystem.get_file_info(paths)

@@ -1,7 +1,6 @@
 """Which locations a job may name: those under the service's allowed roots."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rhocache_schemas import storage
 from rhocache_schemas.dataset import Shard, list_shards
@@ -20,7 +19,9 @@ def check_allowed(uri: str, roots: Sequence[str]) -> None:
     """
     place = true_place(uri)
     if not any(_is_under(place, true_place(root)) for root in roots):
-        raise UriNotAllowed(f"{uri!r} is not under an allowed root ({', '.join(roots)})")
+        raise UriNotAllowed(
+            f"{uri!r} is not under an allowed root ({', '.join(map(storage.printable, roots))})"
+        )
 
 
 def check_job(spec: JobSpec, roots: Sequence[str]) -> None:
@@ -49,9 +50,9 @@ def true_place(uri: str) -> tuple[str, tuple[str, ...]]:
         raise UriNotAllowed(f"{uri!r} has a NUL byte in it")
     scheme = storage.scheme(uri)
     if scheme == "file":
-        _, path = storage.resolve(uri)
+        path = storage.local_path(uri)
         try:
-            return scheme, Path(path).resolve().parts
+            return scheme, path.resolve().parts
         except (OSError, RuntimeError) as error:  # a loop of symlinks is a RuntimeError
             raise UriNotAllowed(f"{uri!r} can't be followed to its end: {error}") from error
     parts = tuple(uri.removeprefix(f"{scheme}://").rstrip("/").split("/"))

@@ -6,11 +6,11 @@ from alembic import command
 from alembic.config import Config
 from alembic.util.exc import CommandError
 from sqlalchemy import JSON, BigInteger, Integer, String, Text, create_engine, event, text
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from rhocache_schemas.errors import StorageError
+from rhocache_schemas.errors import InvalidInput, StorageError
 from rhocache_schemas.job import JobSpec, JobState
 
 _MIGRATING = 0x52484F  # the advisory lock of replicas that start at once
@@ -119,7 +119,35 @@ class LeaseRow(Base):
     until: Mapped[float]  # Unix seconds
 
 
-def open_database(url: str) -> Engine:
+def parse_url(url: str) -> URL:
+    """Read where a database is: ``postgresql://``, which ``postgres://`` is too, or ``sqlite://``.
+
+    Raises InvalidInput for what is neither, and does not tell it, as it may hold a password.
+    """
+    try:
+        parsed = make_url(url)
+    except (SQLAlchemyError, ValueError):
+        raise InvalidInput(
+            "the database URL can't be read; it is of the form postgresql://USER:PASSWORD@HOST/NAME,"
+            " with %40 for an @ in the password, %3A for a : and so on"
+        ) from None
+    kind = parsed.drivername.partition("+")[0].lower()
+    if kind in ("postgresql", "postgres"):  # as some hosts of databases write it
+        return parsed.set(drivername="postgresql+psycopg")
+    if kind == "sqlite":
+        return parsed
+    raise InvalidInput(f"the database URL begins with {kind}://, not postgresql:// or sqlite://")
+
+
+def shown(url: URL) -> str:
+    """A database's URL for logs and errors, without passwords."""
+    if url.drivername == "sqlite":
+        return f"sqlite:///{url.database}"
+    secret = {name: "***" for name in url.query if "password" in name.lower()}
+    return url.update_query_dict(secret).render_as_string(hide_password=True)
+
+
+def open_database(url: URL) -> Engine:
     """Connect, and bring the tables up to date.
 
     Raises StorageError when the database can't be reached, or is newer than this service.
@@ -131,8 +159,7 @@ def open_database(url: str) -> Engine:
         _migrate(engine)
     except (SQLAlchemyError, ImportError, CommandError) as error:
         cause = " ".join(str(error).split())[:300]
-        place = _without_password(url)
-        raise StorageError(f"cannot open the registry {place}: {cause}") from error
+        raise StorageError(f"cannot open the registry {shown(url)}: {cause}") from error
     return engine
 
 
@@ -149,8 +176,3 @@ def _migrate(engine: Engine) -> None:
 def _tune_sqlite(connection: Any, _: object) -> None:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA busy_timeout=10000")
-
-
-def _without_password(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from typing import Any
 
 import httpx
 
+from rhocache_schemas import sockets
 from rhocache_schemas.errors import JobError
 from rhocache_service.locks import try_lock
 
@@ -23,18 +25,25 @@ log = logging.getLogger(__name__)
 
 START_SECONDS = 60
 STOP_SECONDS = 20
-_LONGEST_TEMP_DIR = 38  # Ray puts sockets in it, whose paths may have 107 bytes
+_FOLDER = "rho-"  # of Ray's sockets and logs, where the data dir is not the place for them
 
 
 class EmbeddedRay:
     """``ray start --head`` in a session of its own, found again by ``ray.json`` in the data dir.
 
     It listens on loopback only, and asks for a token that lies in the data dir. ``ray stop`` would
-    end every Ray of the machine, so it is ended by the process that was recorded.
+    end every Ray of the machine, so it is ended by the process that was recorded. Its sockets and
+    logs lie in the data dir, or where that has too long or odd a path, in a folder for temporary
+    files that only this user can look into, for as long as it runs.
+
+    Raises StorageError where there is no folder that is short enough.
     """
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir.absolute()
+        self._inside = str(self._data_dir / "ray")
+        if not sockets.fits(self._inside, sockets.RAY):
+            _short_folder()  # else the service would start, and never its jobs
         self._record = self._data_dir / "ray.json"
         token = self._data_dir / "ray-token"
         if not token.exists():
@@ -76,8 +85,8 @@ class EmbeddedRay:
                 if time.monotonic() > deadline:
                     os.killpg(pid, signal.SIGKILL)
                 time.sleep(0.1)
+        self._clear()
         os.close(lock)
-        self._record.unlink(missing_ok=True)
 
     def _try_lock(self) -> int | None:
         """Ray holds this lock as long as it lives, so a recycled process id deceives nobody."""
@@ -86,13 +95,24 @@ class EmbeddedRay:
     def _read(self) -> dict[str, Any]:
         return json.loads(self._record.read_text())
 
+    def _clear(self) -> None:
+        """Remove what the Ray that has ended was recorded with."""
+        with contextlib.suppress(FileNotFoundError):
+            if temporary := self._read().get("temporary"):
+                shutil.rmtree(temporary, ignore_errors=True)
+            self._record.unlink()
+
     def _start(self, lock: int) -> None:
+        self._clear()
         log.info("starting Ray; its log is %s/ray.log", self._data_dir)
-        ports = _free_ports(7)
+        ports, temporary = _free_ports(7), None
+        if not sockets.fits(self._inside, sockets.RAY):
+            temporary = tempfile.mkdtemp(prefix=_FOLDER, dir=_short_folder())
+        folder = f"{temporary}/r" if temporary else self._inside  # which Ray opens to everyone
         command = [
             str(Path(sys.executable).with_name("ray")), "start", "--head", "--block",
             "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1",
-            "--disable-usage-stats", f"--temp-dir={self._temp_dir()}",
+            "--disable-usage-stats", f"--temp-dir={folder}",
             f"--port={ports[0]}", f"--dashboard-port={ports[1]}",
             f"--dashboard-agent-listen-port={ports[2]}", f"--dashboard-agent-grpc-port={ports[3]}",
             f"--runtime-env-agent-port={ports[4]}", f"--metrics-export-port={ports[5]}",
@@ -105,12 +125,15 @@ class EmbeddedRay:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                cwd=self._data_dir,
-                env=os.environ | self._environment,
+                cwd="/",
+                env=os.environ | self._environment | _short_paths(),
                 pass_fds=[lock],
             )
-        record = {"pid": process.pid, "address": f"http://127.0.0.1:{ports[1]}"}
-        self._record.write_text(json.dumps(record))
+        address = f"http://127.0.0.1:{ports[1]}"
+        record = {"pid": process.pid, "address": address, "temporary": temporary}
+        written = self._record.with_suffix(".tmp")
+        written.write_text(json.dumps(record))
+        written.replace(self._record)
 
     def _wait_for_answer(self) -> str:
         address = self._read()["address"]
@@ -125,16 +148,24 @@ class EmbeddedRay:
             time.sleep(0.2)
         raise JobError(f"Ray did not start within {START_SECONDS} s; see {self._data_dir}/ray.log")
 
-    def _temp_dir(self) -> str:
-        inside = str(self._data_dir / "ray")
-        if len(inside) <= _LONGEST_TEMP_DIR:
-            return inside
-        return tempfile.mkdtemp(prefix="rhocache-ray-")
+
+def _short_folder() -> str:
+    return sockets.short_folder(len(f"/{_FOLDER}12345678/r") + sockets.RAY)
+
+
+def _short_paths() -> dict[str, str]:
+    """What Ray's processes, and so the drivers, need where the usual folder is too long for them.
+
+    Ray's dashboard starts processes that it talks to by sockets below TMPDIR.
+    """
+    if sockets.is_short(tempfile.gettempdir(), sockets.MULTIPROCESSING):
+        return {}
+    return {"TMPDIR": sockets.short_folder(sockets.MULTIPROCESSING)}
 
 
 def _free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in sockets:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
             probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in sockets]
+        return [probe.getsockname()[1] for probe in probes]

@@ -13,7 +13,7 @@ from rhocache_schemas.errors import StorageError
 from rhocache_service import logs
 from rhocache_service.app import create_app
 from rhocache_service.changes import Changes
-from rhocache_service.database import open_database
+from rhocache_service.database import open_database, shown
 from rhocache_service.keys import Keys
 from rhocache_service.locks import try_lock
 from rhocache_service.settings import Settings
@@ -33,9 +33,9 @@ def serve(settings: Settings) -> None:
         app = create_app(settings)
         if not app.state.keys.exist():
             log.warning("no API keys: whoever can reach %s may do everything", settings.host)
-        log.info("listening on http://%s:%d", settings.host, settings.port)
+        log.info("listening on http://%s", _address(settings.host, settings.port))
         log.info("data in %s", settings.data_dir.absolute())
-        log.info("registry %s", app.state.registry.engine.url)
+        log.info("registry %s", shown(app.state.registry.engine.url))
         log.info("Ray %s", settings.ray_address or "of its own, on loopback")
         log.info("jobs may name places under %s", ", ".join(settings.roots))
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=10)
@@ -83,12 +83,21 @@ def _own(data_dir: Path) -> Iterator[None]:
 
 def _bound(host: str, port: int) -> socket.socket:
     """Bind before anything else is started, so that a taken port costs nothing."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, port))
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, *_, address = min(found, key=lambda each: each[0] != socket.AF_INET)
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
     except OSError as error:
-        listener.close()
-        raise StorageError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+        where = _address(host, port)
+        raise StorageError(f"cannot listen on {where}: {error.strerror}") from error
     return listener
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -6,9 +6,12 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.engine import URL
 
+from rhocache_schemas import storage
 from rhocache_schemas.errors import InvalidInput
 from rhocache_schemas.locations import absolute_location
+from rhocache_service.database import parse_url
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -17,16 +20,30 @@ def _split(value: object) -> object:
     return value.split(",") if isinstance(value, str) else value
 
 
+def _absolute(value: object) -> object:
+    """A Path was made by a program, in which ``~`` is a letter as others are."""
+    return storage.local_path(value) if isinstance(value, str) else value
+
+
+def _without_brackets(value: object) -> object:
+    """An IPv6 address as it is in a URL is one too."""
+    return value.removeprefix("[").removesuffix("]") if isinstance(value, str) else value
+
+
 Names = Annotated[list[str], NoDecode, BeforeValidator(_split)]  # in the environment: a,b
 
 
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="RHOCACHE_", extra="forbid", frozen=True)
 
-    host: Annotated[str, Field(description="address to listen on")] = "127.0.0.1"
+    host: Annotated[
+        str, BeforeValidator(_without_brackets), Field(description="address to listen on")
+    ] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535, description="port to listen on")] = 8321
     data_dir: Annotated[
-        Path, Field(description="folder of the registry and, in embedded mode, of Ray")
+        Path,
+        BeforeValidator(_absolute),
+        Field(description="folder of the registry and, in embedded mode, of Ray"),
     ] = Path("rhocache-data")
     database_url: Annotated[
         str | None, Field(description="registry; null: SQLite in the data dir")
@@ -68,9 +85,11 @@ class Settings(BaseSettings):
         return self.data_dir.absolute() / "registry.sqlite"
 
     @property
-    def registry_url(self) -> str:
-        url = self.database_url or f"sqlite:///{self.registry_file}"
-        return url.replace("postgresql://", "postgresql+psycopg://", 1)
+    def registry_url(self) -> URL:
+        """Raises InvalidInput for a URL of another kind of database."""
+        if self.database_url is not None:
+            return parse_url(self.database_url)
+        return URL.create("sqlite", database=str(self.registry_file))  # whose name may have a "?"
 
     def check(self, *, has_keys: bool) -> None:
         """Raise InvalidInput where the settings would open the service or Ray to a network."""

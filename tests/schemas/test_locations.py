@@ -40,6 +40,21 @@ def test_relative_paths_are_spelled_out(tmp_path: Path, monkeypatch: pytest.Monk
     assert absolute(spec("/d", "ViT-B-32", "openai")).reference.pretrained == "openai"
 
 
+def test_a_home_folder_and_a_file_uri_are_spelled_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "w t").touch()
+    spelled = absolute(spec("file:///a%20b", "local-dir:~/model"))
+    assert (spelled.dataset, spelled.reference.local_dir) == ("/a b", f"{tmp_path}/model")
+    weights = spec("~/d", "ViT-B-32", "~/w t")
+    assert named_locations(weights)[2:] == ["~/w t"]
+    assert absolute(weights).reference.pretrained == f"{tmp_path}/w t"
+    assert absolute(spec("/d", "ViT-B-32", f"file://{tmp_path}/w%20t")).reference.pretrained == (
+        f"{tmp_path}/w t"
+    )
+
+
 def test_a_scheme_that_is_not_ours() -> None:
     with pytest.raises(InvalidInput, match="http"):
         absolute(spec("http://host/x", "hf-hub:org/repo"))

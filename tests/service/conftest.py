@@ -27,6 +27,7 @@ from rhocache_service.database import open_database
 from rhocache_service.settings import Settings
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "openclipart"
+ODD_NAME = b"-~ %41%{1..2}?a=b#c$HOME\\'\"\n\xc3\xa9\xe9" + 200 * b"x"
 COMMAND = str(Path(sys.executable).with_name("rhocache"))
 
 
@@ -134,27 +135,33 @@ def wait_until(true: Callable[[], bool], log: Path, seconds: float = 240) -> Non
 
 
 @pytest.fixture(scope="module")
-def work() -> Iterator[Path]:
-    """A folder with a short path, as Ray puts sockets in the data dir."""
-    folder = Path(tempfile.mkdtemp(prefix="rho-"))
-    yield folder
-    shutil.rmtree(folder)
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("work")
 
 
 @pytest.fixture(scope="module")
 def service(work: Path, reference_folder: Path) -> Iterator[Service]:
+    """With a data dir of any legal name, and temporary files where no socket could lie."""
     roots = [f"--allow-root={root}" for root in (work, reference_folder.parent)]
-    service = Service(work / "data", *roots, "--max-running-jobs=2")
+    temporary = work / ("t" * 100)
+    temporary.mkdir()
+    environment = {"TMPDIR": str(temporary)}
+    name = os.fsdecode(ODD_NAME)
+    service = Service(work / "in" / name, *roots, "--max-running-jobs=2", environment=environment)
+    service.log = work / "log"
     try:
         service.start()
         yield service
-        ray = service.ray_process()
+        ray = json.loads((service.data_dir / "ray.json").read_text())
         service.stop()
     finally:
         service.kill()
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(ray, signal.SIGKILL)  # whatever it has left behind
+        os.killpg(ray["pid"], signal.SIGKILL)  # whatever it has left behind
     assert not (service.data_dir / "ray.json").exists(), "it ends Ray where no job needs it"
+    assert not Path(ray["temporary"]).exists()
+    beside = [path.name for path in (work / "in").iterdir()]
+    assert beside == [name], "nothing is written beside the data dir"
 
 
 @pytest.fixture(scope="module")

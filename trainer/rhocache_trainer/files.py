@@ -27,7 +27,8 @@ class Files:
             raise DatasetError(f"there is no folder {self.root}") from error
         except OSError as error:
             raise StorageError(f"cannot list {self.root}: {storage.reason(error)}") from error
-        return sorted(posixpath.relpath(info.path, path) for info in infos if info.is_file)
+        found = (storage.path_of(info) for info in infos if info.is_file)
+        return sorted(posixpath.relpath(name, path) for name in found)
 
     def open(self, name: str) -> NativeFile:
         """Open a file for random access. Raises StorageError."""

@@ -5,6 +5,7 @@ from functools import partial
 
 import pyarrow as pa
 
+from rhocache_schemas import storage
 from rhocache_schemas.errors import DatasetError, RowError, RowErrorCode
 from rhocache_schemas.limits import DEFAULT_LIMITS
 from rhocache_schemas.tar_shard import CAPTION_SUFFIX, IMAGE_SUFFIXES, split_name
@@ -15,7 +16,7 @@ from rhocache_trainer.files import Files
 class ImageFolder:
     """A pair's key is the name of its files, without folders, up to the first dot.
 
-    Raises DatasetError where there is no image.
+    Raises DatasetError where there is no image, and InvalidInput for a name that is not UTF-8.
     """
 
     def __init__(self, root: str) -> None:
@@ -23,6 +24,8 @@ class ImageFolder:
         members: dict[str, dict[str, str]] = {}  # path without suffix -> suffix -> file
         for name in self._files.list():
             stem, suffix = split_name(name)
+            if suffix in (CAPTION_SUFFIX, *IMAGE_SUFFIXES):
+                storage.check_utf8(name)
             members.setdefault(stem, {})[suffix] = name
         self._pairs = [
             (stem.rpartition("/")[2], image, files.get(CAPTION_SUFFIX))

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from rhocache_schemas.errors import InvalidInput
-from rhocache_schemas.reference import LOCAL_DIR
+from rhocache_schemas.locations import absolute_model, absolute_weights
+from rhocache_schemas.reference import HF_HUB, LOCAL_DIR
 
 CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
@@ -57,7 +58,9 @@ def build_model(
     Raises InvalidInput with open_clip's own words when there is no such model.
     """
     if isinstance(model, str):
-        return _create(model, pretrained, preprocess or {}, needs_weights=":" in model)
+        brings_weights = model.startswith((LOCAL_DIR, HF_HUB))
+        name, weights = absolute_model(model), absolute_weights(pretrained)
+        return _create(name, weights, preprocess or {}, needs_weights=brings_weights)
     if pretrained is not None:
         raise InvalidInput("pretrained goes with an architecture's name, not an inline model")
     with TemporaryDirectory() as folder:

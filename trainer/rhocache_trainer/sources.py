@@ -1,5 +1,6 @@
 """The pairs that a run's settings name: what kind of dataset they are in, and their cache."""
 
+import posixpath
 from fnmatch import fnmatch
 
 from pyarrow import fs
@@ -51,7 +52,7 @@ def _open_keyed(data: Data, kind: str) -> KeyedContainer:
         root, names = _parquet_files(data)
         return ParquetTable(Files(root), names, _columns(data, "image", "caption"))
     if kind == "csv":
-        folder = data.dataset.rpartition("/")[0] or "."
+        folder = posixpath.dirname(data.dataset) or "."
         columns = _columns(data, "filepath", "title")  # as open_clip calls them
         return CsvTable(data.dataset, columns, data.images or folder)
     return ImageFolder(data.dataset)
@@ -66,9 +67,11 @@ def _columns(data: Data, image: str, caption: str) -> Columns:
 
 def _parquet_files(data: Data) -> tuple[str, list[str]]:
     if data.dataset.endswith(PARQUET):
-        folder, _, name = data.dataset.rpartition("/")
+        folder, name = posixpath.split(data.dataset)
         return folder or ".", [name]
     names = [name for name in Files(data.dataset).list() if name.endswith(PARQUET)]
+    for name in names:
+        storage.check_utf8(name)
     chosen = [name for name in names if data.shards is None or fnmatch(name, data.shards)]
     if not chosen:
         which = "" if data.shards is None else f" that matches {data.shards!r}"
