@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PEER := .venv-clip-retrieval
+LOWEST := .venv-lowest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test browser check openapi format chaos benchmark gpu-check clean
+.PHONY: help setup demo test browser check lowest openapi format chaos benchmark gpu-check architectures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
@@ -39,6 +40,17 @@ check: setup ## Lint, formatting, types, and the rooms' import rules
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-logo
 
+# Of what rhocache needs itself; what that needs is as new as it may be, and deprecates some of it.
+lowest: $(LOWEST)/.installed ## Run the tests with the lowest versions that pyproject.toml promises (TESTS=tests)
+	$(LOWEST)/bin/python -m pytest -W ignore::DeprecationWarning $(TESTS)
+
+TESTS ?= tests
+$(LOWEST)/.installed: pyproject.toml tests/lowest.py
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python tests/lowest.py > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check --constraint $(LOWEST)/constraints.txt --editable '.[dev]'
+	@touch $@
+
 openapi: setup ## Write docs/openapi.json anew
 	$(BIN)/python -m rhocache_service.openapi > docs/openapi.json
 
@@ -67,5 +79,8 @@ gpu-check: setup ## Check exactness and speed on this machine's GPU
 	$(BIN)/python -m pytest tests/workers/test_cuda.py tests/workers/test_towers.py tests/workers/test_driver.py
 	$(MAKE) benchmark
 
+architectures: setup ## Compare a model of every family that open_clip lists with open_clip's own; writes docs/architectures.md
+	$(BIN)/python -m pytest -m by_hand tests/workers/test_architectures.py
+
 clean: ## Remove the environment and what the demo wrote
-	rm -rf $(VENV) $(PEER) demo
+	rm -rf $(VENV) $(PEER) $(LOWEST) demo

@@ -31,7 +31,7 @@ from sqlalchemy.orm import sessionmaker
 from benchmarks.machine import describe
 from rhocache_schemas.api import Job
 from rhocache_schemas.job import JobSpec, JobState
-from rhocache_service.database import JobRow, open_database
+from rhocache_service.database import JobRow, open_database, parse_url
 from rhocache_service.registry import Registry
 from rhocache_service.resources import job_resource
 from rhocache_service.settings import Settings
@@ -50,7 +50,7 @@ SPEC = JobSpec.model_validate(
 
 def bare() -> FastAPI:
     """What ``GET /v1/jobs/{job}`` comes down to."""
-    session = sessionmaker(open_database(os.environ["RHOCACHE_BENCHMARK"]))
+    session = sessionmaker(open_database(parse_url(os.environ["RHOCACHE_BENCHMARK"])))
     app = FastAPI()
 
     @app.get("/v1/jobs/{job}")
@@ -244,7 +244,7 @@ def _postgres(folder: Path) -> str:
 
 
 def measure(url: str, folder: str) -> str:
-    registry = Registry(open_database(url))
+    registry = Registry(open_database(parse_url(url)))
     ids = seed(registry)
     environment = {"RHOCACHE_BENCHMARK": url, "RHOCACHE_BENCHMARK_FOLDER": folder}
     server, plain = Server("ours", environment), Server("bare", environment)

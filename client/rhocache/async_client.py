@@ -1,15 +1,16 @@
 """The client for the REST API, for asyncio."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any, Self
 
 import httpx
-from httpx_sse import aconnect_sse
+from httpx_sse import EventSource, SSEError
 
 from rhocache import calls
-from rhocache.calls import Body, Call
-from rhocache.client import DEFAULT_URL, headers
+from rhocache.calls import DEFAULT_URL, Body, Call
+from rhocache.patience import POLL_SECONDS, SECONDS, Patience
 from rhocache_schemas.api import (
     CachedPairList,
     CacheList,
@@ -21,7 +22,6 @@ from rhocache_schemas.api import (
     ShardList,
     Validation,
 )
-from rhocache_schemas.errors import InvalidInput
 from rhocache_schemas.job import JobSpec
 from rhocache_schemas.records import Manifest
 
@@ -29,26 +29,36 @@ from rhocache_schemas.records import Manifest
 class AsyncClient:
     """``Client`` with methods to await, or to iterate over with ``async for``.
 
-    An asynchronous context manager; close it otherwise. Requests are sent again, a bounded number
-    of times, where the service can't be reached or asks for patience.
+    An asynchronous context manager; close it otherwise. Requests are sent again where the service
+    can't be reached, restarts behind a proxy (502, 503, 504) or asks for patience (429,
+    Retry-After): for ``patience`` seconds, or 2 where it has never answered yet, so that there may
+    be none.
 
-    Raises InvalidInput for what is no URL.
+    Raises InvalidInput for what is no URL, no API key, or no proxy of the environment.
 
     Every method raises ServiceError: for a problem that the service answers with (its RFC 9457
     body is the error's ``problem``), and when the service can't be reached.
     """
 
     def __init__(
-        self, url: str = DEFAULT_URL, *, api_key: str | None = None, timeout: float = 30.0
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        api_key: str | None = None,
+        timeout: float = 30.0,
+        patience: float = SECONDS,
     ) -> None:
-        """``api_key`` None takes it from the environment variable RHOCACHE_API_KEY."""
-        self.url = url.rstrip("/")
-        try:
-            self._http = httpx.AsyncClient(
-                base_url=self.url, timeout=timeout, headers=headers(api_key)
-            )
-        except httpx.InvalidURL as error:
-            raise InvalidInput(f"{url!r} is not a URL: {error}") from error
+        """``api_key`` None takes it from the environment variable RHOCACHE_API_KEY.
+
+        ``timeout``: seconds for each part of an answer. ``patience``: seconds.
+        """
+        self.url = calls.checked_url(url)
+        self.timeout = timeout
+        self._http = calls.connection(
+            httpx.AsyncClient, httpx.AsyncHTTPTransport, self.url, api_key, timeout
+        )
+        self._patience = patience
+        self._known = False  # whether the service has answered yet
         self.jobs = AsyncJobs(self)
         self.caches = AsyncCaches(self)
 
@@ -76,20 +86,29 @@ class AsyncClient:
     async def send(self, call: Call[Body]) -> Body:
         return call.read(await self.answer(call))
 
-    async def answer(self, call: Call[Any]) -> httpx.Response:
-        """Send a request until its answer is final."""
-        attempt = 0
+    async def answer(self, call: Call[Any], *, stream: bool = False) -> httpx.Response:
+        """Send a request until its answer is final.
+
+        With ``stream`` the body of a success is left to be read, and the response to be closed.
+        """
+        patience = self.patience()
         while True:
             try:
-                response = await self._http.send(call.request(self._http))
-            except httpx.TransportError as error:
-                if (seconds := calls.seconds_to_wait(attempt, None)) is None:
+                response = await self._http.send(call.request(self._http), stream=stream)
+                if not response.is_success:
+                    await response.aread()
+            except httpx.RequestError as error:
+                if (pause := patience.pause(None)) is None:
                     raise calls.no_service(self.url, error) from error
             else:
-                if (seconds := calls.seconds_to_wait(attempt, response)) is None:
+                if (pause := patience.pause(response)) is None:
+                    self._known = True
                     return response
-            attempt += 1
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(pause)
+            call = call.again()
+
+    def patience(self) -> Patience:
+        return Patience(self._patience, known=self._known)
 
 
 class AsyncJobs:
@@ -148,43 +167,52 @@ class AsyncJobs:
         return await self._client.send(calls.job_manifest(job))
 
     async def watch(self, job: str) -> AsyncIterator[Job]:
-        """Give the job, and again whenever it has changed, until it has come to an end."""
-        seen: str | None = None
+        """Give the job, and again whenever it has changed, until it has come to an end.
+
+        Asks at most once a second where nothing is new, whatever is made of the service's waiting
+        and its ETags on the way.
+        """
+        call, known, seen = calls.get(job), None, None
         while True:
-            call = calls.get(job, seen)
+            asked = time.monotonic()
             response = await self._client.answer(call)
-            if response.status_code == httpx.codes.NOT_MODIFIED:
-                continue
-            found = call.read(response)
-            yield found
-            if found.status.terminal:
-                return
-            seen = response.headers.get("ETag")
+            if response.status_code != httpx.codes.NOT_MODIFIED:
+                found, seen = call.read(response), response.headers.get("ETag")
+                if found != known:
+                    yield found
+                    if found.status.terminal:
+                        return
+                    known, asked = found, 0.0
+            await asyncio.sleep(max(0.0, asked + POLL_SECONDS - time.monotonic()))
+            call = calls.get_newer(job, seen, self._client.timeout)
 
     async def events(self, job: str, *, after: int = 0) -> AsyncIterator[Event]:
         """Give what happens to a job, from its first event on, until its end.
 
-        A connection that breaks is made again, and nothing is given twice.
+        A stream that breaks, or ends before the job does, is taken up again, and nothing is given
+        twice.
         """
-        attempt = 0
+        ended = False
         while True:
-            call = calls.events(job, after)
+            last: Event | None = None
+            response = await self._client.answer(calls.events(job, after), stream=True)
             try:
-                async with aconnect_sse(
-                    self._client.http, call.method, call.path, headers=call.headers
-                ) as source:
-                    if not source.response.is_success:
-                        await source.response.aread()
-                        raise calls.service_error(source.response)
-                    async for event in source.aiter_sse():
-                        attempt, after = 0, int(event.id)
-                        yield Event(id=after, event=event.event, data=event.json())
+                if not response.is_success:
+                    raise calls.service_error(response)
+                async for event in EventSource(response).aiter_sse():
+                    last = Event(id=int(event.id), event=event.event, data=event.json())
+                    after = last.id
+                    yield last
+                if ended if last is None else calls.is_end(last):
                     return
-            except httpx.TransportError as error:
-                if (seconds := calls.seconds_to_wait(attempt, None)) is None:
-                    raise calls.no_service(self._client.url, error) from error
-            attempt += 1
-            await asyncio.sleep(seconds)
+            except SSEError as error:
+                raise calls.stranger(response) from error
+            except httpx.RequestError:
+                pass  # a connection that broke
+            finally:
+                await response.aclose()
+            ended = (await self.get(job)).status.terminal
+            await asyncio.sleep(POLL_SECONDS)
 
 
 class AsyncCaches:
@@ -220,13 +248,13 @@ class AsyncCaches:
 
     async def download(self, cache: str, name: str) -> AsyncIterator[bytes]:
         """Give a file of a cache in parts: manifest.json, index.parquet, shards/NAME.parquet."""
-        client = self._client
+        response = await self._client.answer(calls.file(cache, name), stream=True)
         try:
-            async with client.http.stream("GET", calls.file(cache, name)) as response:
-                if not response.is_success:
-                    await response.aread()
-                    raise calls.service_error(response)
-                async for part in response.aiter_bytes():
-                    yield part
-        except httpx.TransportError as error:
-            raise calls.no_service(client.url, error) from error
+            if not response.is_success:
+                raise calls.service_error(response)
+            async for part in response.aiter_bytes():
+                yield part
+        except httpx.RequestError as error:
+            raise calls.broken_off(str(response.url), error) from error
+        finally:
+            await response.aclose()

@@ -1,8 +1,9 @@
 """The requests that the REST API takes: what both clients send, and what they make of answers."""
 
+import os
 import secrets
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -24,14 +25,16 @@ from rhocache_schemas.api import (
 )
 from rhocache_schemas.documents import describe
 from rhocache_schemas.errors import InvalidInput, ServiceError
+from rhocache_schemas.job import JobState
 from rhocache_schemas.locations import absolute
+from rhocache_schemas.loopback import is_loopback
 from rhocache_schemas.records import Manifest
 
 Body = TypeVar("Body", bound=BaseModel)
+Connection = TypeVar("Connection", httpx.Client, httpx.AsyncClient)
 
 API_KEY = "RHOCACHE_API_KEY"  # the environment variable
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-ATTEMPTS = 4
+DEFAULT_URL = "http://127.0.0.1:8321"
 LONG_POLL_SECONDS = 20
 
 
@@ -50,6 +53,10 @@ class Call(Generic[Body]):
             self.method, self.path, params=chosen, json=self.body, headers=self.headers
         )
 
+    def again(self) -> Self:
+        """The request without its wait: what is before the service may not have had the time."""
+        return replace(self, params={k: v for k, v in self.params.items() if k != "wait"})
+
     def read(self, response: httpx.Response) -> Body:
         """Raises ServiceError for a problem, and for what is no answer of this service."""
         if not response.is_success:
@@ -57,23 +64,45 @@ class Call(Generic[Body]):
         try:
             return self.kind.model_validate_json(response.content)
         except ValidationError as error:
-            raise _stranger(response) from error
+            raise stranger(response) from error
 
 
-def seconds_to_wait(attempt: int, response: httpx.Response | None) -> float | None:
-    """Until a request is worth sending again; None where it is not.
+def connection(
+    kind: type[Connection], direct: Any, url: str, api_key: str | None, timeout: float
+) -> Connection:
+    """A client of httpx that sends the API key, that of the environment where None is given.
 
-    Every request may be sent twice: those that make a job carry an Idempotency-Key.
+    What the environment says of proxies is not meant for this machine: there ``direct`` is used,
+    the kind's own transport. Raises InvalidInput.
     """
-    if attempt + 1 >= ATTEMPTS:
-        return None
-    if response is None or response.status_code == 503:
-        return min(5.0, 0.2 * 2**attempt)
-    if response.status_code == 429 or (
-        response.status_code == 409 and b"idempotency-in-flight" in response.content
-    ):
-        return float(response.headers.get("Retry-After", 1))
-    return None
+    known = headers(api_key)
+    transport = direct() if is_loopback(httpx.URL(url).host) else None
+    try:
+        return kind(base_url=url, timeout=timeout, headers=known, transport=transport)
+    except (ValueError, ImportError) as error:
+        raise InvalidInput(f"the environment's proxy can't be used: {error}") from error
+
+
+def checked_url(url: str) -> str:
+    """Give the URL without a slash at its end, or the default one for nothing.
+
+    Raises InvalidInput for what is no URL of a service.
+    """
+    try:
+        parsed = httpx.URL(url.strip() or DEFAULT_URL)
+    except httpx.InvalidURL as error:
+        raise InvalidInput(f"{url!r} is not a URL: {error}") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise InvalidInput(f"{url!r} is not a URL of a service, like {DEFAULT_URL}")
+    return str(parsed).rstrip("/")
+
+
+def headers(api_key: str | None) -> dict[str, str]:
+    """Raises InvalidInput for a key that no header can carry."""
+    key = (os.environ.get(API_KEY, "") if api_key is None else api_key).strip()
+    if not (key.isascii() and key.isprintable()):
+        raise InvalidInput("the API key has characters that no API key has")
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def submission(spec: BaseModel | None, fields: dict[str, Any], host: str) -> Submission:
@@ -83,7 +112,7 @@ def submission(spec: BaseModel | None, fields: dict[str, Any], host: str) -> Sub
         made = Submission.model_validate(given)
     except ValidationError as error:
         raise InvalidInput(f"job: {describe(error)}") from error
-    return absolute(made) if host in LOOPBACK else made  # relative paths are this process's
+    return absolute(made) if is_loopback(host) else made  # relative paths are this process's
 
 
 def submit(made: Submission) -> Call[Job]:
@@ -94,12 +123,19 @@ def validate(made: Submission) -> Call[Validation]:
     return Call(Validation, "POST", "/v1/jobs:validate", body=made.model_dump(mode="json"))
 
 
-def get(job: str, seen: str | None = None) -> Call[Job]:
-    """``seen``: the ETag of what is known already; the answer then waits for something newer."""
-    if seen is None:
-        return Call(Job, "GET", _job(job))
-    params = {"wait": LONG_POLL_SECONDS}
-    return Call(Job, "GET", _job(job), params=params, headers={"If-None-Match": seen})
+def get(job: str) -> Call[Job]:
+    return Call(Job, "GET", _job(job))
+
+
+def get_newer(job: str, seen: str | None, timeout: float) -> Call[Job]:
+    """``seen``: the ETag of what is known already, if there was one.
+
+    The answer waits for something newer, for less than the client's timeout in seconds.
+    """
+    params = {"wait": int(min(LONG_POLL_SECONDS, timeout / 2))}
+    return Call(
+        Job, "GET", _job(job), params=params, headers={"If-None-Match": seen} if seen else {}
+    )
 
 
 def list_jobs(limit: int, after: str | None, status: str | None) -> Call[JobList]:
@@ -133,7 +169,13 @@ def delete(job: str) -> Call[Job]:
 
 
 def events(job: str, after: int) -> Call[Event]:
-    return Call(Event, "GET", _job(job, "events"), headers={"Last-Event-ID": str(after)})
+    headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
+    headers["Last-Event-ID"] = str(after)
+    return Call(Event, "GET", _job(job, "events"), headers=headers)
+
+
+def is_end(event: Event) -> bool:
+    return event.event == "job.status" and JobState(event.data["status"]).terminal
 
 
 def list_caches(limit: int, after: str | None) -> Call[CacheList]:
@@ -154,8 +196,8 @@ def picture(cache: str, shard: str, row: int) -> Call[CachedPair]:
     return Call(CachedPair, "GET", _cache(cache, "pictures"), params=params)
 
 
-def file(cache: str, name: str) -> str:
-    return _cache(cache, "files", *name.split("/"))
+def file(cache: str, name: str) -> Call[Manifest]:
+    return Call(Manifest, "GET", _cache(cache, "files", *name.split("/")))
 
 
 def list_models() -> Call[ModelList]:
@@ -166,18 +208,22 @@ def no_service(url: str, error: Exception) -> ServiceError:
     return ServiceError(f"no service answers at {url} ({error}); start one with rhocache serve")
 
 
+def broken_off(url: str, error: Exception) -> ServiceError:
+    return ServiceError(f"the answer of {url} broke off: {error}")
+
+
 def service_error(response: httpx.Response) -> ServiceError:
     try:
         problem = Problem.model_validate_json(response.content)
     except ValidationError:
-        return _stranger(response)
+        return stranger(response)
     told = f"{problem.title}: {problem.detail}"
     if problem.status == httpx.codes.UNAUTHORIZED:
         told += f"; give --api-key or set {API_KEY}"
     return ServiceError(told, problem)
 
 
-def _stranger(response: httpx.Response) -> ServiceError:
+def stranger(response: httpx.Response) -> ServiceError:
     return ServiceError(f"{response.url} answered {response.status_code}, and not as rhocache does")
 
 

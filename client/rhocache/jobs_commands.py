@@ -1,21 +1,18 @@
 """``serve``, ``submit`` and ``jobs``: the service and its client."""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 
 from rhocache import options, tables
-from rhocache.calls import API_KEY
-from rhocache.client import DEFAULT_URL, Client
+from rhocache.calls import API_KEY, DEFAULT_URL
+from rhocache.client import Client
 from rhocache.display import Seen, ShardProgress
 from rhocache.extras import extra
 from rhocache_schemas.api import Job
-from rhocache_schemas.documents import describe
-from rhocache_schemas.errors import ErrorBudgetExceeded, InvalidInput, JobError
+from rhocache_schemas.errors import ErrorBudgetExceeded, JobError
 from rhocache_schemas.job import JobState
 
 Url = Annotated[str, typer.Option(envvar="RHOCACHE_URL", help="Where the service answers.")]
@@ -37,7 +34,7 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on [8321].")] = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the registry and Ray [rhocache-data].")
+        str | None, typer.Option(help="Folder of the registry and Ray [rhocache-data].")
     ] = None,
     database_url: Annotated[
         str | None, typer.Option(help="Registry, as postgresql://... [SQLite in the data dir].")
@@ -50,7 +47,17 @@ def serve(
         typer.Option(help="Place that jobs may name; repeatable [data dir, working folder]."),
     ] = None,
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="Another Host header to answer to; repeatable.")
+        list[str] | None,
+        typer.Option(help="Another Host to answer to: NAME, NAME:PORT, *.NAME or *; repeatable."),
+    ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Address or network of a proxy whose X-Forwarded-* are believed; repeatable."
+        ),
+    ] = None,
+    root_path: Annotated[
+        str | None, typer.Option(help="Path that a proxy shows the service under, as /rhocache.")
     ] = None,
     max_running_jobs: Annotated[int | None, typer.Option(help="Jobs that run at once [1].")] = None,
 ) -> None:
@@ -59,11 +66,7 @@ def serve(
     with extra("service"):
         from rhocache_service.serve import serve as run
         from rhocache_service.settings import Settings
-    try:
-        settings = Settings(**given)
-    except ValidationError as error:
-        raise InvalidInput(describe(error)) from error
-    run(settings)
+    run(Settings.load(**given))
 
 
 def submit(

@@ -1,26 +1,26 @@
 """``keys``: the API keys of a service, made where its registry is."""
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 
 from rhocache import tables
 from rhocache.extras import extra
-from rhocache_schemas.documents import describe
-from rhocache_schemas.errors import InvalidInput
+from rhocache_schemas.errors import InvalidInput, StorageError
+from rhocache_schemas.scopes import SCOPES
 
 if TYPE_CHECKING:
     from rhocache_service.keys import Keys
 
 _DAY = 24 * 3600
+_MOST_DAYS = 3650
 
-DataDir = Annotated[Path | None, typer.Option(help="Folder of the registry [rhocache-data].")]
+DataDir = Annotated[str | None, typer.Option(help="Folder of the registry [rhocache-data].")]
 DatabaseUrl = Annotated[
     str | None, typer.Option(help="Registry, as postgresql://... [SQLite in the data dir].")
 ]
@@ -37,15 +37,20 @@ def create(
     name: Annotated[str, typer.Argument(help="Whose it is, or what for.")],
     scope: Annotated[
         list[str] | None,
-        typer.Option(help="jobs:read, jobs:write, caches:read or admin; repeatable [admin]."),
+        typer.Option(help=f"What it permits, of {', '.join(SCOPES)}; repeatable, needed once."),
     ] = None,
-    days: Annotated[float | None, typer.Option(min=0, help="Until it expires [never].")] = None,
+    days: Annotated[float | None, typer.Option(help="Until it expires; default: never.")] = None,
     data_dir: DataDir = None,
     database_url: DatabaseUrl = None,
 ) -> None:
     """Make an API key and print it: this is the only time that it can be seen."""
+    scopes: Any = scope or []
+    with extra("service"):
+        from rhocache_service.keys import check_new
+    check_new(name, scopes)  # before a registry is made where there is none
+    if days is not None and not 0 <= days <= _MOST_DAYS:
+        raise InvalidInput(f"--days {days:g}: it must be from 0 to {_MOST_DAYS}")
     expires = None if days is None else int(time.time() + days * _DAY)
-    scopes: Any = scope or ["admin"]
     with _opened(data_dir, database_url) as found:
         _, key = found.create(name, scopes, expires)
     typer.echo(key)
@@ -70,18 +75,22 @@ def revoke(
 
 
 @contextmanager
-def _opened(data_dir: Path | None, database_url: str | None) -> "Iterator[Keys]":
+def _opened(data_dir: str | None, database_url: str | None) -> "Iterator[Keys]":
     with extra("service"):
         from rhocache_service.database import open_database
         from rhocache_service.keys import Keys
         from rhocache_service.settings import Settings
+        from rhocache_service.variables import tell_unknown
     given = {"data_dir": data_dir, "database_url": database_url}
-    try:
-        settings = Settings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        raise InvalidInput(describe(error)) from error
+    for line in tell_unknown(os.environ, Settings.model_fields):
+        typer.echo(f"rhocache: warning: {line}", err=True)
+    settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
     if settings.database_url is None:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            settings.data_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            place = settings.data_dir
+            raise StorageError(f"cannot write in {place}: {error.strerror}") from error
     engine = open_database(settings.registry_url)
     try:
         yield Keys(engine)

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from rhocache.display import Seen, duration
 from rhocache_schemas.api import Job, PairErrorList
+from rhocache_schemas.printable import printable, printable_lines
 
 if TYPE_CHECKING:
     from rhocache_service.database import KeyRow
@@ -40,12 +41,13 @@ def scored(found: "ScoreSummary") -> Table:
         "gone shards": f"{found.gone_shards:,}, not in the dataset any more; --prune drops them"
         if found.gone_shards
         else None,
-        "failed shards": "\n".join(_failures(found)),
+        "failed shards": "\n".join(map(printable, _failures(found))),
         "time": f"{duration(found.seconds)}, encoding at {_number(found.pairs_per_second)} pairs/s"
         if found.encoded_shards
         else duration(found.seconds),
         "limited by": found.limited_by if found.encoded_shards else None,
         "fingerprint": found.fingerprint,
+        "warning": found.warning,
     }
     return _facts(facts.items())
 
@@ -102,7 +104,7 @@ def inspection(found: "Inspection") -> Table:
 def print_report(console: Console, report: "VerifyReport") -> None:
     facts = asdict(report)
     findings = facts.pop("findings")
-    facts["notes"] = "\n".join(report.notes)
+    facts["notes"] = "\n".join(map(printable, report.notes))
     console.print(_facts(facts.items()))
     if not findings:
         console.print("[green]nothing wrong was found[/green]")
@@ -111,7 +113,7 @@ def print_report(console: Console, report: "VerifyReport") -> None:
     table.add_column("where")
     table.add_column("problem")
     for finding in report.findings:
-        table.add_row(Text(finding.where), Text(finding.problem))
+        table.add_row(_plain(finding.where), _plain(finding.problem))
     console.print(table)
 
 
@@ -129,7 +131,7 @@ def job(seen: Job) -> Table:
         "model": seen.spec.reference.model,
         "pretrained": seen.spec.reference.pretrained,
         "output": seen.output_uri,
-        "errors": "\n".join(f"{error.code}: {error.detail}" for error in seen.errors),
+        "errors": "\n".join(printable(f"{error.code}: {error.detail}") for error in seen.errors),
         **times,
     }
     return _facts(facts.items())
@@ -145,9 +147,8 @@ def jobs(listed: Iterable[Job]) -> Table:
     for seen in listed:
         counts = seen.request_counts
         pairs = str(counts.completed + counts.failed)
-        table.add_row(
-            seen.id, str(seen.status), _shards(seen), pairs, str(counts.failed), seen.output_uri
-        )
+        cells = (seen.id, seen.status, _shards(seen), pairs, str(counts.failed), seen.output_uri)
+        table.add_row(*map(_plain, cells))
     return table
 
 
@@ -156,10 +157,8 @@ def pair_errors(page: PairErrorList) -> Table:
     for column in ("shard", "key", "code", "detail"):
         table.add_column(column, overflow="fold")
     for error in page.data:
-        # Text: what a dataset says is not markup.
-        table.add_row(
-            *(Text(each or "") for each in (error.shard, error.key, error.code, error.detail))
-        )
+        cells = (error.shard, error.key, error.code, error.detail)
+        table.add_row(*(_plain(each or "") for each in cells))
     if page.has_more:
         table.add_row("...")
     return table
@@ -171,7 +170,7 @@ def keys(listed: "Iterable[KeyRow]") -> Table:
         table.add_column(column, no_wrap=column == "key")
     for row in listed:
         times = (row.created_at, row.expires_at, row.revoked_at)
-        table.add_row(row.id, Text(row.name), ", ".join(row.scopes), *map(_time, times))
+        table.add_row(row.id, _plain(row.name), ", ".join(row.scopes), *map(_time, times))
     return table
 
 
@@ -214,8 +213,15 @@ def _facts(facts: Iterable[tuple[str, Any]]) -> Table:
     table.add_column(overflow="fold")  # half a fingerprint is of no use
     for name, value in facts:
         if value not in (None, "", {}):
-            table.add_row(Text(name.replace("_", " "), style="bold"), Text(_text(value)))
+            table.add_row(
+                _plain(name.replace("_", " "), "bold"), Text(printable_lines(_text(value)))
+            )
     return table
+
+
+def _plain(text: str, style: str = "") -> Text:
+    """What a dataset says is neither rich's markup nor for a terminal to obey."""
+    return Text(printable(text), style)
 
 
 def _text(value: Any) -> str:

@@ -73,7 +73,7 @@ def train(
         )
     else:
         result = run(settings, resume=resume)
-    if os.environ.get("RANK", "0") != "0":
+    if (os.environ.get("RANK") or "0") != "0":
         return  # torchrun's first process tells for all
     if result.stopped:
         again = "the same command with --resume auto goes on"

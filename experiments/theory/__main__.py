@@ -1,4 +1,4 @@
-"""``python -m experiments.theory [--seeds 60]``: measure, and write the tables and the figure."""
+"""``python -m experiments.theory [--seeds 240]``: measure, and write the tables and the figure."""
 
 import argparse
 import csv
@@ -32,7 +32,7 @@ def main(seeds: int, folder: Path) -> None:
         curves[problem, study][method] = (np.array(sizes), means, slope)
         for size, band, share in zip(sizes, means.T, kept, strict=True):
             results.append([*name, size, *_short(band), f"{share:.2f}"])
-        slopes.append([*name, *(f"{value:.3f}" for value in slope)])
+        slopes.append([*name, *(f"{round(value, 3) + 0:.3f}" for value in slope)])  # no −0
     columns = ["problem", "study", "method"]
     _write(folder / "results.csv", [*columns, "size", "mean", "low", "high", "kept"], results)
     _write(folder / "slopes.csv", [*columns, "slope", "low", "high"], slopes)
@@ -62,7 +62,7 @@ def _write(path: Path, header: list[str], rows: list[list[object]]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=60)
+    parser.add_argument("--seeds", type=int, default=240)
     parser.add_argument("--out", type=Path, default=HERE)
     arguments = parser.parse_args()
     main(arguments.seeds, arguments.out)

@@ -1,16 +1,17 @@
 """Which shards a dataset has: a folder, a brace pattern or one tar; a local path or a URI."""
 
+import errno
 import posixpath
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
-from braceexpand import braceexpand
 from pyarrow import fs
 
-from rhocache_schemas import storage
-from rhocache_schemas.errors import DatasetError, StorageError
+from rhocache_schemas import braces, storage
+from rhocache_schemas.abandonment import keep_on
+from rhocache_schemas.errors import DatasetError
 from rhocache_schemas.tree import Entry, list_files
 
 SUFFIX = ".tar"
@@ -19,6 +20,8 @@ _OTHERS = re.compile(
     r"\.(tar\.(gz|bz2?|xz|zstd?|lz4|lzma|lzo|br|sz|z|7z|zip)|t[abgx]z2?|tzst|parquet|pq)$",
     re.IGNORECASE,
 )
+_LONGEST_NAME = 1024  # bytes of a path that is looked for with its braces, as of an object's key
+_AT_ONCE = 1000  # shards that are looked for in one call
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +39,26 @@ def list_shards(
 
     A folder gives every ``.tar`` below it that is not hidden (see list_files, which gets
     ``check_link``); ``pattern`` is a glob that their names must match. The root of a brace pattern
-    is the folder before its first brace, that of one tar its folder. A shard that can't be opened
-    is listed too: reading it tells why.
+    is the folder before its first brace, that of one tar its folder. Braces in the name of a folder
+    or tar that is there stand for themselves. A shard that can't be opened is listed too: reading
+    it tells why.
 
     Raises DatasetError when there is nothing there, nothing matches, or pairs would be left out:
-    those of compressed tars and Parquet files without a tar of the same name beside them.
+    those of compressed tars and Parquet files without a tar of the same name beside them;
+    InvalidInput for a brace pattern that stands for more names than braces.MOST, and for a shard
+    whose name is not UTF-8; and StorageError.
     """
     filesystem, path = storage.resolve(dataset)
     try:
-        if "{" in path:
-            root = posixpath.dirname(path.partition("{")[0])
-            entries = _expand(filesystem, path, dataset, root)
+        literal = _literal(filesystem, path)
+        root = _root(filesystem, path)
+        if literal == path:
+            entries = _walk(filesystem, path, dataset, check_link)
         else:
-            root, entries = _walk(filesystem, path, dataset, check_link)
+            infos = _expand(filesystem, literal, path[len(literal) :], dataset)
+            entries = [_entry(info, root) for info in infos]
     except OSError as error:
-        raise StorageError(f"cannot list {dataset}: {storage.reason(error)}") from error
+        raise storage.failure(f"cannot list {dataset}", error) from error
     _check_others(dataset, [entry.name for entry in entries], pattern)
     shards = [
         _shard(entry, root, dataset)
@@ -68,10 +76,6 @@ def list_shards(
     return sorted(chosen, key=lambda shard: shard.name)
 
 
-def is_shard(name: str) -> bool:
-    return name.lower().endswith(SUFFIX)
-
-
 def find_shards(dataset: str, names: Iterable[str]) -> dict[str, Shard]:
     """Look for shards by their names under a dataset's root; those that are gone are left out.
 
@@ -82,10 +86,9 @@ def find_shards(dataset: str, names: Iterable[str]) -> dict[str, Shard]:
         root = _root(filesystem, path)
         infos = filesystem.get_file_info([posixpath.join(root, name) for name in names])
     except OSError as error:
-        raise StorageError(f"cannot look into {dataset}: {storage.reason(error)}") from error
-    there = [info for info in infos if info.type == fs.FileType.File]
-    found = [_shard(_entry(info, root), root, dataset) for info in there]
-    return {shard.name: shard for shard in found}
+        raise storage.failure(f"cannot look into {dataset}", error) from error
+    found = [_entry(info, root) for info in infos if info.type == fs.FileType.File]
+    return {entry.name: _shard(entry, root, dataset) for entry in found}
 
 
 def dataset_root(dataset: str) -> str:
@@ -94,10 +97,20 @@ def dataset_root(dataset: str) -> str:
     return _prefix(dataset) + _root(filesystem, path)
 
 
+def is_shard(name: str) -> bool:
+    return name.lower().endswith(SUFFIX)
+
+
 def _root(filesystem: fs.FileSystem, path: str) -> str:
-    if "{" in path:
-        return posixpath.dirname(path.partition("{")[0])
+    literal = _literal(filesystem, path)
+    if literal != path:
+        return posixpath.dirname(literal + path[len(literal) :].partition("{")[0])
     return posixpath.dirname(path) if filesystem.get_file_info(path).is_file else path
+
+
+def _entry(info: fs.FileInfo, root: str) -> Entry:
+    storage.check_utf8(path := storage.path_of(info))
+    return Entry(posixpath.relpath(path, root), info.size, info.mtime_ns or 0)
 
 
 def _shard(entry: Entry, root: str, dataset: str) -> Shard:
@@ -106,38 +119,72 @@ def _shard(entry: Entry, root: str, dataset: str) -> Shard:
 
 
 def _prefix(dataset: str) -> str:
-    return dataset.partition("://")[0] + "://" if "://" in dataset else ""
+    """What a shard's URI has before its path, which a local one is without."""
+    kind = storage.scheme(dataset)
+    return "" if kind == "file" else f"{kind}://"
 
 
 def _walk(
     filesystem: fs.FileSystem, path: str, dataset: str, check_link: Callable[[str], None] | None
-) -> tuple[str, list[Entry]]:
+) -> list[Entry]:
     info = filesystem.get_file_info(path)
     if info.type == fs.FileType.NotFound:
         raise DatasetError(f"no dataset at {dataset}: give a folder, a brace pattern or a tar file")
     if info.type == fs.FileType.Unknown:
         raise DatasetError(f"{dataset} is neither a folder nor a regular file")
     if info.type == fs.FileType.File:
-        return posixpath.dirname(path), [_entry(info, posixpath.dirname(path))]
-    return path, list_files(dataset, (SUFFIX,), check_link)
+        return [_entry(info, posixpath.dirname(path))]
+    return list_files(dataset, (SUFFIX,), check_link)
 
 
-def _expand(filesystem: fs.FileSystem, path: str, dataset: str, root: str) -> list[Entry]:
+def check_size(dataset: str) -> None:
+    """Raises InvalidInput for a brace pattern that stands for more shards than braces.MOST."""
+    filesystem, path = storage.resolve(dataset)
     try:
-        paths = list(dict.fromkeys(braceexpand(path)))
-    except ValueError as error:
-        raise DatasetError(f"{dataset}: {error}") from error
-    infos = filesystem.get_file_info(paths)
-    absent = [info.path for info in infos if info.type != fs.FileType.File]
-    if absent:
-        raise DatasetError(
-            f"{len(absent)} of {len(paths)} shards of {dataset} are not there: {_some(absent)}"
-        )
-    return [_entry(info, root) for info in infos]
+        braces.check(path.removeprefix(_literal(filesystem, path)))
+    except OSError as error:
+        raise storage.failure(f"cannot look into {dataset}", error) from error
 
 
-def _entry(info: fs.FileInfo, root: str) -> Entry:
-    return Entry(posixpath.relpath(info.path, root), info.size, info.mtime_ns or 0)
+def _literal(filesystem: fs.FileSystem, path: str) -> str:
+    """The beginning of a path, up to a slash, that is there by its very name or has no brace."""
+    if "{" not in path:
+        return path
+    literal = posixpath.dirname(path.partition("{")[0])
+    while literal != path:
+        longer = path[: (path + "/").find("/", len(literal) + 1)]
+        if not _is_there(filesystem, longer):
+            break
+        literal = longer
+    return literal
+
+
+def _is_there(filesystem: fs.FileSystem, path: str) -> bool:
+    """Whether a path with braces is there by its very name, which a long pattern never is."""
+    if len(path.encode()) > _LONGEST_NAME:
+        return False
+    try:
+        return filesystem.get_file_info(path).type != fs.FileType.NotFound
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
+
+
+def _expand(filesystem: fs.FileSystem, folder: str, names: str, dataset: str) -> list[fs.FileInfo]:
+    paths, found = braces.expand(names), list[fs.FileInfo]()
+    for start in range(0, len(paths), _AT_ONCE):
+        keep_on()
+        infos = filesystem.get_file_info([folder + n for n in paths[start : start + _AT_ONCE]])
+        absent = [info.path for info in infos if info.type != fs.FileType.File]
+        if absent:  # a few that are not there are enough to know: the rest is not asked for
+            looked = f"the first {start + len(infos):,} of " if len(infos) < len(paths) else ""
+            raise DatasetError(
+                f"{len(absent)} of {looked}{len(paths):,} shards of {dataset} are not there: "
+                f"{_some(absent)}"
+            )
+        found += infos
+    return found
 
 
 def _check_others(dataset: str, names: list[str], pattern: str | None) -> None:

@@ -31,7 +31,7 @@ class Document(Strict):
         """
         try:
             content: Any = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidDocument(f"{source} is not JSON: {error}") from error
         if not isinstance(content, dict):
             raise InvalidDocument(f"{source} holds no JSON object")
@@ -63,8 +63,9 @@ def check_version(version: object, source: str) -> None:
 
 def describe(error: ValidationError) -> str:
     """All faults of a validation on one line, each with the field that has it."""
+    told = {"extra_forbidden": "unknown field", "string_unicode": "{input!r} is not UTF-8"}
     return "; ".join(
         f"{'.'.join(map(str, fault['loc'])) or 'document'}: "
-        + ("unknown field" if fault["type"] == "extra_forbidden" else fault["msg"])
+        + told.get(fault["type"], fault["msg"]).format_map(fault)
         for fault in error.errors()
     )

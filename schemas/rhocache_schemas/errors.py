@@ -4,7 +4,7 @@
     ├── InvalidInput                a value that the caller gave
     │   ├── InvalidDocument         a job spec, plan, manifest, ... that does not fit its schema
     │   ├── UnsupportedVersion      a document written by a newer major version
-    │   └── UriNotAllowed           a location outside the allowed roots
+    │   └── UriNotAllowed           a location outside the allowed roots, or nowhere
     ├── MissingExtra                a room whose packages are not installed
     ├── StorageError                a file or object that could not be read or written
     ├── DatasetError                no dataset, or no shard, at the given place
@@ -23,15 +23,20 @@
     ├── TrainingError               a training run that cannot start, resume or go on
     ├── JobError                    a job that cannot go on
     │   ├── ErrorBudgetExceeded     more pairs failed than the job allows
-    │   └── JobStateConflict        a transition that the job's state does not permit
-    └── ServiceError                an answer of the service that is a problem, or no answer
+    │   ├── JobStateConflict        a transition that the job's state does not permit
+    │   └── RayUnreachable          no Ray answers, or none could be started
+    ├── ServiceError                an answer of the service that is a problem, or no answer
+    └── Abandoned                   work that nobody waits for any more
 
 Each class has a ``code``, the slug used in logs, problems and progress files, and an
-``exit_code``, the status with which the command line ends.
+``exit_code``, the status with which the command line ends. Their texts often quote a dataset, and
+end on terminals and in logs: ``str`` gives them printable, in one line.
 """
 
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from rhocache_schemas.redact import tell
 
 if TYPE_CHECKING:
     from rhocache_schemas.api import Problem
@@ -40,6 +45,10 @@ if TYPE_CHECKING:
 class RhocacheError(Exception):
     code = "error"
     exit_code = 1
+
+    def __str__(self) -> str:
+        """The message, printable and with no secret in it: it goes to terminals, logs, answers."""
+        return tell(super().__str__())
 
 
 class InvalidInput(RhocacheError):
@@ -169,9 +178,17 @@ class JobStateConflict(JobError):
     code = "job-state-conflict"
 
 
+class RayUnreachable(JobError):
+    code = "ray-unreachable"
+
+
 class ServiceError(RhocacheError):
     code = "service"
 
     def __init__(self, detail: str, problem: "Problem | None" = None) -> None:
         super().__init__(detail)
         self.problem = problem  # None when the service did not answer
+
+
+class Abandoned(RhocacheError):
+    code = "abandoned"

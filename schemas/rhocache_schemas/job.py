@@ -1,7 +1,7 @@
 """What a job is asked to do, and the states that it goes through."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -21,7 +21,8 @@ class JobSpec(Document):
     output: Annotated[str, Field(min_length=1, description="the cache's folder; a path or a URI")]
     reference: ReferenceSpec
     shards: Annotated[
-        str | None, Field(description="glob that shard names must match; null takes all")
+        str | None,
+        Field(max_length=4096, description="glob that shard names must match; null takes all"),
     ] = None
     caption_field: Annotated[
         str | None, Field(description="field of KEY.json to take captions from, instead of KEY.txt")
@@ -62,6 +63,17 @@ class JobSpec(Document):
         dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
         Field(max_length=16, default_factory=dict),
     ]
+
+
+class JobOrder(Document):
+    """``job.json`` in a driver's working folder: what a service asks it to do."""
+
+    FILE: ClassVar = "job.json"
+
+    job: Annotated[str, Field(description="the service's id")]
+    start: Annotated[int, Field(ge=1, description="which of the job's drivers this is for")]
+    spec: JobSpec
+    roots: Annotated[list[str], Field(description="places that the job may name")]
 
 
 class JobState(StrEnum):

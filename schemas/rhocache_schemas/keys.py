@@ -17,7 +17,7 @@ import pyarrow.compute
 
 pc: Any = pyarrow.compute  # whose stubs know no strings and numbers beside columns
 
-Strings = Any  # an Array or ChunkedArray of large_string, whose stubs lack much
+Strings = Any  # an Array or ChunkedArray, whose stubs know no masks
 Positions = npt.NDArray[np.int64]
 
 ABSENT = -1

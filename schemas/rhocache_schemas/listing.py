@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator
 from pyarrow import fs
 
 from rhocache_schemas import layout, storage
-from rhocache_schemas.errors import StorageError
 from rhocache_schemas.records import ShardFailure
 
 
@@ -41,9 +40,11 @@ def unknown_files(cache: str, shards: Collection[str], failed: Collection[str]) 
             *(layout.failure_file(cache, name) for name in failed),
         )
     }
-    found = (info.path for info in _list(cache) if info.is_file and info.path not in known)
+    found = {storage.path_of(info) for info in _list(cache) if info.is_file} - known
     return sorted(
-        posixpath.relpath(path, root) for path in found if not path.endswith(storage.TEMPORARY)
+        storage.printable(posixpath.relpath(path, root))
+        for path in found
+        if not path.endswith(storage.TEMPORARY)
     )
 
 
@@ -52,8 +53,9 @@ def _files(cache: str, folder: str, suffix: str) -> Iterator[tuple[str, fs.FileI
     where = storage.join(cache, folder)
     root = storage.resolve(where)[1]
     for info in _list(where):
-        name = posixpath.relpath(info.path, root)
-        if info.is_file and name.endswith(suffix):
+        name = posixpath.relpath(storage.path_of(info), root)
+        # No shard's name is not UTF-8; such a file is one of the unknown ones.
+        if info.is_file and name.endswith(suffix) and storage.printable(name) == name:
             yield name.removesuffix(suffix), info
 
 
@@ -62,4 +64,4 @@ def _list(folder: str) -> list[fs.FileInfo]:
     try:
         return filesystem.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
     except OSError as error:
-        raise StorageError(f"cannot list {folder}: {storage.reason(error)}") from error
+        raise storage.failure(f"cannot list {folder}", error) from error

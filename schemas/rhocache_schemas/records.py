@@ -5,15 +5,17 @@ import time
 from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from rhocache_schemas.documents import Document, Strict
 from rhocache_schemas.errors import ShardError
 from rhocache_schemas.fingerprint import Fingerprint
 from rhocache_schemas.job import JobSpec
+from rhocache_schemas.redact import tell
 from rhocache_schemas.reference import ReferenceSpec
 
 Count = Annotated[int, Field(ge=0)]
+Told = Annotated[str, AfterValidator(tell)]  # kept and shown: no secret may be in it
 Phase = Literal["planning", "encoding", "finalizing", "completed", "failed", "cancelled"]
 
 
@@ -50,7 +52,7 @@ class ShardFailure(Document):
 
     shard: str
     code: str
-    detail: str
+    detail: Told
     failed_at: float  # Unix seconds
 
     @classmethod
@@ -72,7 +74,7 @@ class Fault(Strict):
     """Why a run ended without a manifest."""
 
     code: str
-    detail: str
+    detail: Told
 
 
 class ShardOutcome(Strict):

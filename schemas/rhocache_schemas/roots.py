@@ -1,13 +1,15 @@
 """Which locations a job may name: those under the service's allowed roots."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rhocache_schemas import storage
+from rhocache_schemas.abandonment import keep_on
 from rhocache_schemas.dataset import Shard, list_shards
 from rhocache_schemas.errors import UriNotAllowed
 from rhocache_schemas.job import JobSpec
 from rhocache_schemas.locations import named_locations
+
+Place = tuple[str, tuple[str, ...]]
 
 
 def check_allowed(uri: str, roots: Sequence[str]) -> None:
@@ -18,9 +20,7 @@ def check_allowed(uri: str, roots: Sequence[str]) -> None:
 
     Raises UriNotAllowed, and InvalidInput for a scheme that is not one of storage.SCHEMES.
     """
-    place = true_place(uri)
-    if not any(_is_under(place, true_place(root)) for root in roots):
-        raise UriNotAllowed(f"{uri!r} is not under an allowed root ({', '.join(roots)})")
+    _check_under(uri, roots, [true_place(root) for root in roots])
 
 
 def check_job(spec: JobSpec, roots: Sequence[str]) -> None:
@@ -34,13 +34,17 @@ def allowed_shards(spec: JobSpec, roots: Sequence[str]) -> list[Shard]:
 
     Raises as list_shards and check_allowed do.
     """
-    shards = list_shards(spec.dataset, spec.shards, lambda place: check_allowed(place, roots))
+    places = [true_place(root) for root in roots]
+    shards = list_shards(
+        spec.dataset, spec.shards, lambda place: _check_under(place, roots, places)
+    )
     for shard in shards:
-        check_allowed(shard.uri, roots)
+        keep_on()
+        _check_under(shard.uri, roots, places)
     return shards
 
 
-def true_place(uri: str) -> tuple[str, tuple[str, ...]]:
+def true_place(uri: str) -> Place:
     """The kind of file system and the parts of the true path on it: equal for equal places.
 
     Raises UriNotAllowed for a path that has more than one reading, and InvalidInput for a scheme.
@@ -49,9 +53,9 @@ def true_place(uri: str) -> tuple[str, tuple[str, ...]]:
         raise UriNotAllowed(f"{uri!r} has a NUL byte in it")
     scheme = storage.scheme(uri)
     if scheme == "file":
-        _, path = storage.resolve(uri)
+        path = storage.local_path(uri)
         try:
-            return scheme, Path(path).resolve().parts
+            return scheme, path.resolve().parts
         except (OSError, RuntimeError) as error:  # a loop of symlinks is a RuntimeError
             raise UriNotAllowed(f"{uri!r} can't be followed to its end: {error}") from error
     parts = tuple(uri.removeprefix(f"{scheme}://").rstrip("/").split("/"))
@@ -60,5 +64,13 @@ def true_place(uri: str) -> tuple[str, tuple[str, ...]]:
     return scheme, parts
 
 
-def _is_under(place: tuple[str, tuple[str, ...]], root: tuple[str, tuple[str, ...]]) -> bool:
+def _check_under(uri: str, roots: Sequence[str], places: Sequence[Place]) -> None:
+    place = true_place(uri)
+    if not any(_is_under(place, root) for root in places):
+        raise UriNotAllowed(
+            f"{uri!r} is not under an allowed root ({', '.join(map(storage.printable, roots))})"
+        )
+
+
+def _is_under(place: Place, root: Place) -> bool:
     return place[0] == root[0] and place[1][: len(root[1])] == root[1]

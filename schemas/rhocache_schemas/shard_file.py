@@ -6,6 +6,7 @@
 
 import hashlib
 import io
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, cast
@@ -24,6 +25,8 @@ _HASH = pa.binary(8)
 _FINGERPRINT = b"rhocache.fingerprint_sha256"
 _SOURCE = b"rhocache.source_sha256"
 _VERSION = b"rhocache.format_version"
+_IMAGE_SHAPE = b"rhocache.image_shape"
+_TEXT_SHAPE = b"rhocache.text_shape"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +105,19 @@ class Footer:
     fingerprint_sha256: str
     source_sha256: str  # of the dataset shard
     rows: int
+    image_shape: tuple[int, ...]  # of a row's embeddings: views, dimension
+    text_shape: tuple[int, ...]  # captions, dimension
 
 
-def schema(views: int, captions: int, dimension: int, dtype: np.dtype[Any]) -> pa.Schema:
-    number = pa.from_numpy_dtype(dtype)
+def schema(dtype: np.dtype[Any]) -> pa.Schema:
+    embeddings = pa.list_(pa.from_numpy_dtype(dtype))
     return pa.schema(
         [
             pa.field("key", pa.string(), nullable=False),
             pa.field("row", pa.int32(), nullable=False),
             pa.field("status", pa.dictionary(pa.int32(), pa.string()), nullable=False),
-            pa.field("image_embeddings", pa.fixed_shape_tensor(number, [views, dimension])),
-            pa.field("text_embeddings", pa.fixed_shape_tensor(number, [captions, dimension])),
+            pa.field("image_embeddings", embeddings),
+            pa.field("text_embeddings", embeddings),
             pa.field("similarity", pa.float32()),
             pa.field("image_hash", _HASH),
             pa.field("caption_hash", _HASH),
@@ -136,16 +141,22 @@ class ShardFileWriter:
     ) -> None:
         self._sink = _HashingSink(sink)
         self.dtype = dtype
-        self._schema = schema(views, captions, dimension, dtype)
+        self._shapes = {
+            _IMAGE_SHAPE: f"{views}x{dimension}",
+            _TEXT_SHAPE: f"{captions}x{dimension}",
+        }
+        self._schema = schema(dtype)
         self._content = ContentDigest()
         self._failed = Counter[str]()
         self._rows = 0
         # Unit vectors neither repeat nor compress: pyarrow's defaults make them 5x slower to read.
+        # Columns are Parquet's own types alone, which more readers know than know Arrow's tensors.
         self._writer = pq.ParquetWriter(
             cast("Any", self._sink),
             self._schema,
             use_dictionary=["status"],  # pyright: ignore[reportArgumentType]
             compression="none",
+            store_schema=False,
         )
         empty = np.empty((0, views, dimension), dtype), np.empty((0, captions, dimension), dtype)
         self._content.update(ShardRows([], [], *empty, np.empty(0, np.float32), [], []))
@@ -165,8 +176,8 @@ class ShardFileWriter:
             pa.array(rows.keys, pa.string()),
             pa.array(numbers),
             pa.array(rows.status).dictionary_encode(),
-            _tensor(rows.image, bad, self._schema.field("image_embeddings").type),
-            _tensor(rows.text, bad, self._schema.field("text_embeddings").type),
+            _lists(rows.image, bad),
+            _lists(rows.text, bad),
             pa.array(rows.similarity, mask=bad),
             pa.array(rows.image_hash, _HASH),
             pa.array(rows.caption_hash, _HASH),
@@ -179,7 +190,12 @@ class ShardFileWriter:
     def close(self, fingerprint_sha256: str, source_sha256: str) -> Totals:
         """Write the footer. The sink stays open."""
         self._writer.add_key_value_metadata(
-            {_VERSION: FORMAT_VERSION, _FINGERPRINT: fingerprint_sha256, _SOURCE: source_sha256}  # pyright: ignore[reportArgumentType]
+            {
+                _VERSION: FORMAT_VERSION,  # pyright: ignore[reportArgumentType]
+                _FINGERPRINT: fingerprint_sha256,
+                _SOURCE: source_sha256,
+                **self._shapes,
+            }
         )
         self._writer.close()
         return Totals(
@@ -216,7 +232,7 @@ def decode(data: bytes, source: str) -> tuple[ShardRows, Footer]:
         with pq.ParquetFile(pa.BufferReader(data)) as file:
             table = file.read()
             footer = _footer(file.metadata, source)
-        rows = _rows(table)
+        rows = _rows(table, footer)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise CacheCorrupt(f"{source} is not a readable shard file: {error}") from error
     return rows, footer
@@ -231,9 +247,9 @@ def sum_up(data: bytes, source: str) -> tuple[Totals, Footer]:
     try:
         with pq.ParquetFile(pa.BufferReader(data)) as file:
             footer = _footer(file.metadata, source)
-            content.update(_rows(file.schema_arrow.empty_table()))
+            content.update(_rows(file.schema_arrow.empty_table(), footer))
             for group in range(file.num_row_groups):
-                rows = _rows(file.read_row_group(group))
+                rows = _rows(file.read_row_group(group), footer)
                 content.update(rows)
                 failed.update(status for status in rows.status if status != OK)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
@@ -256,10 +272,20 @@ def read_footer(data: Any, source: str) -> Footer:
 
 def _footer(file: pq.FileMetaData, source: str) -> Footer:
     metadata = file.metadata or {}
-    if not {_VERSION, _FINGERPRINT, _SOURCE} <= metadata.keys():
+    if not {_VERSION, _FINGERPRINT, _SOURCE, _IMAGE_SHAPE, _TEXT_SHAPE} <= metadata.keys():
         raise CacheCorrupt(f"{source} is a Parquet file, but not one of rhocache's")
     check_version(metadata[_VERSION].decode(), source)
-    return Footer(metadata[_FINGERPRINT].decode(), metadata[_SOURCE].decode(), file.num_rows)
+    return Footer(
+        metadata[_FINGERPRINT].decode(),
+        metadata[_SOURCE].decode(),
+        file.num_rows,
+        _shape(metadata[_IMAGE_SHAPE]),
+        _shape(metadata[_TEXT_SHAPE]),
+    )
+
+
+def _shape(text: bytes) -> tuple[int, ...]:
+    return tuple(int(size) for size in text.decode().split("x"))
 
 
 class _HashingSink(io.RawIOBase):
@@ -285,33 +311,40 @@ class _HashingSink(io.RawIOBase):
         return self._file.write(data)
 
 
-def _tensor(values: npt.NDArray[Any], null: npt.NDArray[np.bool_], tensor: Any) -> Any:
-    flat = pa.array(values.reshape(-1))
-    lists: Any = pa.FixedSizeListArray  # the stubs lack ``type`` together with ``mask``
-    storage = lists.from_arrays(flat, type=tensor.storage_type, mask=pa.array(null))
-    return cast("Any", pa.ExtensionArray).from_storage(tensor, storage)
+def _lists(values: npt.NDArray[Any], null: npt.NDArray[np.bool_]) -> Any:
+    """A list a row of all numbers of ``values`` [n, *shape], or none where ``null``."""
+    lengths = np.where(null, 0, values[0].size if len(values) else 0)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    lists: Any = pa.ListArray  # the stubs lack ``mask``
+    return lists.from_arrays(
+        pa.array(offsets), pa.array(values[~null].reshape(-1)), mask=pa.array(null)
+    )
 
 
-def _rows(table: pa.Table) -> ShardRows:
+def _rows(table: pa.Table, footer: Footer) -> ShardRows:
     return ShardRows(
         keys=cast("list[str]", table["key"].to_pylist()),
         status=cast("list[str]", table["status"].to_pylist()),
-        image=_numpy(table["image_embeddings"]),
-        text=_numpy(table["text_embeddings"]),
+        image=_numpy(table["image_embeddings"], footer.image_shape),
+        text=_numpy(table["text_embeddings"], footer.text_shape),
         similarity=table["similarity"].to_numpy(),
         image_hash=table["image_hash"].to_pylist(),
         caption_hash=table["caption_hash"].to_pylist(),
     )
 
 
-def _numpy(column: Any) -> npt.NDArray[Any]:
-    """[n, *shape] of a fixed_shape_tensor column, NaN where it is null."""
-    if not isinstance(column.type, pa.FixedShapeTensorType):
-        raise ValueError(f"a column of {column.type} where tensors should be")  # noqa: TRY004
+def _numpy(column: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """[n, *shape] of a column of lists, NaN where it is null."""
+    if not pa.types.is_list(column.type):
+        raise ValueError(f"a column of {column.type} where lists should be")
     array = column.combine_chunks()
-    values = array.storage.values.to_numpy(zero_copy_only=False)
-    values = values.reshape(len(array), *array.type.shape)
-    if array.null_count:
-        values = values.copy()
-        values[array.is_null().to_numpy(zero_copy_only=False)] = np.nan
-    return values
+    valid = array.is_valid().to_numpy(zero_copy_only=False)
+    lengths = np.diff(array.offsets.to_numpy())
+    if (lengths[valid] != math.prod(shape)).any():
+        raise ValueError(f"an embedding is not one of {' x '.join(map(str, shape))} numbers")
+    values = array.flatten().to_numpy(zero_copy_only=False).reshape(int(valid.sum()), *shape)
+    if valid.all():
+        return values
+    every = np.full((len(valid), *shape), np.nan, values.dtype)
+    every[valid] = values
+    return every

@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI
+from sqlalchemy.exc import OperationalError
 from starlette.concurrency import run_in_threadpool
 
 from rhocache_schemas.errors import RhocacheError
@@ -19,16 +21,19 @@ from rhocache_service import (
     problems,
 )
 from rhocache_service.caches import Remembered, read_similarities
+from rhocache_service.callers import Callers
 from rhocache_service.changes import Changes
 from rhocache_service.database import open_database
 from rhocache_service.idempotency import Answers
 from rhocache_service.keys import Keys
 from rhocache_service.leadership import Leadership
 from rhocache_service.pictures import Pictures
+from rhocache_service.proxies import Proxied
 from rhocache_service.ray_cluster import RayCluster
 from rhocache_service.reconciler import Reconciler
 from rhocache_service.registry import Registry
 from rhocache_service.requests import Gate
+from rhocache_service.sessions import Sessions
 from rhocache_service.settings import Settings
 from rhocache_service.submissions import Submissions
 
@@ -47,15 +52,23 @@ def create_app(settings: Settings) -> FastAPI:
     registry = Registry(engine)
     leadership = Leadership(engine)
     cluster = RayCluster(settings)
-    changes = Changes(registry)
+    keys, sessions = Keys(engine), Sessions(engine)
+    callers = Callers(keys, sessions)
+    changes = Changes(registry, callers)
     reconciler = Reconciler(
         registry, leadership, cluster.drivers, settings.roots, settings.max_running_jobs
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        threads = CapacityLimiter(3)  # of the jobs' own, that no request can take
         loops = [
-            asyncio.create_task(_keep_stepping(reconciler)),
+            # Apart: a Ray that does not answer keeps no job from being cancelled, and a dataset
+            # that takes long to be listed keeps none from being started.
+            *(
+                asyncio.create_task(_keep_stepping(step, threads))
+                for step in (reconciler.settle, reconciler.drive, reconciler.admit)
+            ),
             asyncio.create_task(changes.keep_looking()),
         ]
         yield
@@ -69,7 +82,8 @@ def create_app(settings: Settings) -> FastAPI:
             await run_in_threadpool(cluster.stop)
         else:
             log.info("unfinished jobs go on in Ray; the next rhocache serve picks them up")
-        leadership.give_up()
+        with suppress(OperationalError):  # another takes over all the same, if later
+            leadership.give_up()
         registry.close()
 
     app = FastAPI(
@@ -78,17 +92,22 @@ def create_app(settings: Settings) -> FastAPI:
         summary="Reference-model caches for DRRHO model steering",
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
+        openapi_url=None,  # openapi.py has it
         docs_url=None,  # pages.py has one that loads nothing from elsewhere
         redoc_url=None,
     )
     app.state.settings, app.state.registry, app.state.cluster = settings, registry, cluster
-    app.state.keys, app.state.answers, app.state.changes = Keys(engine), Answers(engine), changes
+    app.state.keys, app.state.sessions, app.state.callers = keys, sessions, callers
+    app.state.answers, app.state.changes = Answers(engine), changes
     app.state.submissions = Submissions(registry, settings)
     app.state.pictures = Pictures(settings.roots)
     app.state.similarities = Remembered(read_similarities)
     problems.install(app)
-    hosts = [settings.host, *settings.allow_host]
-    app.add_middleware(Gate, hosts=hosts, most_bytes=settings.max_body_bytes)
+    allowed = [settings.host, *settings.allow_host]
+    app.add_middleware(Gate, allowed=allowed, most_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        Proxied, trusted=settings.trusted_proxy, root_path=settings.root_path
+    )  # the last one added is the first that a request passes
     for api in (jobs_api, caches_api, models_api, health_api):
         app.include_router(api.router)
     app.include_router(jobs_api.validation_router)
@@ -97,14 +116,23 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-async def _keep_stepping(reconciler: Reconciler) -> None:
+async def _keep_stepping(step: Callable[[], None], threads: CapacityLimiter) -> None:
+    told = ""  # the trouble that was logged last: one line a trouble, not one a step
     while True:
         pause = TROUBLE_SECONDS
         try:
-            await run_in_threadpool(reconciler.step)
-            pause = STEP_SECONDS
+            await to_thread.run_sync(step, limiter=threads)
+            pause, trouble = STEP_SECONDS, ""
         except RhocacheError as error:
-            log.warning("jobs wait: %s", error)
-        except Exception:
-            log.exception("the reconciler failed; it goes on")  # else every job would stand still
+            trouble = f"jobs wait: {error}"
+        except OperationalError as error:
+            cause = " ".join(str(error.orig).split())
+            trouble = f"jobs wait: the registry can't be used: {cause}"
+        except Exception as error:  # else every job would stand still
+            trouble = f"the reconciler failed; it goes on: {error!r}"
+            if trouble != told:
+                log.exception(trouble)
+        if trouble != told:
+            log.warning(trouble or "jobs go on")
+        told = trouble
         await asyncio.sleep(pause)

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rhocache_schemas import index, layout, storage
+from rhocache_schemas.abandonment import keep_on
 from rhocache_schemas.api import CachedPair
 from rhocache_schemas.errors import CacheIncomplete, StorageError
 from rhocache_schemas.records import Manifest
@@ -109,6 +110,7 @@ def find_key(cache: str, key: str) -> Iterator[CachedPair]:
 def read_columns(cache: str, shard: str, columns: list[str]) -> pa.Table:
     uri = layout.shard_file(cache, shard)
     filesystem, path = storage.resolve(uri)
+    keep_on()
     try:
         return pq.read_table(path, filesystem=filesystem, columns=columns)
     except (pa.ArrowException, OSError) as error:

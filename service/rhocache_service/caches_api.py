@@ -14,10 +14,11 @@ from rhocache_schemas.records import Manifest
 from rhocache_schemas.roots import check_allowed
 from rhocache_service import caches
 from rhocache_service.auth import ReadsCaches
+from rhocache_service.callers import Caller, Callers
 from rhocache_service.database import CacheRow
 from rhocache_service.dependencies import InRegistry
 from rhocache_service.pictures import media_type
-from rhocache_service.problems import ProblemError
+from rhocache_service.problems import BrokenOff, ProblemError
 
 router = APIRouter(prefix="/v1/caches", tags=["caches"])
 
@@ -103,7 +104,7 @@ def picture(
 
 
 @router.get("/{cache}/files/{name:path}", summary="Download a file", response_class=Response)
-def file(request: Request, cache: InCache, name: str) -> Response:
+def file(request: Request, who: ReadsCaches, cache: InCache, name: str) -> Response:
     """Download a file of a cache: manifest.json, index.parquet, plan.json or shards/NAME.parquet.
 
     One byte range may be asked for.
@@ -115,7 +116,10 @@ def file(request: Request, cache: InCache, name: str) -> Response:
     uri = storage.join(cache.uri, name)
     check_allowed(uri, request.app.state.settings.roots)  # a link may have been put there since
     filesystem, path = storage.resolve(uri)
-    info = filesystem.get_file_info(path)
+    try:
+        info = filesystem.get_file_info(path)
+    except OSError as error:
+        raise storage.failure(f"cannot look at {uri}", error) from error
     if not info.is_file:
         raise ProblemError("not-found", f"this cache has no file {name!r}")
     size = info.size
@@ -127,7 +131,8 @@ def file(request: Request, cache: InCache, name: str) -> Response:
     }
     if partial:
         headers["Content-Range"] = f"bytes {first}-{last}/{size}"
-    stream = _read(filesystem, path, first, last + 1)
+    callers: Callers = request.app.state.callers
+    stream = _while_permitted(callers, who, _read(filesystem, path, first, last + 1))
     kind = "application/json" if name.endswith(".json") else "application/vnd.apache.parquet"
     return StreamingResponse(stream, 206 if partial else 200, headers, kind)
 
@@ -137,7 +142,7 @@ def _range(header: str | None, size: int) -> tuple[int, int, bool]:
 
     Raises ProblemError where the range lies beyond the end.
     """
-    match = re.fullmatch(r"bytes=(\d*)-(\d*)", header or "")
+    match = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", header or "")
     if match is None or not any(match.groups()):
         return 0, size - 1, False
     if match[1]:
@@ -149,6 +154,14 @@ def _range(header: str | None, size: int) -> tuple[int, int, bool]:
         headers = {"Content-Range": f"bytes */{size}"}
         raise ProblemError("malformed-request", detail, status=416, headers=headers)
     return first, last, True
+
+
+def _while_permitted(callers: Callers, who: Caller, parts: Iterator[bytes]) -> Iterator[bytes]:
+    """Raises BrokenOff as soon as the caller may not have the rest."""
+    for part in parts:
+        if not callers.may_go_on(who):
+            raise BrokenOff("the API key or session has ended")
+        yield part
 
 
 def _read(filesystem: fs.FileSystem, path: str, first: int, end: int) -> Iterator[bytes]:

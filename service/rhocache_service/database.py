@@ -1,23 +1,38 @@
 """The registry's tables, in SQLite or PostgreSQL, and their migrations."""
 
-from typing import Any
+import time
+from typing import Any, ClassVar
 
 from alembic import command
 from alembic.config import Config
 from alembic.util.exc import CommandError
-from sqlalchemy import JSON, BigInteger, Integer, String, Text, create_engine, event, text
-from sqlalchemy.engine import Engine
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Connection,
+    Double,
+    Integer,
+    String,
+    Text,
+    create_engine,
+    event,
+    extract,
+    func,
+    select,
+    text,
+)
+from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from rhocache_schemas.errors import StorageError
+from rhocache_schemas.errors import InvalidInput, StorageError
 from rhocache_schemas.job import JobSpec, JobState
 
 _MIGRATING = 0x52484F  # the advisory lock of replicas that start at once
 
 
 class Base(DeclarativeBase):
-    pass
+    type_annotation_map: ClassVar[dict[Any, Any]] = {float: Double}  # in PostgreSQL: of 8 bytes
 
 
 class JobRow(Base):
@@ -38,6 +53,8 @@ class JobRow(Base):
     retries: Mapped[str | None] = mapped_column(String(64))  # the job that it is another try of
     starts: Mapped[int] = mapped_column(default=0)  # drivers that were started for it
     started_at: Mapped[float] = mapped_column(default=0.0)  # Unix seconds, of the last of them
+    # Unix seconds: when it was seen to be started or to get further, by the registry's clock.
+    moved_at: Mapped[float] = mapped_column(default=0.0, server_default="0")
     stopped_by: Mapped[str | None] = mapped_column(String(16))  # "request" or "deadline"
     shards: Mapped[int | None]  # of the dataset, known once it is validated
     progress: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # a Progress, as last read
@@ -95,6 +112,16 @@ class KeyRow(Base):
     revoked_at: Mapped[int | None]
 
 
+class SessionRow(Base):
+    """A browser that has signed in with an API key, known by a hash of what its cookie holds."""
+
+    __tablename__ = "sessions"
+
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    api_key: Mapped[str] = mapped_column(String(64))  # by id; the session ends with it
+    expires_at: Mapped[int] = mapped_column(BigInteger, index=True)  # Unix seconds
+
+
 class AnswerRow(Base):
     """What a request with an Idempotency-Key was answered; no status while it is in flight."""
 
@@ -116,23 +143,59 @@ class LeaseRow(Base):
 
     name: Mapped[str] = mapped_column(String(32), primary_key=True)
     holder: Mapped[str] = mapped_column(String(64))
-    until: Mapped[float]  # Unix seconds
+    renewals: Mapped[int]  # it is alive as long as they go on
+    at: Mapped[float]  # Unix seconds of the last one
 
 
-def open_database(url: str) -> Engine:
+def now(connection: Connection) -> float:
+    """Unix seconds by the one clock that all services of a registry share."""
+    if connection.dialect.name == "sqlite":  # they are on one machine
+        return time.time()
+    return connection.scalar(select(extract("epoch", func.clock_timestamp()).cast(Double))) or 0.0
+
+
+def parse_url(url: str) -> URL:
+    """Read where a database is: ``postgresql://``, which ``postgres://`` is too, or ``sqlite://``.
+
+    Raises InvalidInput for what is neither, and does not tell it, as it may hold a password.
+    """
+    try:
+        parsed = make_url(url)
+    except (SQLAlchemyError, ValueError):
+        raise InvalidInput(
+            "the database URL can't be read; it is of the form postgresql://USER:PASSWORD@HOST/NAME,"
+            " with %40 for an @ in the password, %3A for a : and so on"
+        ) from None
+    kind = parsed.drivername.partition("+")[0].lower()
+    if kind in ("postgresql", "postgres"):  # as some hosts of databases write it
+        return parsed.set(drivername="postgresql+psycopg")
+    if kind == "sqlite":
+        return parsed
+    raise InvalidInput(f"the database URL begins with {kind}://, not postgresql:// or sqlite://")
+
+
+def shown(url: URL) -> str:
+    """A database's URL for logs and errors, without passwords."""
+    if url.drivername == "sqlite":
+        return f"sqlite:///{url.database}"
+    secret = {name: "***" for name in url.query if "password" in name.lower()}
+    return url.update_query_dict(secret).render_as_string(hide_password=True)
+
+
+def open_database(url: URL) -> Engine:
     """Connect, and bring the tables up to date.
 
     Raises StorageError when the database can't be reached, or is newer than this service.
     """
     try:
-        engine = create_engine(url, pool_pre_ping=True)
+        # Parameters are specs and answers: no log is to have them.
+        engine = create_engine(url, pool_pre_ping=True, hide_parameters=True)
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _tune_sqlite)
         _migrate(engine)
     except (SQLAlchemyError, ImportError, CommandError) as error:
         cause = " ".join(str(error).split())[:300]
-        place = _without_password(url)
-        raise StorageError(f"cannot open the registry {place}: {cause}") from error
+        raise StorageError(f"cannot open the registry {shown(url)}: {cause}") from error
     return engine
 
 
@@ -149,8 +212,3 @@ def _migrate(engine: Engine) -> None:
 def _tune_sqlite(connection: Any, _: object) -> None:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA busy_timeout=10000")
-
-
-def _without_password(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"

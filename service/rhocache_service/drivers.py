@@ -1,15 +1,23 @@
 """A job's driver in Ray, through Ray's job submission API."""
 
-import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import urlsplit
 
 from ray.exceptions import RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from rhocache_schemas.errors import JobError
+from rhocache_schemas.errors import JobError, RayUnreachable
+from rhocache_schemas.job import JobOrder
+from rhocache_schemas.loopback import is_loopback
 from rhocache_service.database import JobRow
+
+ANSWER_SECONDS = 60.0  # that Ray may take for an answer
 
 
 class DriverState(StrEnum):
@@ -29,71 +37,84 @@ _STATES = {
 }
 
 
-_ERRORS = (RuntimeError, ConnectionError, RayError)  # what the client raises
+class _Client(JobSubmissionClient):
+    """Ray's own waits for ever for an answer, and asks a proxy even for this machine."""
+
+    def _do_request(self, method: str, endpoint: str, **options: Any) -> Any:
+        host = urlsplit(self._address).hostname
+        direct = {"proxies": {"no_proxy": host}} if is_loopback(host) else {}
+        options = {"timeout": ANSWER_SECONDS, **direct, **options}
+        return super()._do_request(method, endpoint, **options)
 
 
 class Drivers:
-    """All methods raise JobError when Ray can't be reached."""
+    """All methods raise RayUnreachable where Ray does not answer, and JobError where it refuses."""
 
     def __init__(
         self, address: str, headers: dict[str, str], python: str, roots: Sequence[str]
     ) -> None:
         """``headers`` authenticate to Ray; ``python`` runs the drivers, where Ray is."""
-        try:
-            self._client = JobSubmissionClient(address, headers=headers)
-        except _ERRORS as error:
-            raise JobError(f"cannot reach Ray at {address}: {error}") from error
+        self._address = address
+        with self._errors("Ray is not to be used"):
+            self._client = _Client(address, headers=headers)
         self._roots = list(roots)
         self._entrypoint = f"{shlex.quote(python)} -m rhocache_workers.job"
 
     def start(self, row: JobRow, start: int) -> None:
         """Start a driver, unless the very same start was made before.
 
-        The entrypoint is fixed; what to do travels as data in environment variables.
+        The entrypoint is fixed; what to do travels as data, in a file of any size.
         """
-        variables = {
-            "RHOCACHE_JOB_SPEC": json.dumps(row.spec),
-            "RHOCACHE_JOB_ID": row.id,
-            "RHOCACHE_ALLOWED_ROOTS": json.dumps(self._roots),
-        }
-        try:
-            self._client.submit_job(
-                entrypoint=self._entrypoint,
-                submission_id=_name(row.id, start),
-                runtime_env={"env_vars": variables},
-            )
-        except _ERRORS as error:
-            if "already exists" not in str(error):
-                cause = str(error).strip().splitlines()[-1]
-                raise JobError(f"Ray does not take job {row.id} yet: {cause}") from error
+        order = JobOrder(job=row.id, start=start, spec=row.job_spec(), roots=self._roots)
+        with self._errors(f"Ray does not take job {row.id} yet"), TemporaryDirectory() as folder:
+            Path(folder, JobOrder.FILE).write_bytes(order.to_json())
+            try:
+                self._client.submit_job(
+                    entrypoint=self._entrypoint,
+                    submission_id=_name(row.id, start),
+                    runtime_env={"working_dir": folder},
+                )
+            except RuntimeError as error:
+                if "already exists" not in str(error):
+                    raise
 
     def state(self, job: str, start: int) -> DriverState:
-        try:
-            return _STATES[self._client.get_job_status(_name(job, start))]
-        except _ERRORS as error:
-            if "404" in str(error) or "does not exist" in str(error):
+        with self._errors(f"Ray does not tell of job {job}"):
+            try:
+                return _STATES[self._client.get_job_status(_name(job, start))]
+            except RuntimeError as error:
+                if not str(error).startswith("Request failed with status code 404"):
+                    raise
                 return DriverState.UNKNOWN
-            raise JobError(f"Ray does not tell of job {job}: {error}") from error
 
     def stop(self, job: str, start: int) -> None:
-        try:
+        with self._errors(f"Ray does not stop job {job}"):
             self._client.stop_job(_name(job, start))
-        except _ERRORS as error:
-            raise JobError(f"Ray does not stop job {job}: {error}") from error
 
     def last_line(self, job: str, start: int) -> str:
         """The last thing that the driver printed."""
         try:
-            lines = self._client.get_job_logs(_name(job, start)).strip().splitlines()
-        except _ERRORS as error:
-            return f"its log can't be read: {error}"
+            with self._errors("its log can't be read"):
+                lines = self._client.get_job_logs(_name(job, start)).strip().splitlines()
+        except JobError as error:
+            return str(error)
         return lines[-1][:1000] if lines else "it printed nothing"
 
     def ping(self) -> None:
-        try:
+        with self._errors("Ray is not well"):
             self._client.get_version()
-        except _ERRORS as error:
-            raise JobError(f"cannot reach Ray: {error}") from error
+
+    @contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        """Let what the client raises become one line, that is the same for the same cause."""
+        try:
+            yield
+        except OSError as error:
+            cause = error.strerror or "no answer"
+            raise RayUnreachable(f"cannot reach Ray at {self._address}: {cause}") from error
+        except (RuntimeError, ValueError, RayError) as error:
+            cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise JobError(f"{what}: {cause}") from error
 
 
 def _name(job: str, start: int) -> str:

@@ -1,7 +1,6 @@
 """Idempotency-Key: a request that is sent again is answered again, and done once."""
 
 import hashlib
-import time
 from dataclasses import dataclass
 
 from sqlalchemy import delete, insert, or_, update
@@ -9,7 +8,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import sessionmaker
 
-from rhocache_service.database import AnswerRow
+from rhocache_service.database import AnswerRow, now
 
 KEEP_SECONDS = 24 * 3600.0
 # After which a request without an answer counts as lost: its service was killed.
@@ -40,14 +39,17 @@ class Answers:
 
         Raises InFlight and KeyReused.
         """
-        now, digest = time.time(), hashlib.sha256(request).hexdigest()
-        lost = AnswerRow.status.is_(None) & (AnswerRow.at < now - IN_FLIGHT_SECONDS)
+        digest = hashlib.sha256(request).hexdigest()
         with self._session.begin() as session:
-            session.execute(delete(AnswerRow).where(or_(AnswerRow.at < now - KEEP_SECONDS, lost)))
+            at = now(session.connection())
+            # One of a time to come is lost too: the clock was set back since.
+            fresh = AnswerRow.at.between(at - IN_FLIGHT_SECONDS, at + IN_FLIGHT_SECONDS)
+            lost = AnswerRow.status.is_(None) & ~fresh
+            session.execute(delete(AnswerRow).where(or_(AnswerRow.at < at - KEEP_SECONDS, lost)))
         key = {"api_key": api_key, "idempotency_key": idempotency_key}
         try:
             with self._session.begin() as session:
-                session.execute(insert(AnswerRow).values(request_sha256=digest, at=now, **key))
+                session.execute(insert(AnswerRow).values(request_sha256=digest, at=at, **key))
         except IntegrityError:
             with self._session() as session:
                 row = session.get(AnswerRow, (api_key, idempotency_key))

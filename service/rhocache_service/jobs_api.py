@@ -1,6 +1,7 @@
 """``/v1/jobs``."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -19,7 +20,9 @@ from rhocache_schemas.api import (
 )
 from rhocache_schemas.job import JobState
 from rhocache_schemas.records import Manifest
-from rhocache_service.auth import Caller, ReadsJobs, WritesJobs
+from rhocache_service import root_paths
+from rhocache_service.auth import ReadsJobs, WritesJobs, unauthenticated
+from rhocache_service.callers import Caller, Callers
 from rhocache_service.changes import Changes
 from rhocache_service.database import JobRow
 from rhocache_service.dependencies import Found, InRegistry, WithSubmissions
@@ -88,7 +91,8 @@ def _once(
         if key is not None:
             answers_.end(who.key or "", key, None)
         raise
-    headers = {"Location": f"/v1/jobs/{job.id}", **_RETRY_AFTER}
+    place = f"{root_paths.root(request)}/v1/jobs/{job.id}"
+    headers = {"Location": place, **_RETRY_AFTER}
     response.headers.update(headers)
     if key is not None:
         answers_.end(who.key or "", key, Answer(202, headers, job.model_dump_json()))
@@ -130,7 +134,7 @@ def list_jobs(
 
 @router.get("/{job}", summary="Get a job")
 async def get_job(
-    _: ReadsJobs,
+    who: ReadsJobs,
     row: Found,
     request: Request,
     response: Response,
@@ -146,14 +150,19 @@ async def get_job(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Any:
     """Give a job with its progress; 304 where nothing has changed since ``If-None-Match``."""
-    if wait and if_none_match in (None, _tag(row)) and not row.state.terminal:
+    known = _is_among(row, request.headers.getlist("if-none-match"))
+    if wait and (known or if_none_match is None) and not row.state.terminal:
         changes: Changes = request.app.state.changes
-        if await changes.wait(row.id, row.last_event, wait):
-            fresh = await run_in_threadpool(registry.get, row.id)
+        callers: Callers = request.app.state.callers
+        news = await changes.wait(row.id, row.last_event, wait, who)
+        fresh = await run_in_threadpool(registry.get, row.id)
+        if not await run_in_threadpool(callers.may_go_on, who):
+            raise unauthenticated("this API key or session has ended since")
+        if news:
             if fresh is None:
                 raise ProblemError("not-found", f"job {row.id!r} was deleted")
             row = fresh
-    if if_none_match == _tag(row):
+    if _is_among(row, request.headers.getlist("if-none-match")):
         return Response(status_code=304, headers={"ETag": _tag(row)})
     response.headers["ETag"] = _tag(row)
     return job_resource(row)
@@ -161,6 +170,12 @@ async def get_job(
 
 def _tag(row: JobRow) -> str:
     return f'"{row.last_event}"'
+
+
+def _is_among(row: JobRow, if_none_match: list[str]) -> bool:
+    """Compare weakly (RFC 9110, 13.1.2): a proxy that compresses makes ``W/"7"`` of ``"7"``."""
+    listed = ", ".join(if_none_match).strip()
+    return listed == "*" or _tag(row) in re.findall(r'"[^"]*"', listed)
 
 
 @router.delete("/{job}", status_code=204, summary="Forget a job")
@@ -227,7 +242,7 @@ def manifest(_: ReadsJobs, row: Found) -> Manifest:
     summary="Follow a job",
 )
 async def events(
-    _: ReadsJobs,
+    who: ReadsJobs,
     row: Found,
     request: Request,
     registry: InRegistry,
@@ -240,22 +255,26 @@ async def events(
 ) -> EventSourceResponse:
     """Send the job's events (server-sent): job.status, job.progress, shard.committed, shard.failed.
 
-    The stream ends after the job's end.
+    The stream ends after the job's end, and with the key or session that it was asked for with.
     """
     changes: Changes = request.app.state.changes
+    callers: Callers = request.app.state.callers
 
     async def stream() -> AsyncIterator[ServerSentEvent]:
         number = last_event_id
         while True:
             current = await run_in_threadpool(registry.get, row.id)
-            for event in await run_in_threadpool(registry.events, row.id, number):
+            found = await run_in_threadpool(registry.events, row.id, number)
+            if not await run_in_threadpool(callers.may_go_on, who):
+                return
+            for event in found:
                 number = event.number
                 data = json.dumps(event.data | {"at": event.at})
                 yield ServerSentEvent(id=str(number), event=event.kind, data=data)
             ended = current is None or (current.state.terminal and number >= current.last_event)
             if ended or changes.closed:
                 return
-            await changes.wait(row.id, number, HEARTBEAT_SECONDS)
+            await changes.wait(row.id, number, HEARTBEAT_SECONDS, who)
 
     return EventSourceResponse(stream(), ping=HEARTBEAT_SECONDS, shutdown_grace_period=5)
 

@@ -5,19 +5,17 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Iterable, Sequence
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import sessionmaker
 
 from rhocache_schemas.errors import InvalidInput
+from rhocache_schemas.scopes import SCOPES, Scope
 from rhocache_service.database import KeyRow
 
-Scope = Literal["jobs:read", "jobs:write", "caches:read", "admin"]
-SCOPES: tuple[Scope, ...] = get_args(Scope)
-
+LONGEST_NAME = 100  # characters
 _KEY = re.compile(r"rhk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")  # 43: 256 random bits in base64
 
 
@@ -30,18 +28,14 @@ class Keys:
     ) -> tuple[KeyRow, str]:
         """Make a key; give its record and the key itself, which can't be had again.
 
-        Raises InvalidInput for scopes that there are not, and where there is none.
+        Raises InvalidInput as check_new does.
         """
-        unknown = [scope for scope in scopes if scope not in SCOPES]
-        if unknown or not scopes:
-            raise InvalidInput(
-                f"scope {', '.join(unknown) or 'missing'}: it must be of {', '.join(SCOPES)}"
-            )
+        check_new(name, scopes)
         id_, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
         row = KeyRow(
             id=id_,
             name=name,
-            sha256=_hash(secret),
+            sha256=hash_secret(secret),
             scopes=list(dict.fromkeys(scopes)),
             created_at=int(time.time()),
             expires_at=expires_at,
@@ -74,13 +68,34 @@ class Keys:
         if match is None:
             return None
         with self._session() as session:
-            row = session.get(KeyRow, match[1])
-        if row is None or not hmac.compare_digest(row.sha256, _hash(match[2])):
-            return None
-        expired = row.expires_at is not None and row.expires_at <= time.time()
-        return None if expired or row.revoked_at is not None else row
+            row = session.scalar(select(KeyRow).where(KeyRow.id == match[1], usable()))
+        same = row is not None and hmac.compare_digest(row.sha256, hash_secret(match[2]))
+        return row if same else None
+
+    def still_usable(self, ids: Iterable[str]) -> set[str]:
+        """Those of these keys that may be used now, by id."""
+        with self._session() as session:
+            return set(session.scalars(select(KeyRow.id).where(KeyRow.id.in_(ids), usable())))
 
 
-def _hash(secret: str) -> str:
+def check_new(name: str, scopes: Sequence[str]) -> None:
+    """Raise InvalidInput for a name that a key can't have, and for scopes that there are not."""
+    if not name.isprintable() or not 0 < len(name) <= LONGEST_NAME:
+        raise InvalidInput(f"name {name!r}: it must be 1 to {LONGEST_NAME} printable characters")
+    if not scopes:
+        raise InvalidInput(f"a key needs a scope: give one or more of {', '.join(SCOPES)}")
+    unknown = [scope for scope in scopes if scope not in SCOPES]
+    if unknown:
+        raise InvalidInput(f"scope {', '.join(unknown)}: it must be of {', '.join(SCOPES)}")
+
+
+def usable() -> ColumnElement[bool]:
+    """The keys that may be used now: neither revoked nor expired."""
+    expires = KeyRow.expires_at
+    return KeyRow.revoked_at.is_(None) & or_(expires.is_(None), expires > time.time())
+
+
+def hash_secret(secret: str) -> str:
+    """Give the SHA-256, in hex, of a key's or a session's random part."""
     # No salt, no slow hash: there is nothing to guess in 256 random bits.
     return hashlib.sha256(secret.encode()).hexdigest()

@@ -6,6 +6,11 @@ from typing import Any
 
 import structlog
 from fastapi import Request
+from structlog.typing import EventDict
+
+from rhocache_schemas.printable import printable, printable_lines
+from rhocache_schemas.redact import redact
+from rhocache_service import root_paths
 
 _QUIET = {"/livez", "/readyz", "/metrics"}  # asked for every few seconds
 
@@ -13,26 +18,30 @@ log = structlog.stdlib.get_logger("rhocache_service.requests")
 
 
 def configure() -> None:
-    """Let every logger of the process write to standard error."""
+    """Let every logger of the process write to standard error, without secrets."""
     before: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    last: list[Any] = [structlog.dev.ConsoleRenderer()]
-    if not sys.stderr.isatty():
-        last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    last: list[Any] = [structlog.processors.format_exc_info]
+    if sys.stderr.isatty():
+        plain = structlog.dev.plain_traceback
+        last += [_printable, structlog.dev.ConsoleRenderer(exception_formatter=plain)]
+    else:
+        last.append(structlog.processors.JSONRenderer())  # which escapes
     structlog.configure(
         processors=[*before, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
     )
+    hide: Any = lambda _, __, line: redact(line)  # noqa: E731
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=before,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last, hide],
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
@@ -40,9 +49,18 @@ def configure() -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
+def _printable(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """What a request or a dataset says is not for a terminal to obey."""
+    return {
+        name: printable_lines(value) if name == "exception" else printable(str(value))
+        for name, value in event.items()
+    }
+
+
 def log_request(request: Request, status: int, seconds: float) -> None:
     """Never its headers or query: they may hold keys."""
-    level = log.debug if request.url.path in _QUIET and status < 400 else log.info
+    quiet = root_paths.inside(request) in _QUIET
+    level = log.debug if quiet and status < 400 else log.info
     level(
         "request",
         request_id=request.state.request_id,

@@ -6,10 +6,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 
 from rhocache_schemas.api import Problem
+from rhocache_service import root_paths
 from rhocache_service.problems import KINDS, MEDIA_TYPE
 
 # What can be done with a job that was just made, for tools that follow links.
@@ -29,6 +30,11 @@ def install(app: FastAPI) -> None:
         return app.openapi_schema
 
     app.openapi = document
+
+    @app.get("/openapi.json", include_in_schema=False)
+    def answer(request: Request) -> dict[str, Any]:
+        root = root_paths.root(request)
+        return document() | ({"servers": [{"url": root}]} if root else {})
 
 
 def _make(app: FastAPI) -> dict[str, Any]:
@@ -50,9 +56,8 @@ def _make(app: FastAPI) -> dict[str, Any]:
                         name: {"operationId": name, "parameters": {"job": "$response.body#/id"}}
                         for name in _LINKED
                     }
-    for path in ("/readyz", "/livez", "/metrics"):
-        responses = found["paths"][path]["get"]["responses"]
-        responses |= {"403": _answer(["forbidden"])}
+    metrics = found["paths"]["/metrics"]["get"]["responses"]
+    metrics |= {"401": _answer(["unauthenticated"]), "403": _answer(["forbidden"])}
     found["paths"]["/readyz"]["get"]["responses"]["503"] = _answer(["unavailable"])
     return found
 

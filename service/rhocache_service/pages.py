@@ -1,32 +1,52 @@
-"""The pages for people. What they show comes from the same functions as the REST API's answers."""
+"""The pages for people. What they show comes from the same functions as the REST API's answers,
+and asks for the same scopes."""
 
 import json
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import numpy as np
 from fastapi import APIRouter, Depends, FastAPI, Form, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.concurrency import run_in_threadpool
 
 from rhocache_schemas.api import CachedPair
 from rhocache_schemas.errors import RhocacheError
 from rhocache_schemas.job import JobState
 from rhocache_schemas.pairs import Pair
 from rhocache_schemas.records import Manifest
-from rhocache_service import again, auth, caches
-from rhocache_service.auth import COOKIE, Caller
+from rhocache_schemas.scopes import Scope
+from rhocache_service import again, caches, root_paths
+from rhocache_service.auth import (
+    TLS_COOKIE,
+    ReadsCaches,
+    ReadsJobs,
+    WritesJobs,
+    cookie_name,
+    visitor,
+)
+from rhocache_service.caches_api import InCache
+from rhocache_service.callers import Caller
 from rhocache_service.committed import cache_id
 from rhocache_service.dependencies import Found, InRegistry
 from rhocache_service.pair_errors import errors_by_code
 from rhocache_service.pictures import Place
-from rhocache_service.problems import KINDS, ProblemError
+from rhocache_service.problems import KINDS, ProblemError, as_problem
 from rhocache_service.resources import job_resource
 from rhocache_service.shards import shard_list
 
-router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
-
+# Where the links at the top lead, and what one needs there.
+_LINKS: tuple[tuple[str, str, Scope | None], ...] = (
+    ("/", "Jobs", "jobs:read"),
+    ("/submit", "Submit", "jobs:write"),
+    ("/caches", "Caches", "caches:read"),
+    ("/docs", "API", None),
+)
 _ROWS = 50  # of a list, on one page
 _CELLS = 2000  # of the grid of shards
 _RATES = 300  # points of the rate's curve
@@ -47,40 +67,67 @@ templates = Environment(
 templates.filters["path"] = lambda value: quote(str(value), safe="")
 
 
-class SignInNeeded(Exception):
-    """A page was asked for without a valid key."""
+class _PageRoute(APIRoute):
+    """Answers with a page where the API's dependencies answer with a problem."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except (RhocacheError, RequestValidationError) as error:
+                return await run_in_threadpool(_refusal, request, as_problem(error))
+
+        return answer
+
+
+router = APIRouter(
+    include_in_schema=False, default_response_class=HTMLResponse, route_class=_PageRoute
+)
 
 
 def install(app: FastAPI) -> None:
-    @app.exception_handler(SignInNeeded)
-    def sign_in_first(request: Request, _: SignInNeeded) -> Response:
-        return RedirectResponse(f"/sign-in?to={quote(request.url.path)}", status_code=303)
-
     # Swagger UI from a package, since a page of ours loads nothing from elsewhere.
     app.mount("/static/swagger", StaticFiles(packages=[("fastapi_offline", "static")]))
     app.mount("/static", StaticFiles(packages=[("rhocache_service", "static")]))
     app.include_router(router)
 
 
-def _visitor(request: Request) -> Caller:
-    try:
-        return auth.caller(request, None, request.cookies.get(COOKIE))
-    except ProblemError as error:
-        raise SignInNeeded from error
+def _page(name: str, request: Request, status: int = 200, **values: Any) -> HTMLResponse:
+    """Render a template, which offers what the visitor may do alone."""
+    who: Caller | None = getattr(request.state, "visitor", None)
+
+    def may(scope: Scope | None) -> bool:
+        return scope is None or (who is not None and who.may(scope))
+
+    text = templates.get_template(name).render(
+        path=root_paths.inside(request),
+        root=root_paths.root(request),
+        links=[(place, title) for place, title, scope in _LINKS if may(scope)],
+        may=may,
+        visitor=who,
+        **values,
+    )
+    return HTMLResponse(text, status, {"Cache-Control": "no-store"})
 
 
-Visitor = Annotated[Caller, Depends(_visitor)]
-
-
-def _page(name: str, request: Request, **values: Any) -> HTMLResponse:
-    closed = request.app.state.keys.exist()
-    text = templates.get_template(name).render(path=request.url.path, closed=closed, **values)
-    return HTMLResponse(text)
+def _refusal(request: Request, problem: ProblemError) -> Response:
+    if problem.slug == "unauthenticated":
+        asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        root = root_paths.root(request)
+        back = "" if asked == f"{root}/" else f"?to={quote(asked, safe='/')}"
+        return RedirectResponse(f"{root}/sign-in{back}", status_code=303)
+    kind = KINDS[problem.slug]
+    detail = str(problem)
+    return _page(
+        "problem.html", request, problem.status, slug=problem.slug, kind=kind, detail=detail
+    )
 
 
 @router.get("/")
 def jobs(
-    _: Visitor,
+    _: ReadsJobs,
     request: Request,
     registry: InRegistry,
     status: JobState | Literal[""] = "",
@@ -98,7 +145,7 @@ def jobs(
 
 
 @router.get("/jobs/{job}")
-def job(_: Visitor, request: Request, row: Found, registry: InRegistry):
+def job(_: ReadsJobs, request: Request, row: Found, registry: InRegistry):
     found = job_resource(row)
     spec, submission = row.job_spec(), again.submission_of(row)
     url = str(request.base_url).rstrip("/")
@@ -128,42 +175,35 @@ def job(_: Visitor, request: Request, row: Found, registry: InRegistry):
 
 
 @router.get("/submit")
-def submit(_: Visitor, request: Request):
+def submit(_: WritesJobs, request: Request):
     return _page("submit.html", request, roots=request.app.state.settings.roots)
 
 
 @router.get("/caches")
-def list_caches(_: Visitor, request: Request, registry: InRegistry, after: str = ""):
+def list_caches(_: ReadsCaches, request: Request, registry: InRegistry, after: str = ""):
     rows = registry.caches.newest(_ROWS + 1, registry.caches.find(after) if after else None)
     older = rows[_ROWS - 1].id if len(rows) > _ROWS else None
     return _page("caches.html", request, caches=rows[:_ROWS], older=older)
 
 
 @router.get("/caches/{cache}")
-def cache(
-    _: Visitor,
-    request: Request,
-    registry: InRegistry,
-    cache: str,
-    key: Annotated[str | None, Query()] = None,
-):
-    summary = registry.caches.find(cache)
-    manifest = caches.read_manifest(summary.uri)
-    ranked = request.app.state.similarities.get(summary.uri)
+def cache(request: Request, cache: InCache, key: Annotated[str | None, Query()] = None):
+    manifest = caches.read_manifest(cache.uri)
+    ranked = request.app.state.similarities.get(cache.uri)
     total = len(ranked.similarity)
     groups: dict[str, list[CachedPair]] = {}
     if key:
-        groups[f"Pairs with the key {key}"] = list(caches.find_key(summary.uri, key))[:_GALLERY]
+        groups[f"Pairs with the key {key}"] = list(caches.find_key(cache.uri, key))[:_GALLERY]
     else:
         low = range(min(_GALLERY, total))
-        groups["Lowest similarity"] = caches.pairs_at(summary.uri, ranked, low)
+        groups["Lowest similarity"] = caches.pairs_at(cache.uri, ranked, low)
         high = [total - 1 - rank for rank in low]
-        groups["Highest similarity"] = caches.pairs_at(summary.uri, ranked, high)
+        groups["Highest similarity"] = caches.pairs_at(cache.uri, ranked, high)
     shown, trouble = _pairs(request, manifest, groups)
     return _page(
         "cache.html",
         request,
-        cache=summary,
+        cache=cache,
         manifest=manifest,
         key=key or "",
         groups=groups,
@@ -197,40 +237,71 @@ def _histogram(similarity: np.ndarray) -> dict[str, Any]:
 
 
 @router.get("/docs")
-def docs():
-    page = HTMLResponse(templates.get_template("docs.html").render())
+def docs(request: Request):
+    page = HTMLResponse(templates.get_template("docs.html").render(root=root_paths.root(request)))
     page.headers["Content-Security-Policy"] = _SWAGGER_CSP
     return page
 
 
-@router.get("/problems/{slug}")
+@router.get("/problems/{slug}", dependencies=[Depends(visitor)])
 def problem(request: Request, slug: str):
     if slug not in KINDS:
         raise ProblemError("not-found", f"no problem {slug!r}")
-    return _page("problem.html", request, slug=slug, kind=KINDS[slug])
+    return _page("problem.html", request, slug=slug, kind=KINDS[slug], detail=None)
 
 
-@router.get("/sign-in")
-def sign_in(request: Request, to: str = "/"):
+@router.get("/sign-in", dependencies=[Depends(visitor)])
+def sign_in(request: Request, to: str = ""):
     return _page("sign_in.html", request, to=to, wrong=False)
 
 
-@router.post("/sign-in")
-def signed_in(request: Request, key: Annotated[str, Form()], to: Annotated[str, Form()] = "/"):
-    if request.app.state.keys.check(key.strip()) is None:
-        page = _page("sign_in.html", request, to=to, wrong=True)
-        page.status_code = 401
-        return page
-    place = to if to.startswith("/") and not to.startswith(("//", "/\\")) else "/"
+@router.post("/sign-in", dependencies=[Depends(visitor)])
+def signed_in(request: Request, key: Annotated[str, Form()], to: Annotated[str, Form()] = ""):
+    row = request.app.state.keys.check(key.strip())
+    if row is None:
+        return _page("sign_in.html", request, 401, to=to, wrong=True)
+    _end_session(request)
+    who = Caller(row.id, frozenset(row.scopes))
+    place = _safe(to) or root_paths.root(request) + _first(who)
     response = RedirectResponse(place, status_code=303)
-    response.set_cookie(
-        COOKIE, key.strip(), httponly=True, samesite="strict", secure=request.url.scheme == "https"
-    )
+    _set_cookie(request, response, request.app.state.sessions.begin(row))
     return response
 
 
 @router.post("/sign-out")
-def sign_out():
-    response = RedirectResponse("/sign-in", status_code=303)
-    response.delete_cookie(COOKIE)
+def sign_out(request: Request):
+    _end_session(request)
+    response = RedirectResponse(f"{root_paths.root(request)}/sign-in", status_code=303)
+    _set_cookie(request, response, "", max_age=0)
     return response
+
+
+def _safe(to: str) -> str | None:
+    """A place of our own to go on to."""
+    return to if to.startswith("/") and not to.startswith(("//", "/\\")) else None
+
+
+def _first(who: Caller) -> str:
+    """The first page that a visitor may see."""
+    return next(place for place, _, scope in _LINKS if scope is None or who.may(scope))
+
+
+def _end_session(request: Request) -> None:
+    token = request.cookies.get(cookie_name(request))
+    if token:
+        request.app.state.sessions.end(token)
+
+
+def _set_cookie(
+    request: Request, response: Response, token: str, max_age: int | None = None
+) -> None:
+    name = cookie_name(request)
+    response.set_cookie(
+        name,
+        token,
+        max_age,
+        path="/" if name == TLS_COOKIE else root_paths.root(request) or "/",
+        httponly=True,
+        samesite="strict",
+        secure=name == TLS_COOKIE,
+    )

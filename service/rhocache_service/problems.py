@@ -5,15 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
-from starlette.routing import Route
+from starlette.routing import Match, Mount
 
 from rhocache_schemas.api import FieldError, Problem
 from rhocache_schemas.errors import (
+    Abandoned,
     CacheIncomplete,
     CacheNotFound,
     DatasetError,
@@ -25,11 +26,13 @@ from rhocache_schemas.errors import (
     RhocacheError,
     UriNotAllowed,
 )
+from rhocache_service import root_paths
 
 log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 REQUEST_ID = "X-Request-Id"
+_CLIENT_GONE = 499
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +161,13 @@ class ProblemError(RhocacheError):
         self.headers = headers or {}
 
 
+class BrokenOff(Exception):
+    """An answer that has begun must end here, and its receiver must notice."""
+
+
 def problem_response(request: Request, error: ProblemError) -> JSONResponse:
     problem = Problem(
-        type=f"/problems/{error.slug}",
+        type=f"{root_paths.root(request)}/problems/{error.slug}",
         title=KINDS[error.slug].title,
         status=error.status,
         detail=str(error),
@@ -174,26 +181,25 @@ def problem_response(request: Request, error: ProblemError) -> JSONResponse:
 
 def install(app: FastAPI) -> None:
     @app.exception_handler(RhocacheError)
-    def own(request: Request, error: RhocacheError) -> JSONResponse:
-        return problem_response(request, _as_problem(error))
-
     @app.exception_handler(RequestValidationError)
-    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return problem_response(request, _from_validation(error))
+    def own(request: Request, error: RhocacheError | RequestValidationError) -> JSONResponse:
+        return problem_response(request, as_problem(error))
 
     @app.exception_handler(HTTPException)
-    def framework(request: Request, error: HTTPException) -> JSONResponse:
+    def framework(request: Request, error: HTTPException) -> Response:
         slug = "not-found" if error.status_code == 404 else "malformed-request"
         detail = f"{request.method} {request.url.path}: {error.detail}"
         headers = dict(error.headers or {})
         if error.status_code == 405:  # the framework names those of the first route alone
             headers["Allow"] = ", ".join(sorted(_methods(request)))
+            if request.method == "OPTIONS":
+                return Response(status_code=204, headers=headers)
         problem = ProblemError(slug, detail, status=error.status_code, headers=headers)
         return problem_response(request, problem)
 
     @app.exception_handler(OperationalError)
     def no_registry(request: Request, error: OperationalError) -> JSONResponse:
-        log.warning("request %s: %s", request.state.request_id, error)
+        log.warning("request %s: %s", request.state.request_id, error.orig)
         return problem_response(request, ProblemError("unavailable", "the registry can't be used"))
 
     @app.exception_handler(Exception)
@@ -205,15 +211,24 @@ def install(app: FastAPI) -> None:
 
 def _methods(request: Request) -> set[str]:
     """Those of every route to the request's path."""
-    path = request.url.path
-    routes = [route for route in request.app.routes if isinstance(route, Route)]
-    return set().union(*(route.methods or () for route in routes if route.path_regex.match(path)))
+    found = {"OPTIONS"}
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+        scope = {**request.scope, "root_path": root_paths.root(request), "method": method}
+        for route in request.app.routes:
+            static = isinstance(route, Mount) and method != "GET"
+            if not static and route.matches(scope)[0] is Match.FULL:
+                found.add(method)
+    return found | {"HEAD"} if "GET" in found else found
 
 
-def _as_problem(error: RhocacheError) -> ProblemError:
+def as_problem(error: RhocacheError | RequestValidationError) -> ProblemError:
     match error:
         case ProblemError():
             return error
+        case Abandoned():  # read by nobody, but counted and logged as what it is
+            return ProblemError("unavailable", str(error), status=_CLIENT_GONE)
+        case RequestValidationError():
+            return _from_validation(error)
         case UriNotAllowed():
             return ProblemError("uri-not-allowed", str(error))
         case InvalidInput():

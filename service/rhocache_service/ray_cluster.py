@@ -3,7 +3,7 @@
 import sys
 import threading
 
-from rhocache_schemas.errors import JobError
+from rhocache_schemas.errors import RayUnreachable
 from rhocache_service.drivers import Drivers
 from rhocache_service.embedded_ray import EmbeddedRay
 from rhocache_service.settings import Settings
@@ -22,7 +22,7 @@ class RayCluster:
     def drivers(self) -> Drivers:
         """The cluster's drivers; a Ray of our own that has died is started anew.
 
-        Raises JobError when Ray can't be reached or started.
+        Raises RayUnreachable when Ray can't be reached or started.
         """
         with self._lock:  # two threads must not start two Rays
             address = self._embedded.ensure_running() if self._embedded else self._given
@@ -35,13 +35,13 @@ class RayCluster:
     def _headers(self) -> dict[str, str]:
         if self._embedded:
             return self._embedded.headers
-        token = self._token.get_secret_value() if self._token else None
+        token = self._token.get_secret_value().strip() if self._token else None
         return {"Authorization": f"Bearer {token}"} if token else {}
 
     def ping(self) -> None:
-        """Raise JobError where Ray is not up, without starting it."""
+        """Raise JobError where Ray is not up or not well, without starting it."""
         if self._drivers is None:
-            raise JobError("Ray is still starting")
+            raise RayUnreachable("Ray is still starting")
         self._drivers.ping()
 
     def stop(self) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -16,7 +16,7 @@ from rhocache_schemas.job import JobSpec, JobState, transition
 from rhocache_schemas.records import Fault
 from rhocache_service import metrics
 from rhocache_service.committed import Committed
-from rhocache_service.database import EventRow, JobRow
+from rhocache_service.database import EventRow, JobRow, LeaseRow, now
 
 _ID = re.compile("job_[0-9a-f]{24}")
 _LOOK_AT = 200  # jobs of a kind, in one step
@@ -35,17 +35,25 @@ class Registry:
         self._session = sessionmaker(engine, expire_on_commit=False)
 
     def ping(self) -> None:
+        """Write and forget a row: a registry that can only be read is of no use."""
+        name = f"ping-{secrets.token_hex(8)}"
+        with self.engine.begin() as connection:
+            row = {"name": name, "holder": "", "renewals": 0, "at": 0.0}
+            connection.execute(insert(LeaseRow).values(**row))
+            connection.execute(delete(LeaseRow).where(LeaseRow.name == name))
+
+    def now(self) -> float:
+        """Unix seconds, by the clock that deadlines and limits are kept in."""
         with self.engine.connect() as connection:
-            connection.execute(select(1))
+            return now(connection)
 
     def add(self, spec: JobSpec, **columns: Any) -> JobRow:
-        now = int(time.time())
         row = JobRow(
             id=f"job_{secrets.token_hex(12)}",
             status=JobState.VALIDATING,
             spec=spec.model_dump(mode="json"),
-            created_at=time.time(),
-            times={JobState.VALIDATING: now},
+            created_at=self.now(),
+            times={JobState.VALIDATING: int(time.time())},
             last_event=1,
             **columns,
         )
@@ -80,7 +88,7 @@ class Registry:
         """
         busy = [state for state in _UNFINISHED if state is not JobState.QUEUED]
         queued = JobRow.status == JobState.QUEUED
-        due = JobRow.follows.is_not(None) | (JobRow.deadline < time.time())
+        due = JobRow.follows.is_not(None) | (JobRow.deadline < self.now())
         order = (JobRow.priority.desc(), JobRow.number)
         found: dict[int, JobRow] = {}
         with self._session() as session:
@@ -121,12 +129,18 @@ class Registry:
             return session.scalar(query) or 0
 
     def seconds_to_wait(self, api_key: str | None, most: int) -> int:
-        """Until a key may submit again, at ``most`` jobs a minute; 0 where it may now."""
-        query = select(JobRow.created_at).where(JobRow.api_key == api_key)
+        """Until a key may submit again, at ``most`` jobs a minute; 0 where it may now.
+
+        Jobs of a time to come were submitted before the clock was set back, and don't count.
+        """
+        now = self.now()
+        query = select(JobRow.created_at).where(
+            JobRow.api_key == api_key, JobRow.created_at.between(now - 60, now)
+        )
         query = query.order_by(JobRow.number.desc()).offset(most - 1).limit(1)
         with self._session() as session:
             then = session.scalar(query)
-        return 0 if then is None else max(0, math.ceil(then + 60 - time.time()))
+        return 0 if then is None else math.ceil(then + 60 - now)
 
     def counts(self) -> dict[JobState, int]:
         """How many jobs are in each state."""
@@ -150,7 +164,8 @@ class Registry:
         if not self._update(row, changes, [_status_event(new, fault)]):
             raise JobStateConflict(f"job {row.id} is no longer {row.status}")
         entered = row.times.get(row.status, time.time())
-        metrics.STAGE_SECONDS.labels(row.status).observe(time.time() - entered)
+        seconds = max(0.0, time.time() - entered)  # a clock may have been set back
+        metrics.STAGE_SECONDS.labels(row.status).observe(seconds)
         fresh = self.get(row.id)
         if fresh is None:
             raise JobStateConflict(f"job {row.id} is gone")
@@ -189,6 +204,8 @@ class Registry:
     def _update(
         self, row: JobRow, changes: dict[str, Any], happenings: Sequence[Happening]
     ) -> bool:
+        if changes.keys() & {"progress", "started_at"}:
+            changes["moved_at"] = self.now()
         statement = (
             update(JobRow)
             .where(JobRow.id == row.id, JobRow.status == row.status)

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import uvicorn
 
+from rhocache_schemas import storage
 from rhocache_schemas.errors import StorageError
 from rhocache_service import logs
 from rhocache_service.app import create_app
 from rhocache_service.changes import Changes
-from rhocache_service.database import open_database
+from rhocache_service.database import open_database, shown
 from rhocache_service.keys import Keys
 from rhocache_service.locks import try_lock
 from rhocache_service.settings import Settings
+from rhocache_service.variables import tell_unknown
 
 log = logging.getLogger("rhocache_service")
 
@@ -28,17 +30,25 @@ def serve(settings: Settings) -> None:
     written, the port is taken, or the registry can't be opened.
     """
     logs.configure()
+    for line in tell_unknown(os.environ, Settings.model_fields):
+        log.warning(line)
     settings.check(has_keys=_has_keys(settings))
     with _own(settings.data_dir), _bound(settings.host, settings.port) as listener:
         app = create_app(settings)
         if not app.state.keys.exist():
             log.warning("no API keys: whoever can reach %s may do everything", settings.host)
-        log.info("listening on http://%s:%d", settings.host, settings.port)
+        log.info("listening on http://%s", _address(settings.host, settings.port))
         log.info("data in %s", settings.data_dir.absolute())
-        log.info("registry %s", app.state.registry.engine.url)
+        log.info("registry %s", shown(app.state.registry.engine.url))
         log.info("Ray %s", settings.ray_address or "of its own, on loopback")
         log.info("jobs may name places under %s", ", ".join(settings.roots))
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=10)
+        config = uvicorn.Config(
+            app,
+            log_config=None,  # its log goes the way of ours, which leaves out secrets
+            log_level="warning",
+            timeout_graceful_shutdown=10,
+            proxy_headers=False,  # proxies.py has them
+        )
         _Server(config, app.state.changes).run(sockets=[listener])
 
 
@@ -72,7 +82,7 @@ def _own(data_dir: Path) -> Iterator[None]:
         data_dir.mkdir(parents=True, exist_ok=True)
         lock = try_lock(data_dir / "service.lock")
     except OSError as error:
-        raise StorageError(f"cannot write in {data_dir}: {error.strerror}") from error
+        raise storage.failure(f"cannot write in {data_dir}", error) from error
     if lock is None:
         raise StorageError(f"another rhocache serve uses {data_dir}; give another --data-dir")
     try:
@@ -83,12 +93,21 @@ def _own(data_dir: Path) -> Iterator[None]:
 
 def _bound(host: str, port: int) -> socket.socket:
     """Bind before anything else is started, so that a taken port costs nothing."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((host, port))
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, *_, address = min(found, key=lambda each: each[0] != socket.AF_INET)
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
     except OSError as error:
-        listener.close()
-        raise StorageError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+        where = _address(host, port)
+        raise StorageError(f"cannot listen on {where}: {error.strerror}") from error
     return listener
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,47 +1,124 @@
 """What ``rhocache serve`` can be told, by flags or by ``RHOCACHE_...`` variables."""
 
+import re
+from collections.abc import Callable
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.engine import URL
 
+from rhocache_schemas import storage
 from rhocache_schemas.errors import InvalidInput
 from rhocache_schemas.locations import absolute_location
+from rhocache_service import hosts, root_paths
+from rhocache_service.database import parse_url
+from rhocache_service.variables import PREFIX, split_list, without_foreign
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_SECRET = {"database_url", "ray_token"}  # settings whose values no message shows
 
 
-def _split(value: object) -> object:
-    return value.split(",") if isinstance(value, str) else value
+def _network(value: str) -> str:
+    try:
+        return value if value == "*" else str(ip_network(value, strict=False))
+    except ValueError:
+        raise ValueError("it should be an address or a network, like 10.0.0.0/8") from None
 
 
-Names = Annotated[list[str], NoDecode, BeforeValidator(_split)]  # in the environment: a,b
+def _http(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        raise ValueError("it should be like http://ray-head:8265, without a user or password")
+    return value
+
+
+def _without_brackets(value: object) -> object:
+    """An IPv6 address as it is in a URL is one too."""
+    return value.removeprefix("[").removesuffix("]") if isinstance(value, str) else value
+
+
+def _absolute(value: object) -> object:
+    """A Path was made by a program, in which ``~`` is a letter as others are."""
+    return storage.local_path(value) if isinstance(value, str) else value
+
+
+def _database(value: str) -> str:
+    parse_url(value)
+    return value
+
+
+def _refused(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Let pydantic know what is wrong, so that the variable is named."""
+
+    def checked(value: Any) -> Any:
+        try:
+            return check(value)
+        except InvalidInput as error:
+            raise ValueError(str(error)) from None
+
+    return checked
+
+
+# In the environment: a,b or ["a", "b"].
+Roots = Annotated[
+    list[Annotated[str, AfterValidator(_refused(absolute_location))]],
+    NoDecode,
+    BeforeValidator(split_list),
+]
+Hosts = Annotated[
+    list[Annotated[str, AfterValidator(hosts.check)]], NoDecode, BeforeValidator(split_list)
+]
+Networks = Annotated[
+    list[Annotated[str, AfterValidator(_network)]], NoDecode, BeforeValidator(split_list)
+]
 
 
 class Settings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="RHOCACHE_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
-    host: Annotated[str, Field(description="address to listen on")] = "127.0.0.1"
+    host: Annotated[
+        str, BeforeValidator(_without_brackets), Field(description="address to listen on")
+    ] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535, description="port to listen on")] = 8321
     data_dir: Annotated[
-        Path, Field(description="folder of the registry and, in embedded mode, of Ray")
+        Path,
+        BeforeValidator(_refused(_absolute)),
+        Field(description="folder of the registry and, in embedded mode, of Ray"),
     ] = Path("rhocache-data")
     database_url: Annotated[
-        str | None, Field(description="registry; null: SQLite in the data dir")
+        Annotated[str, AfterValidator(_refused(_database))] | None,
+        Field(description="registry; null: SQLite in the data dir"),
     ] = None
     ray_address: Annotated[
-        str | None,
+        Annotated[str, AfterValidator(_http)] | None,
         Field(description="HTTP address of a Ray cluster's dashboard; null: a Ray of our own"),
     ] = None
     ray_token: Annotated[
         SecretStr | None, Field(description="what that cluster asks for, where it has tokens")
     ] = None
     allow_root: Annotated[
-        Names, Field(description="places that jobs may name; none: data dir and working folder")
+        Roots, Field(description="places that jobs may name; none: data dir and working folder")
     ] = []
-    allow_host: Annotated[Names, Field(description="more Host headers to answer to")] = []
+    allow_host: Annotated[
+        Hosts, Field(description="more Host headers to answer to: NAME, NAME:PORT, *.NAME or *")
+    ] = []
+    trusted_proxy: Annotated[
+        Networks, Field(description="addresses and networks whose X-Forwarded-* are believed, or *")
+    ] = []
+    root_path: Annotated[
+        Annotated[str, AfterValidator(root_paths.normalise)],
+        Field(description="path that a proxy shows the service under"),
+    ] = ""
     max_running_jobs: Annotated[int, Field(ge=1, description="jobs that run at once")] = 1
     max_waiting_jobs: Annotated[
         int, Field(ge=1, description="jobs of one API key that may wait for their turn")
@@ -49,18 +126,37 @@ class Settings(BaseSettings):
     submits_per_minute: Annotated[
         int, Field(ge=1, description="jobs that one API key may submit in a minute")
     ] = 300
-    max_body_bytes: Annotated[int, Field(ge=1024, description="bytes of a request's body")] = (
-        1 << 20
-    )
+    max_body_bytes: Annotated[
+        int,
+        Field(ge=1024, le=64 << 20, description="bytes of a request's body, so of a job's spec"),
+    ] = 1 << 20
     wedged_seconds: Annotated[
         float, Field(gt=0, description="without progress of a running job, until /readyz fails")
     ] = 900.0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_foreign(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return without_foreign(given)
+
+    @classmethod
+    def load(cls, **flags: Any) -> "Settings":
+        """Take what is set by flags, then by the environment.
+
+        Raises InvalidInput naming the flag or variable of each wrong value, and the value, unless
+        that may hold a secret.
+        """
+        flags = without_foreign(flags)
+        try:
+            return cls(**flags)
+        except ValidationError as error:
+            told = (_describe(fault, flags) for fault in error.errors(include_url=False))
+            raise InvalidInput("; ".join(told)) from None  # whose message has every value
+
     @property
     def roots(self) -> list[str]:
         """Spelled out: drivers check them again, in working folders of their own."""
-        given = self.allow_root or [str(self.data_dir), "."]
-        return [absolute_location(root) for root in given]
+        return self.allow_root or [str(self.data_dir.absolute()), str(Path.cwd())]
 
     @property
     def registry_file(self) -> Path:
@@ -68,21 +164,34 @@ class Settings(BaseSettings):
         return self.data_dir.absolute() / "registry.sqlite"
 
     @property
-    def registry_url(self) -> str:
-        url = self.database_url or f"sqlite:///{self.registry_file}"
-        return url.replace("postgresql://", "postgresql+psycopg://", 1)
+    def registry_url(self) -> URL:
+        if self.database_url is not None:
+            return parse_url(self.database_url)
+        return URL.create("sqlite", database=str(self.registry_file))  # whose name may have a "?"
 
     def check(self, *, has_keys: bool) -> None:
         """Raise InvalidInput where the settings would open the service or Ray to a network."""
         ray = urlsplit(self.ray_address or "").hostname
-        if ray and ray not in LOOPBACK and self.ray_token is None:
+        if ray and ray not in hosts.LOOPBACK and self.ray_token is None:
             raise InvalidInput(
                 f"the Ray at {self.ray_address} is not on this machine, and no token is given: "
                 "whoever reaches such a Ray runs code there. Start it with RAY_AUTH_MODE=token, "
                 "and give the token as RHOCACHE_RAY_TOKEN"
             )
-        if self.host not in LOOPBACK and not has_keys:
+        if self.host not in hosts.LOOPBACK and not has_keys:
             raise InvalidInput(
                 f"host {self.host} is not loopback, and there is no API key yet: whoever reaches "
-                "it could run jobs. Make one first, with rhocache keys create"
+                "it could run jobs. Make one first, with rhocache keys create NAME --scope admin"
             )
+
+
+def _describe(fault: Any, flags: dict[str, Any]) -> str:
+    name = str(fault["loc"][0])
+    told = f"--{name.replace('_', '-')}" if name in flags else f"{PREFIX}{name.upper()}"
+    told += f": {fault['msg'].removeprefix('Value error, ')}"
+    value = repr(_without_password(fault["input"]))
+    return told if name in _SECRET or value in told else f"{told}, not {value}"
+
+
+def _without_password(value: Any) -> Any:
+    return re.sub(r"//[^/]*@", "//***@", value) if isinstance(value, str) else value

@@ -2,17 +2,17 @@
 
 import hashlib
 import json
-import time
 from dataclasses import dataclass
 
 from rhocache_schemas import layout, storage
 from rhocache_schemas.api import Submission
+from rhocache_schemas.dataset import check_size
 from rhocache_schemas.documents import check_version
 from rhocache_schemas.job import JobSpec
 from rhocache_schemas.locations import absolute
 from rhocache_schemas.records import Plan
 from rhocache_schemas.roots import check_job, true_place
-from rhocache_service.auth import Caller
+from rhocache_service.callers import Caller
 from rhocache_service.database import JobRow
 from rhocache_service.problems import ProblemError
 from rhocache_service.registry import Registry
@@ -38,6 +38,7 @@ class Submissions:
         check_version(submission.format_version, "the job spec")
         spec = absolute(submission.job_spec())
         check_job(spec, self.settings.roots)
+        _check_dataset(spec.dataset)
         _check_cache(spec)
         return spec
 
@@ -49,7 +50,7 @@ class Submissions:
             spec,
             api_key=who.key,
             priority=submission.priority,
-            deadline=None if expires is None else time.time() + expires,
+            deadline=None if expires is None else self.registry.now() + expires,
             **self._place(spec),
         )
 
@@ -87,6 +88,14 @@ class Submissions:
         if wait := self.registry.seconds_to_wait(who.key, settings.submits_per_minute):
             detail = f"at most {settings.submits_per_minute} jobs a minute may be submitted"
             raise ProblemError("rate-limited", detail, headers={"Retry-After": str(wait)})
+
+
+def _check_dataset(dataset: str) -> None:
+    """Refuse at once a pattern of too many names, and a path that no disk could have."""
+    if "{" in dataset:
+        check_size(dataset)
+    elif storage.scheme(dataset) == "file":
+        storage.exists(dataset)
 
 
 def _check_cache(spec: JobSpec) -> None:

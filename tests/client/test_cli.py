@@ -39,6 +39,11 @@ def error_line(*arguments: str | Path, code: int) -> str:
     return done.stderr
 
 
+def test_what_a_name_holds_is_not_for_the_terminal_to_obey(tmp_path: Path) -> None:
+    line = error_line("inspect", tmp_path / "a\x1b[2J\u202e\nb", code=1)
+    assert r"a\x1b[2J\u202e\nb" in line
+
+
 @pytest.fixture
 def submit(url: str, root: Path) -> Callable[[], str]:
     def submit() -> str:
@@ -117,10 +122,11 @@ def test_jobs_are_listed_shown_and_cancelled(url: str, submit: Callable[[], str]
     assert listed.index(second) < listed.index(first)
     assert "validating" in run("jobs", "show", first, "--url", url).stdout
     assert json.loads(run("jobs", "cancel", first, "--url", url, "--json").stdout)["id"] == first
-    found = json.loads(run("jobs", "list", "--url", url, "--status=cancelling", "--json").stdout)
+    run("jobs", "watch", first, "--url", url, "--json", code=1)  # it never had a driver
+    found = json.loads(run("jobs", "list", "--url", url, "--status=cancelled", "--json").stdout)
     assert first in {job["id"] for job in found["data"]}
     line = error_line("jobs", "cancel", first, "--url", url, code=1)
-    assert f"job {first} is cancelling" in line
+    assert f"job {first} is cancelled" in line
     assert "no job 'job_0'" in error_line("jobs", "show", "job_0", "--url", url, code=1)
 
 

@@ -1,3 +1,4 @@
+import asyncio
 import http.server
 import threading
 import time
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rhocache import Client
+from rhocache import AsyncClient, Client
 from rhocache_schemas.errors import InvalidInput, ServiceError
 from rhocache_schemas.job import JobSpec, JobState
 from rhocache_service.app import create_app
@@ -66,7 +67,7 @@ def test_watching_ends_with_the_job(
 
     def move() -> None:
         moved = row
-        for state in (JobState.QUEUED, JobState.CANCELLING, JobState.CANCELLED):
+        for state in (JobState.QUEUED, JobState.IN_PROGRESS, JobState.FAILED):
             time.sleep(0.1)
             moved = registry.advance(moved, state)
 
@@ -75,8 +76,8 @@ def test_watching_ends_with_the_job(
     seen = [job.status for job in client.jobs.watch(row.id)]
     thread.join()
     assert seen[0] == JobState.VALIDATING
-    assert seen[-1] == JobState.CANCELLED
-    assert seen.count(JobState.CANCELLED) == 1
+    assert seen[-1] == JobState.FAILED
+    assert seen.count(JobState.FAILED) == 1
 
 
 def test_a_problem_is_an_error_that_keeps_it(client: Client, fields: dict[str, Any]) -> None:
@@ -211,3 +212,40 @@ def test_a_missing_key_is_told_with_what_to_do(tmp_path: Path) -> None:
     with served(app) as url, Client(url, api_key="") as client, pytest.raises(ServiceError) as told:
         client.jobs.list()
     assert str(told.value).endswith(hint)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_no_proxy_lies_between_this_machine_and_itself(
+    url: str, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    near = url.replace("127.0.0.1", host)
+    with Client(near) as client:
+        assert client.jobs.list(limit=1).object == "list"
+
+    async def ask() -> str:
+        async with AsyncClient(near) as client:
+            return (await client.jobs.list(limit=1)).object
+
+    assert asyncio.run(ask()) == "list"
+
+
+def test_a_proxy_that_can_not_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "gopher://user:hush@proxy")
+    with pytest.raises(InvalidInput, match="proxy") as error:
+        Client("http://far.example")
+    assert "hush" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["rhk_hush\nhush", "rhk_hüsh", "rhk_hush\0"])
+def test_a_key_that_is_none_is_not_shown(key: str) -> None:
+    with pytest.raises(InvalidInput, match="API key") as error:
+        Client(api_key=key)
+    assert "hush" not in str(error.value)
+
+
+def test_the_password_of_a_url_is_not_shown() -> None:
+    with Client("http://user:hush@127.0.0.1:9") as client, pytest.raises(ServiceError) as error:
+        client.jobs.list()
+    assert "hush" not in str(error.value)

@@ -4,10 +4,12 @@ from rich.console import Console
 from rich.table import Table
 
 from rhocache import tables
+from rhocache_schemas.api import PairError, PairErrorList
 from rhocache_trainer import EvaluationResult
 from rhocache_workers.cost import Cost, Storage, Work
 from rhocache_workers.devices import Device
 from rhocache_workers.driver import ScoreSummary
+from rhocache_workers.verify import Finding, VerifyReport
 
 
 def lines(table: Table) -> list[str]:
@@ -121,3 +123,44 @@ def test_an_evaluation() -> None:
     assert "cache          /caches/c" in shown
     assert "zero-shot      50.0 % of 500 images, 2 classes (25.0 % mean over classes)" in shown
     assert "trained on 2000 images with L2 1e-05" in " ".join(shown.split())
+
+
+def test_what_a_dataset_says_is_text_alone() -> None:
+    """Neither rich's markup nor a terminal's controls, and no line of its own."""
+    said = "[red]\x1b[2J\x1b]8;;http://e\x07x\n\u202ey[/red]"
+    shown = r"[red]\x1b[2J\x1b]8;;http://e\x07x\n\u202ey[/red]"
+    done = ScoreSummary(
+        cache=said,
+        rows=1,
+        ok=1,
+        failed=0,
+        failed_by_code={},
+        shards=1,
+        encoded_shards=1,
+        failed_shards=1,
+        gone_shards=0,
+        failures={said: said},
+        seconds=1.0,
+        encoder_seconds=1.0,
+        pairs_per_second=1.0,
+        limited_by="image tower",
+        fingerprint="ab",
+        warning=said,
+    )
+    text = "\n".join(lines(tables.scored(done)))
+    assert f"{shown}: {shown}" in text
+    assert "warning" in text
+    page = PairErrorList(
+        data=[PairError(shard=said, row=0, key=said, code="text_missing", detail=said)],
+        has_more=False,
+    )
+    text += "\n".join(lines(tables.pair_errors(page)))
+    report = VerifyReport(cache=said)
+    report.findings.append(Finding(said, said))
+    report.notes.append(said)
+    console = Console(width=120)
+    with console.capture() as captured:
+        tables.print_report(console, report)
+    text += captured.get()
+    assert not {"\x1b", "\x07", "\u202e"} & set(text)
+    assert text.count("[red]") == text.count("[/red]") >= 9

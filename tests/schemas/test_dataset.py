@@ -1,9 +1,11 @@
+import os
 from pathlib import Path
 
 import pytest
 
+from rhocache_schemas import abandonment
 from rhocache_schemas.dataset import list_shards
-from rhocache_schemas.errors import DatasetError
+from rhocache_schemas.errors import Abandoned, DatasetError, InvalidInput
 
 
 @pytest.fixture
@@ -33,6 +35,42 @@ def test_names_do_not_depend_on_how_the_dataset_is_given(
     assert names(dataset.name) == names(str(dataset))
 
 
+def test_braces_in_names_that_are_there_stand_for_themselves(tmp_path: Path) -> None:
+    for name in ("data{1..2}/0.tar", "data{1..2}/1.tar", "data1/other.tar", "{a}.tar", "{b/x.tar"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert names(f"{tmp_path}/data{{1..2}}") == ["0.tar", "1.tar"]
+    assert names(f"{tmp_path}/data{{1..2}}/{{0..1}}.tar") == ["0.tar", "1.tar"]
+    assert names(f"{tmp_path}/data{{1..2}}/0.tar") == ["0.tar"]
+    assert names(f"{tmp_path}/{{a}}.tar") == ["{a}.tar"]
+    assert names(f"{tmp_path}/{{b") == ["x.tar"]
+    assert names(f"file://{tmp_path}/data%7B1..2%7D/{{0..1}}.tar") == ["0.tar", "1.tar"]
+    (tmp_path / "data{1..2}").rename(tmp_path / "data2")
+    (tmp_path / "data1" / "0.tar").touch()
+    assert names(f"{tmp_path}/data{{1..2}}/0.tar") == ["data1/0.tar", "data2/0.tar"]
+
+
+@pytest.mark.parametrize(
+    "odd", ["a b", "100%", "%41", "a#b", "a?b=c", "'\"", "é", "a\nb", "-x", "~"]
+)
+def test_any_name_will_do(tmp_path: Path, odd: str) -> None:
+    folder = tmp_path / odd
+    folder.mkdir()
+    (folder / f"{odd}.tar").touch()
+    for given in (str(folder), folder.as_uri(), f"{folder}/{odd}.tar"):
+        (shard,) = list_shards(given)
+        assert (shard.name, shard.uri) == (f"{odd}.tar", f"{folder}/{odd}.tar")
+
+
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    (tmp_path / "0.tar").touch()
+    (tmp_path / os.fsdecode(b"caf\xe9.txt")).touch()
+    assert names(str(tmp_path)) == ["0.tar"]
+    (tmp_path / os.fsdecode(b"caf\xe9.tar")).touch()
+    with pytest.raises(InvalidInput, match=r"caf\\udce9.tar' is not UTF-8; rename it"):
+        names(str(tmp_path))
+
+
 def test_glob(dataset: Path) -> None:
     assert names(str(dataset), "0[01].tar") == ["00.tar", "01.tar"]
 
@@ -57,6 +95,25 @@ def test_nothing_there(dataset: Path, given: str, pattern: str | None, message: 
     (dataset / "empty").mkdir()
     with pytest.raises(DatasetError, match=message):
         list_shards(f"{dataset}/{given}", pattern)
+
+
+def test_a_few_shards_that_are_not_there_are_enough_to_know(dataset: Path) -> None:
+    with pytest.raises(DatasetError, match="1000 of the first 1,000 of 900,000 shards"):
+        list_shards(f"{dataset}/{{0..899999}}.tar")
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a/" * 3000, "a\0b", "{0..99999999}"])
+def test_what_can_be_no_dataset(dataset: Path, name: str) -> None:
+    with pytest.raises(InvalidInput):
+        list_shards(f"{dataset}/{name}")
+
+
+def test_nobody_waits_for_it_any_more(dataset: Path) -> None:
+    for number in range(50):
+        (dataset / str(number)).symlink_to(".")
+    asked = iter([False, True])  # between two looks at a thousand shards each
+    with abandonment.until(lambda: next(asked)), pytest.raises(Abandoned):
+        list_shards(f"{dataset}/{{0..49}}/{{0..49}}/01.tar")
 
 
 def test_suffixes_in_upper_case(dataset: Path) -> None:

@@ -20,13 +20,15 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from sqlalchemy.engine import Engine
+from starlette.routing import BaseRoute
 
 from rhocache_service.database import open_database
 from rhocache_service.settings import Settings
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "openclipart"
+ODD_NAME = b"-~ %41%{1..2}?a=b#c$HOME\\'\"\n\xc3\xa9\xe9" + 200 * b"x"
 COMMAND = str(Path(sys.executable).with_name("rhocache"))
 
 
@@ -68,18 +70,31 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def served(app: FastAPI) -> Iterator[str]:
+def served(app: FastAPI, **tls: Any) -> Iterator[str]:
     """Serve an application over real HTTP, in a thread; gives its URL."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        config = uvicorn.Config(app, log_level="warning", proxy_headers=False, **tls)
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         while not server.started:
             time.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+        try:
+            yield f"http{'s' if tls else ''}://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def routes_of(app: FastAPI | APIRouter) -> Iterator[BaseRoute]:
+    """Every route of an application, those of its routers too: newer FastAPIs keep those whole."""
+    for route in app.routes:
+        router = getattr(route, "original_router", None)
+        if router is None:
+            yield route
+        else:
+            yield from routes_of(router)
 
 
 def settings_without_ray(root: Path, *more_roots: str, **changes: Any) -> Settings:
@@ -100,12 +115,12 @@ class Service:
         self._environment = os.environ | (environment or {})
         self._process: subprocess.Popen[bytes]
 
-    def start(self) -> None:
+    def start(self, ready: str = "/readyz") -> None:
         with self.log.open("a") as log:
             self._process = subprocess.Popen(
                 self._command, stdout=log, stderr=log, env=self._environment
             )
-        wait_until(self._is_ready, self.log)
+        wait_until(lambda: self._answers(ready), self.log)
 
     def kill(self) -> None:
         self._process.kill()
@@ -118,10 +133,10 @@ class Service:
     def ray_process(self) -> int:
         return json.loads((self.data_dir / "ray.json").read_text())["pid"]
 
-    def _is_ready(self) -> bool:
+    def _answers(self, path: str) -> bool:
         assert self._process.poll() is None, self.log.read_text()
         try:
-            return httpx.get(f"{self.url}/readyz").is_success
+            return httpx.get(f"{self.url}{path}").is_success
         except httpx.TransportError:
             return False
 
@@ -134,27 +149,35 @@ def wait_until(true: Callable[[], bool], log: Path, seconds: float = 240) -> Non
 
 
 @pytest.fixture(scope="module")
-def work() -> Iterator[Path]:
-    """A folder with a short path, as Ray puts sockets in the data dir."""
-    folder = Path(tempfile.mkdtemp(prefix="rho-"))
-    yield folder
-    shutil.rmtree(folder)
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("work")
 
 
 @pytest.fixture(scope="module")
 def service(work: Path, reference_folder: Path) -> Iterator[Service]:
+    """With a data dir of any legal name, and temporary files where no socket could lie."""
     roots = [f"--allow-root={root}" for root in (work, reference_folder.parent)]
-    service = Service(work / "data", *roots, "--max-running-jobs=2")
+    temporary = work / ("t" * 100)
+    temporary.mkdir()
+    # A proxy that leads nowhere: nothing on this machine may be asked for through it.
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9")
+    environment = {"TMPDIR": str(temporary), **proxies}
+    name = os.fsdecode(ODD_NAME)
+    service = Service(work / "in" / name, *roots, "--max-running-jobs=2", environment=environment)
+    service.log = work / "log"
     try:
         service.start()
         yield service
-        ray = service.ray_process()
+        ray = json.loads((service.data_dir / "ray.json").read_text())
         service.stop()
     finally:
         service.kill()
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(ray, signal.SIGKILL)  # whatever it has left behind
+        os.killpg(ray["pid"], signal.SIGKILL)  # whatever it has left behind
     assert not (service.data_dir / "ray.json").exists(), "it ends Ray where no job needs it"
+    assert not Path(ray["temporary"]).exists()
+    beside = [path.name for path in (work / "in").iterdir()]
+    assert beside == [name], "nothing is written beside the data dir"
 
 
 @pytest.fixture(scope="module")

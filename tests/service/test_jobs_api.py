@@ -104,10 +104,10 @@ def test_waiting_for_a_change(http: httpx.Client, root: Path, registry: Registry
     assert (changed.status_code, changed.json()["status"]) == (200, "queued")
     assert changed.headers["etag"] != seen.headers["etag"]
     mover = threading.Timer(
-        0.5, lambda: registry.advance(row_of(registry, job), JobState.CANCELLING)
+        0.5, lambda: registry.advance(row_of(registry, job), JobState.IN_PROGRESS)
     )
     mover.start()
-    assert http.get(f"/v1/jobs/{job}?wait=30").json()["status"] == "cancelling", "from now on"
+    assert http.get(f"/v1/jobs/{job}?wait=30").json()["status"] == "in_progress", "from now on"
     mover.join()
     assert http.get(f"/v1/jobs/{job}", params={"wait": 61}).status_code == 422
 

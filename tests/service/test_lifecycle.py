@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from rhocache import Client
+from rhocache import Client, calls
 from rhocache_schemas.api import Job
 from rhocache_schemas.job import JobState
+from rhocache_schemas.records import Plan
 
 from .conftest import COMMAND, Service, wait_until
 
@@ -45,7 +46,13 @@ def contents(cache: Path) -> dict[str, bytes]:
 
 
 def test_a_job_from_end_to_end(client: Client, fields: dict[str, Any]) -> None:
-    job = client.jobs.submit(**fields, metadata={"for": "a test"})
+    # What Ray would replace, what ends a JSON string, and what a shell would run.
+    metadata = {
+        "for": "a test",
+        "$HOME": "$PATH ${PATH} %PATH% {PATH}",
+        "quote": "\"'\\`id`\n\u00e9",
+    }
+    job = client.jobs.submit(**fields, metadata=metadata)
     assert job.status == JobState.VALIDATING
     seen = list(client.jobs.watch(job.id))
     states = list(dict.fromkeys(job.status for job in seen))
@@ -55,7 +62,8 @@ def test_a_job_from_end_to_end(client: Client, fields: dict[str, Any]) -> None:
 
     done = seen[-1]
     assert done.status == JobState.COMPLETED
-    assert done.metadata == {"for": "a test"}
+    assert done.metadata == metadata
+    assert Plan.read(f"{done.spec.output}/plan.json").spec == job.spec
     counts, shards = done.request_counts, done.shard_counts
     assert (counts.total, counts.completed, counts.failed) == (513, 512, 1)
     assert (shards.total, shards.completed, shards.failed) == (3, 2, 1)
@@ -100,6 +108,19 @@ def test_ray_is_killed_and_its_jobs_are_started_again(
     wait_for(client, service, job, JobState.COMPLETED)
     assert service.ray_process() != ray
     assert contents(output) == contents(work / "cache")
+    assert "Traceback" not in service.log.read_text()
+
+
+def test_the_longest_spec_that_is_taken_runs(
+    client: Client, service: Service, fields: dict[str, Any], work: Path, dataset: Path
+) -> None:
+    fields |= {"dataset": f"{dataset}/{{poor.tar,00000.tar}}", "output": str(work / "long")}
+    room = (1 << 20) - len(calls.submission(None, fields, "").model_dump_json()) - 1000
+    again = ",00000.tar" * (room // len(",00000.tar"))
+    fields["dataset"] = f"{dataset}/{{poor.tar,00000.tar{again}}}"
+    job = client.jobs.submit(**fields)
+    assert wait_for(client, service, job, JobState.COMPLETED).request_counts.total == 513
+    assert Plan.read(f"{work}/long/plan.json").spec == job.spec
 
 
 def test_jobs_are_cancelled(

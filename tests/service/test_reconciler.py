@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from rhocache_schemas.errors import JobError, RayUnreachable
 from rhocache_schemas.job import JobSpec, JobState
 from rhocache_schemas.records import Fault, Progress, ShardOutcome
 from rhocache_service.database import JobRow, open_database
@@ -207,3 +208,81 @@ def test_a_long_queue_costs_no_more_than_a_short_one(registry: Registry, root: P
     assert len(found) <= 202
     assert found[0] == urgent.id
     assert late.id in found
+
+
+def unreachable() -> Any:
+    raise RayUnreachable("cannot reach Ray at http://127.0.0.1:9: ConnectionError")
+
+
+def test_what_needs_no_ray_is_ended_without_it(registry: Registry, root: Path) -> None:
+    leadership = Leadership(registry.engine)
+    reconciler = Reconciler(registry, leadership, unreachable, [str(root)], max_running_jobs=1)
+    spec = add(registry, f"{root}/dataset", root).job_spec()
+    new = registry.advance(registry.add(spec), JobState.CANCELLING)
+    queued = registry.advance(registry.add(spec), JobState.QUEUED)
+    queued = registry.advance(queued, JobState.CANCELLING)
+    follower = registry.advance(registry.add(spec, follows=new.id), JobState.CANCELLING)
+    late = registry.advance(registry.add(spec, deadline=1.0), JobState.QUEUED)
+    running = registry.advance(registry.add(spec), JobState.QUEUED)
+    running = registry.advance(running, JobState.IN_PROGRESS, starts=1)
+    running = registry.advance(running, JobState.CANCELLING)
+    with pytest.raises(RayUnreachable):
+        reconciler.step()
+    ended = [again(registry, row).state for row in (new, queued, follower, late)]
+    assert ended == [JobState.CANCELLED] * 3 + [JobState.EXPIRED]
+    assert again(registry, running).state == JobState.CANCELLING, "its driver may still be at work"
+
+
+def test_ray_dies_between_two_jobs(
+    registry: Registry, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once is enough to know; no job is blamed for it."""
+    spec = add(registry, f"{root}/dataset", root).job_spec()
+    for _ in range(3):
+        row = registry.advance(registry.add(spec), JobState.QUEUED)
+        registry.advance(row, JobState.IN_PROGRESS, starts=1)
+    asked = []
+
+    class Dying:
+        def state(self, job: str, _: int) -> Any:
+            asked.append(job)
+            unreachable()
+
+    dying: Any = lambda: Dying()  # noqa: E731
+    leadership = Leadership(registry.engine)
+    reconciler = Reconciler(registry, leadership, dying, [str(root)], max_running_jobs=1)
+    with pytest.raises(RayUnreachable):
+        reconciler.drive()
+    assert len(asked) == 1
+    assert not caplog.records
+
+
+def test_a_job_that_can_not_be_handled_fails_and_tells_why(
+    reconciler: Reconciler, registry: Registry, root: Path
+) -> None:
+    ruined = add(registry, f"{root}/dataset", root)
+    registry.note(ruined, spec={})
+    endless = add(registry, f"{root}/{{0..99999999}}.tar", root)
+    reconciler.step()
+    assert again(registry, ruined).error_code == "internal"
+    failed = again(registry, endless)
+    assert (failed.state, failed.error_code) == (JobState.FAILED, "invalid-input")
+    assert "1,000,000" in (failed.error_detail or "")
+
+
+def test_a_trouble_is_told_once(
+    registry: Registry, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    row = registry.advance(add(registry, f"{root}/dataset", root), JobState.QUEUED)
+    registry.advance(row, JobState.IN_PROGRESS, starts=1)
+
+    class Refusing:
+        def state(self, job: str, _: int) -> Any:
+            raise JobError(f"Ray does not tell of job {job}: it is busy")
+
+    refusing: Any = lambda: Refusing()  # noqa: E731
+    leadership = Leadership(registry.engine)
+    reconciler = Reconciler(registry, leadership, refusing, [str(root)], max_running_jobs=1)
+    for _ in range(3):
+        reconciler.step()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]

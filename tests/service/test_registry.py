@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
@@ -14,7 +16,9 @@ from rhocache_schemas.errors import JobStateConflict, StorageError
 from rhocache_schemas.job import JobSpec, JobState
 from rhocache_schemas.records import Fault
 from rhocache_service.database import Base, open_database
+from rhocache_service.keys import Keys
 from rhocache_service.registry import Registry
+from rhocache_service.sessions import Sessions
 from rhocache_service.settings import Settings
 
 SPEC = JobSpec.model_validate(
@@ -99,11 +103,28 @@ def test_the_migrations_make_the_tables_that_the_code_has(database: Engine) -> N
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
 
 
+def test_a_registry_of_an_older_service_is_brought_up_to_date(fresh_url: str) -> None:
+    engine = open_database(fresh_url)
+    row, key = Keys(engine).create("older", ["admin"])
+    config = Config()
+    config.set_main_option("script_location", "rhocache_service:migrations")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0001")
+    engine.dispose()
+    engine = open_database(fresh_url)
+    assert Keys(engine).check(key) is not None
+    assert Sessions(engine).check(Sessions(engine).begin(row)) is not None
+    engine.dispose()
+
+
 def test_services_that_start_at_once_make_the_tables_once(postgres: Any) -> None:
     postgres.psql("CREATE DATABASE at_once;")
-    url = Settings(database_url=postgres.get_uri("at_once")).registry_url
-    code = "import sys; from rhocache_service.database import open_database as o; o(sys.argv[1])"
-    command = [sys.executable, "-c", code, url]
+    code = (
+        "import sys; from rhocache_service.database import open_database, parse_url; "
+        "open_database(parse_url(sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", code, postgres.get_uri("at_once")]
     processes = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(4)]
     told = [process.communicate(timeout=60)[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 4, told

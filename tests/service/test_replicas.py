@@ -48,7 +48,7 @@ def services(
 ) -> Iterator[list[Service]]:
     postgres.psql("CREATE DATABASE replicas;")
     flags = [
-        f"--database-url={postgres.get_uri('replicas')}",
+        f"--database-url={postgres.get_uri('replicas').replace('postgresql:', 'postgres:')}",
         f"--ray-address={ray.ensure_running()}",
         f"--allow-root={work}",
         f"--allow-root={reference_folder.parent}",

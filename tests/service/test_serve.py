@@ -1,15 +1,21 @@
 """Starts that fail, with one clear line and nothing left running, and an end in good order."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
+
+from rhocache_schemas import sockets
+from rhocache_schemas.errors import StorageError
+from rhocache_service.embedded_ray import EmbeddedRay
 
 from .conftest import COMMAND, free_port, wait_until
 
@@ -64,6 +70,50 @@ def test_a_database_that_does_not_answer(tmp_path: Path) -> None:
 )
 def test_settings_that_make_no_sense(tmp_path: Path, flags: list[str], message: str) -> None:
     assert message in refusal(*flags, "--data-dir", tmp_path, code=2)
+
+
+def test_an_ipv6_address(tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "log"
+    flags = ["--host=::1", f"--port={port}", "--ray-address=http://[::1]:9"]
+    with log.open("w") as told:
+        command = [COMMAND, "serve", *flags, "--data-dir", tmp_path / "data"]
+        service = subprocess.Popen(command, stdout=told, stderr=told)
+    url = f"http://[::1]:{port}"
+    wait_until(lambda: _lives(url), log)
+    listed = subprocess.run(
+        [COMMAND, "jobs", "list", "--json"],
+        env=os.environ | {"RHOCACHE_URL": url},
+        capture_output=True,
+        check=True,
+    )
+    service.terminate()
+    service.wait(timeout=60)
+    assert f"listening on {url}" in log.read_text()
+    assert json.loads(listed.stdout)["data"] == []
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
+        port = taken.getsockname()[1]
+        line = refusal("--host=[::1]", f"--port={port}", "--data-dir", tmp_path / "data")
+    assert f"cannot listen on [::1]:{port}: Address already in use" in line
+
+
+def test_no_folder_for_rays_sockets_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    (tmp_path / ("d" * 50)).mkdir()
+    with pytest.raises(StorageError, match="no folder for sockets"):
+        EmbeddedRay(tmp_path / ("d" * 50))
+
+
+def test_the_room_that_rays_sockets_need() -> None:
+    code = (
+        "from ray.dashboard.subprocesses.module import SubprocessModule\n"
+        "from ray.dashboard.utils import get_all_modules\n"
+        "print(*(module.__name__ for module in get_all_modules(SubprocessModule)))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    session = "/session_2026-12-31_23-59-59_999999_4194304/sockets/dash_"
+    assert max(map(len, told.stdout.split())) + len(session) <= sockets.RAY
 
 
 def test_those_who_wait_are_answered_when_it_ends(tmp_path: Path) -> None:

@@ -13,9 +13,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.functional import dropout, normalize
+from torch.nn.parallel import DistributedDataParallel
 
+from rhocache_schemas.errors import InvalidInput
+from rhocache_trainer import CVaRRisk
 from rhocache_trainer.accumulation import backward_in_parts
 from rhocache_trainer.loss import DRRhoClipLoss, GlobalContrastiveLoss, LossOutput
+from rhocache_trainer.temperature import MODES
 
 N, BATCH, STEPS = 40, 12, 3
 Outcome = dict[str, Any]
@@ -124,6 +128,79 @@ def run(scenario: dict[str, Any], sizes: list[int], rank: int) -> Outcome:
     }
 
 
+class Steered(nn.Module):
+    """A model and its loss in one module, as Lightning wraps them."""
+
+    def __init__(self, mode: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.model = Model(0.0).double()
+        self.loss = DRRhoClipLoss(
+            N, temperature=mode, tau=0.2, rho=1.0, gamma=0.5, averaged=True
+        ).double()
+
+    def forward(self, pairs: Tensor, index: Tensor) -> Tensor:
+        image, text, *reference = pairs.split([6, 7, 4, 4], dim=1)
+        features = self.model((image, text)).values()
+        return self.loss(*features, *(normalize(each, dim=1) for each in reference), index).loss
+
+
+def run_wrapped(mode: str, rank: int, world_size: int, **options: Any) -> Outcome:
+    """Train what DistributedDataParallel wraps, or with ``world_size`` 1 what nothing does."""
+    module = Steered(mode)
+    wrapped = DistributedDataParallel(module, **options) if world_size > 1 else module
+    sparse = mode == "individual"
+    tau = list(module.loss.parameters())
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.SGD(module.model.parameters(), 0.5)]
+    if tau:
+        optimizers.append((torch.optim.SparseAdam if sparse else torch.optim.SGD)(tau, 0.01))
+    generator = torch.Generator().manual_seed(1)
+    pairs = torch.randn(N, 21, generator=generator, dtype=torch.float64)
+    for _ in range(STEPS):
+        index = torch.randperm(N, generator=generator)[:BATCH].chunk(world_size)[rank]
+        module.zero_grad()
+        wrapped(pairs[index], index).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def mixed_dtypes(rank: int, world_size: int) -> float:
+    """The objective where each rank's features have a dtype of their own."""
+    loss = DRRhoClipLoss(N, tau=0.2)
+    pairs = torch.randn(BATCH, 4, 5, generator=torch.Generator().manual_seed(2))
+    own = slice(rank * BATCH // world_size, (rank + 1) * BATCH // world_size)
+    dtypes = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+    if rank:
+        dtypes = dtypes[1:] + dtypes[:1]
+    # Of few bits, so that no dtype rounds them.
+    pairs = torch.eye(5)[pairs.abs().argmax(2)][own]
+    features = [part.to(dtype) for part, dtype in zip(pairs.unbind(1), dtypes, strict=True)]
+    index = torch.arange(BATCH)[own]
+    return float(loss(*features, index).objective)
+
+
+def shared_risk(rank: int, *, broadcast: bool) -> str:
+    """What becomes of a risk's state, each rank's own, in what DistributedDataParallel wraps."""
+
+    class Risked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.risk = nn.Linear(3, 1), CVaRRisk(alpha=0.5, n=N)
+
+        def forward(self, x: Tensor, index: Tensor) -> Tensor:
+            return self.risk(self.layer(x).squeeze(1).square(), index=index).loss
+
+    module = Risked()
+    wrapped = DistributedDataParallel(module, broadcast_buffers=broadcast)
+    try:
+        for step in range(2):
+            wrapped(torch.randn(4, 3), torch.arange(4) + 8 * step + 4 * rank)
+    except InvalidInput as error:
+        return str(error)
+    return f"{int(module.risk.memory.seen.sum())} seen"  # pyright: ignore
+
+
 def main() -> None:
     rank, world_size, store, out = (
         int(sys.argv[1]),
@@ -133,7 +210,15 @@ def main() -> None:
     )
     dist.init_process_group("gloo", f"file://{store}", rank=rank, world_size=world_size)
     asked = json.loads(Path(f"{store}.json").read_text())
-    torch.save([run(each["scenario"], each["sizes"], rank) for each in asked], out)
+    outcomes: Any = [run(each["scenario"], each["sizes"], rank) for each in asked]
+    if world_size == 2:
+        outcomes += [
+            {mode: run_wrapped(mode, rank, 2, **options) for mode in MODES}
+            for options in ({}, {"find_unused_parameters": True, "broadcast_buffers": False})
+        ]
+        outcomes.append({"objective": mixed_dtypes(rank, 2)})
+        outcomes.append({str(each): shared_risk(rank, broadcast=each) for each in (True, False)})
+    torch.save(outcomes, out)
     dist.destroy_process_group()
 
 

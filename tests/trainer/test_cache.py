@@ -171,10 +171,9 @@ def rewrite(path: Path, which: str, value: float | None = None, **metadata: byte
     table = pq.read_table(path)
     if value is not None:
         column = table[which].combine_chunks()
-        numbers = column.storage.values.to_numpy().copy()
+        numbers = column.values.to_numpy().copy()
         numbers[3 * DIMENSION + 1] = value
-        lists = pa.FixedSizeListArray.from_arrays(pa.array(numbers), DIMENSION)
-        changed = pa.ExtensionArray.from_storage(column.type, lists)
+        changed = pa.ListArray.from_arrays(column.offsets, pa.array(numbers))
         table = table.set_column(table.column_names.index(which), table.field(which), changed)
     kept = pq.read_metadata(path).metadata
     more = {f"rhocache.{name}".encode(): value for name, value in metadata.items()}

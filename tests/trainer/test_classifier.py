@@ -21,6 +21,7 @@ from examples.classifier import (
     write_losses,
 )
 from rhocache_schemas.errors import MissingPair
+from rhocache_trainer import CVaRRisk
 from rhocache_trainer.selection import rho_loss_selection
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +51,14 @@ def test_every_risk_learns_the_colours(images, name):
     losses, accuracy = losses_and_accuracy(network, images)
     assert accuracy > 0.9
     assert losses.mean() < reference.mean()
+
+
+def test_weight_decay_leaves_mu_alone(images):
+    """Far above all losses μ's gradient is 1, so that Adam moves it by the rate, 2e-3, a step."""
+    risk = CVaRRisk(alpha=0.5, n=len(images.labels), form="dual", mu=1000.0)
+    train(make_network(len(CLASSES), 4), images, epochs=2, seed=0, risk=risk, batch_size=8)
+    steps = 2 * -(-len(images.labels) // 8)
+    assert float(risk.mu.detach()) == pytest.approx(1000 - 2e-3 * steps, abs=1e-3)
 
 
 def test_losses_are_found_by_shard_and_key(images, tmp_path):

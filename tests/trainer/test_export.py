@@ -67,7 +67,7 @@ def test_normalisation_is_that_of_open_clips_transform(model_cfg: dict):
     ("model", "message"),
     [
         ("ViT-B-33", "open_clip cannot make ViT-B-33: .*ViT-B-33"),
-        ("local-dir:/nowhere", "open_clip cannot make local-dir:/nowhere: .*not found"),
+        ("local-dir:/nowhere", "open_clip cannot make local-dir:/nowhere: no folder /nowhere"),
         ({"embed_dim": 8}, "open_clip cannot make inline model: .*text_cfg"),
         (
             {"embed_dim": 8, "vision_cfg": {"depth": 3}, "text_cfg": {}},
@@ -84,10 +84,31 @@ def test_no_such_model(model: str | dict, message: str):
 def test_a_folder_without_weights_is_no_start(tmp_path: Path, model_cfg: dict):
     export(build_model(model_cfg), tmp_path)
     (tmp_path / "open_clip_model.safetensors").unlink()
-    with pytest.raises(InvalidInput, match="could not be loaded"):
+    with pytest.raises(InvalidInput, match="has no weights"):
         build_model(f"local-dir:{tmp_path}")
 
 
 def test_an_unknown_preprocess_setting(model_cfg: dict):
     with pytest.raises(InvalidInput, match="unknown colour"):
         build_model(model_cfg, preprocess={"colour": 1})
+
+
+def test_weights_of_every_kind_begin_a_training(
+    tmp_path: Path, model_cfg: dict, caplog: pytest.LogCaptureFixture
+):
+    model = build_model(model_cfg)
+    folder = tmp_path / "my-quickgelu-run"
+    export(model, folder)
+    (folder / "open_clip_model.safetensors").unlink()
+    state = {f"module.{name}": each for name, each in model.module.state_dict().items()}
+    torch.save({"model": state, "loss": np.float32(1)}, folder / "checkpoint.pt")
+    with caplog.at_level(logging.WARNING):
+        again = build_model(f"local-dir:{folder}")
+    for name, tensor in model.module.state_dict().items():
+        assert torch.equal(tensor, again.module.state_dict()[name])
+    assert "trained with QuickGELU" in caplog.text
+
+    torch.save({"model": model.module}, folder / "checkpoint.pt")
+    with pytest.raises(InvalidInput, match="re-save the model's state_dict") as caught:
+        build_model(f"local-dir:{folder}")
+    assert "weights_only" not in str(caught.value)

@@ -1,5 +1,8 @@
 """The loader: resumes exactly, in this process and in worker processes, on several ranks."""
 
+import os
+import subprocess
+import sys
 from itertools import islice
 from multiprocessing import active_children
 from pathlib import Path
@@ -110,6 +113,20 @@ def test_a_row_error_of_a_worker_process(dataset: Path):
     with pytest.raises(RowError, match=r"^shard 00001\.tar, key \d+: not a readable") as caught:
         list(islice(make(dataset, workers=1), N // 2))
     assert caught.value.code == "image_undecodable"
+
+
+def test_sockets_of_workers_lie_where_their_paths_fit(tmp_path: Path):
+    code = (
+        "from multiprocessing.connection import Listener\n"
+        "from rhocache_trainer.loader import _context\n"
+        "_context()\n"
+        "Listener(family='AF_UNIX').close()"
+    )
+    folder = tmp_path / ("t" * 100)
+    folder.mkdir()
+    subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"TMPDIR": str(folder)}, check=True
+    )
 
 
 def test_a_signal_to_the_process_group_leaves_the_workers_at_work(dataset: Path):

@@ -225,6 +225,8 @@ def test_steering_tells_what_the_weights_are() -> None:
     torch.testing.assert_close(
         found.effective_sample_size, (1 / p.square().sum(1)).mean() / (n - 1), rtol=0, atol=1e-6
     )
+    divergence = (p * (p * (n - 1)).log()).sum(1).mean()
+    torch.testing.assert_close(found.divergence, divergence, rtol=0, atol=1e-6)
     assert float(found.delta_mean) == pytest.approx(float(delta.mean()))
     quantiles = torch.quantile(delta.flatten(), torch.tensor([0.05, 0.5, 0.95]).double())
     torch.testing.assert_close(found.delta_quantiles, quantiles)
@@ -287,6 +289,55 @@ def test_a_rho_that_no_temperature_can_meet_is_warned_of():
         DRRhoClipLoss(1000, temperature="learnable", rho=8.0)
 
 
+def steps(loss: DRRhoClipLoss, n: int, batch: int, count: int) -> None:
+    """Train τ alone, on n pairs that the target knows better than the reference does."""
+    base = unit(n, 16)
+    target = [normalize(base + 0.7 * unit(n, 16, seed=seed), dim=1) for seed in (1, 2)]
+    reference = [normalize(base + unit(n, 16, seed=seed), dim=1) for seed in (3, 4)]
+    optimizer = torch.optim.Adam(loss.parameters(), lr=5e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(count):
+        index = torch.randperm(n, generator=generator)[:batch]
+        optimizer.zero_grad()
+        loss(*(each[index] for each in (*target, *reference)), index).loss.backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("gamma", [1.0, 0.8, 0.5, 0.2])
+def test_the_default_rho_can_be_met_by_a_batch_of_a_large_dataset(gamma):
+    """Half of log(n−1) could not, for n > (B−1)²."""
+    n, batch = 400, 16
+    loss = DRRhoClipLoss(n, gamma=gamma)
+    steps(loss, n, batch, 600)
+    assert float(loss.temperature.tau.detach()) > 0.05
+
+
+def test_a_rho_that_a_batch_cannot_meet_drives_tau_to_its_floor():
+    n, batch = 400, 16
+    loss = DRRhoClipLoss(n, gamma=1.0, rho=math.log(n - 1) / 2)
+    with pytest.warns(UserWarning, match=r"rho=2.99.* is not below log\(B−1\)=2.71 .* B=16 pairs"):
+        steps(loss, n, batch, 300)
+    assert float(loss.temperature.tau.detach()) < 0.015
+
+
+def test_the_default_rho_is_a_third_of_a_batchs_largest_divergence():
+    batch = unit(6, 4), unit(6, 4, seed=1), torch.arange(6)
+    default, given = (GlobalContrastiveLoss(1000, rho=rho) for rho in (None, math.log(5) / 3))
+    assert torch.equal(default(*batch).objective, given(*batch).objective)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"temperature": "constant"}, {"scaled": False}, {"rho": 1.0}, {"rho": 0.0}]
+)
+def test_a_rho_that_no_batch_can_meet_is_warned_of_once_and_where_it_matters(arguments):
+    batch = unit(4, 3), unit(4, 3, seed=1), torch.arange(4)
+    GlobalContrastiveLoss(1000, **{"rho": 5.0, **arguments})(*batch)
+    loss = GlobalContrastiveLoss(1000, rho=5.0)
+    with pytest.warns(UserWarning, match="a batch of B=4 pairs"):
+        loss(*batch)
+    loss(*batch)  # a second warning would be an error
+
+
 def _with_nan(features: Tensor) -> Tensor:
     features = features.clone()
     features[1, 0] = math.nan
@@ -330,3 +381,29 @@ def test_a_bad_batch_is_named_and_changes_nothing(change, named):
     with pytest.raises(InvalidInput, match=named):
         loss(**change(good))
     assert all(torch.equal(before[name], value) for name, value in loss.state_dict().items())
+
+
+@pytest.mark.parametrize("tau", [500.0, 1e6, 1e30])
+@pytest.mark.parametrize("tile", [1, 30])
+def test_the_own_pair_has_no_part_at_any_temperature(tau, tile):
+    """All negatives weigh the same in the limit; a mask that leaks would count the own pair."""
+    n = 7
+    image, text = leaves(n, 4, 0)
+    reference = unit(n, 3, seed=2), unit(n, 3, seed=3)
+    loss = DRRhoClipLoss(n, tau=tau, temperature="individual", rho=0.5, epsilon=0.0).double()
+    with torch.no_grad():
+        loss.temperature.tau[::2] = 0.05  # beside small ones
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rhocache_trainer.tiles._CPU_NUMBERS", tile)
+        out = loss(image, text, *reference, torch.arange(n), steering=True)
+    out.loss.backward()
+    taus = loss.temperature.tau.detach().clone().requires_grad_()
+    expected = objective(image, text, *reference, taus, 0.5, 0.0, scaled=True)
+    gradients = torch.autograd.grad(expected, [image, text, taus])
+    torch.testing.assert_close(out.objective, expected.detach(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(image.grad, gradients[0], rtol=0, atol=1e-10)
+    torch.testing.assert_close(text.grad, gradients[1], rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        loss.temperature.tau.grad.to_dense(), gradients[2], rtol=0, atol=1e-8
+    )
+    assert torch.isfinite(out.steering.effective_sample_size)

@@ -85,15 +85,92 @@ def test_feature_mimicry(features: Features) -> None:
         objective(name="distill", feature_weight=1.0)(given, batch(5))
 
 
-def test_drrho_and_distillation_add_up(features: Features) -> None:
+@pytest.mark.parametrize("tau", [0.07, 0.01])
+@pytest.mark.parametrize("weights", [{}, {"softmax_weight": 0.3, "feature_weight": 2.0}])
+def test_drrho_and_distillation_are_combined_as_published(tau: float, weights: Any) -> None:
+    """Autograd of F + τ D, pair by pair (Wei et al. 2025 multiply by τ, with a weight of 1)."""
+    size, rho = 8, 0.5
+    pairs, taught = batch(size=size), unit(size, 6, seed=5)
+    given = [
+        normalize(taught + unit(size, 6, seed=seed), dim=1).requires_grad_() for seed in (6, 7)
+    ]
+    features = dict(zip(("image_features", "text_features"), given, strict=True))
+    made = objective(name="drrho+distill", tau=tau, rho=rho, **weights)
+    got = made(features | {"logit_scale": torch.tensor(1.0)}, pairs)
+    gradients = torch.autograd.grad(got.loss, given)
+
+    s, r = given[0] @ given[1].T, pairs.reference_image @ pairs.reference_text.T
+    risk, distilled, mimicry = (torch.zeros(()) for _ in range(3))
+    for side, (a, b) in enumerate(((s, r), (s.T, r.T))):
+        reference = (pairs.reference_image, pairs.reference_text)[side]
+        for i in range(size):
+            others = [j for j in range(size) if j != i]
+            d = (a[i, others] - a[i, i] - b[i, others] + b[i, i]) / tau
+            risk = risk + tau * (d.logsumexp(0) - math.log(size - 1) + rho) / size
+            cross_entropy = (
+                torch.softmax(SCALE * b[i], 0) * torch.log_softmax(a[i] / tau, 0)
+            ).sum()
+            distilled = distilled - cross_entropy / 2 / size
+            mimicry = mimicry + (given[side][i] - reference[i]).square().sum() / size
+    softmax, feature = weights.get("softmax_weight", 1.0), weights.get("feature_weight", 0.0)
+    expected = risk + tau * (softmax * distilled + feature * mimicry)
+    torch.testing.assert_close(got.loss, expected)
+    assert float(got.objective) == float(got.loss.detach())
+    assert float(got.tau) == pytest.approx(tau)
+    for one, other in zip(gradients, torch.autograd.grad(expected, given), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("tau", [0.07, 0.01])
+def test_distillation_does_not_drown_the_risk_by_default(tau: float) -> None:
+    """Without τ as a factor its gradient is 6 and 40 times as long here."""
+    base, size = unit(128, 128, seed=0), 128
+    given = [
+        normalize(base + 2 * unit(size, 128, seed=seed), dim=1).requires_grad_() for seed in (1, 2)
+    ]
+    reference = [normalize(base + 0.5 * unit(size, 128, seed=seed), dim=1) for seed in (3, 4)]
+    pairs = Batch(given[0], given[1], torch.arange(size), *reference)
+    features = dict(zip(("image_features", "text_features"), given, strict=True))
+
+    def gradient(**changes: Any) -> Tensor:
+        made = build_objective(
+            TypeAdapter(ObjectiveConfig).validate_python({"tau": tau, **changes}),
+            size,
+            Manifest.model_construct(logit_scale=100.0, logit_bias=None),
+        )
+        loss = made(features | {"logit_scale": torch.tensor(1.0)}, pairs).loss
+        return torch.cat(torch.autograd.grad(loss, given))
+
+    risk = gradient(name="drrho")
+    both = gradient(name="drrho+distill")
+    assert 0.2 < float((both - risk).norm() / risk.norm()) < 1
+    assert float((both * risk).sum() / both.norm() / risk.norm()) > 0.9
+
+
+@pytest.mark.parametrize("temperature", ["separate", "individual"])
+def test_each_anchor_is_distilled_at_its_own_temperature(
+    features: Features, temperature: str
+) -> None:
     given, pairs = without_bias(features), batch(5)
-    both = objective(name="drrho+distill", tau=0.05, softmax_weight=0.3)(given, pairs)
-    risk = objective(name="drrho", tau=0.05)(given, pairs)
-    distilled = objective(name="distill", clip_weight=0)(
-        given | {"logit_scale": torch.tensor(20.0)}, pairs
-    )
-    torch.testing.assert_close(both.loss, risk.loss + 0.3 * distilled.loss)
-    assert float(both.tau) == pytest.approx(0.05)
+    settings = {"temperature": temperature, "rho": 0.5}
+    both: Any = objective(name="drrho+distill", softmax_weight=0.7, **settings)
+    risk: Any = objective(name="drrho", **settings)
+    taus = torch.tensor([0.05, 0.2])
+    if temperature == "individual":
+        taus = taus * (1 + torch.rand(N, 2, generator=torch.Generator().manual_seed(0)))
+    for made in (both, risk):
+        with torch.no_grad():
+            made.loss.temperature.tau.copy_(taus)
+    own = taus[pairs.index] if temperature == "individual" else taus.expand(8, 2)
+    expected = risk(given, pairs).loss
+    s = given["image_features"] @ given["text_features"].T
+    r = pairs.reference_image @ pairs.reference_text.T
+    for side, (a, b) in enumerate(((s, r), (s.T, r.T))):
+        for i in range(8):
+            log_p = torch.log_softmax(a[i] / own[i, side], 0)
+            distilled = -(torch.softmax(SCALE * b[i], 0) * log_p).sum()
+            expected = expected + 0.7 * own[i, side] * distilled / 16
+    torch.testing.assert_close(both(given, pairs).loss, expected)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +218,12 @@ def test_the_best_of_each_chunk_is_chosen() -> None:
     assert select_jointly(scores, 4, 4, top_k=True).tolist() == sorted(chosen)
     in_one = select_jointly(scores, 4, 1, top_k=True)
     assert set(in_one.tolist()) == set(scores.diagonal().topk(4).indices.tolist())
+
+
+@pytest.mark.parametrize("top_k", [False, True])
+def test_no_pair_is_chosen_twice_however_large_the_scores(top_k: bool) -> None:
+    scores = 1e10 * torch.randn(12, 12, generator=torch.Generator().manual_seed(1))
+    assert len(select_jointly(scores, 12, 6, top_k=top_k)) == 12
 
 
 def test_a_sample_is_drawn_by_the_scores() -> None:

@@ -7,7 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from rank_steps import ASKED, BATCH, SCENARIOS, SIZES, STEPS, Outcome, run
+from rank_steps import (
+    ASKED,
+    BATCH,
+    SCENARIOS,
+    SIZES,
+    STEPS,
+    Outcome,
+    mixed_dtypes,
+    run,
+    run_wrapped,
+)
+
+from rhocache_trainer import TrainConfig
+from rhocache_trainer.launch import launch
 
 PROGRAM = Path(__file__).with_name("rank_steps.py")
 
@@ -59,6 +72,8 @@ def test_every_rank_has_the_same_state_to_the_bit(
     _, (first, *others) = together
     for other in others:
         for one, two in zip(first, other, strict=True):
+            if "state" not in one:
+                continue
             assert all(torch.equal(one["state"][name], two["state"][name]) for name in one["state"])
 
 
@@ -72,6 +87,33 @@ def test_features_travel_once_and_scalars_after(
     features = pairs * 8 * (2 * 5 + 2 * 4 + 1)  # with the index
     scalars = 8 * 3 * (BATCH + pairs) + 8 * 5  # peak, total, moment; and the sizes
     assert ranks[0][even]["bytes_sent"] == STEPS * (world_size - 1) * (features + scalars)
+
+
+def test_a_module_with_its_loss_can_be_wrapped(
+    together: tuple[int, list[list[Outcome]]],
+) -> None:
+    """By DistributedDataParallel, whatever the temperatures are: to the same weights, u and τ."""
+    world_size, ranks = together
+    if world_size != 2:
+        pytest.skip("done by two ranks")
+    for rank in ranks:
+        for wrapped in rank[len(ASKED[2]) : len(ASKED[2]) + 2]:
+            for mode, state in wrapped.items():
+                torch.testing.assert_close(state, run_wrapped(mode, 0, 1), rtol=0, atol=1e-12)
+
+
+def test_ranks_may_differ_in_dtype_and_in_what_a_risk_has_seen(
+    together: tuple[int, list[list[Outcome]]],
+) -> None:
+    world_size, ranks = together
+    if world_size != 2:
+        pytest.skip("done by two ranks")
+    for number, rank in enumerate(ranks):
+        dtypes, risk = rank[-2:]
+        assert dtypes["objective"] == pytest.approx(mixed_dtypes(0, 1))
+        assert risk["False"] == "8 seen"
+        refused = "rank 1 has got rank 0's state of its risk: make DistributedDataParallel with"
+        assert risk["True"].startswith(refused if number else "8 seen")
 
 
 @pytest.mark.parametrize("recompute", [False, True])
@@ -89,3 +131,11 @@ def test_dropout_is_the_same_when_it_is_computed_again() -> None:
         for recompute in (False, True)
     )
     torch.testing.assert_close(kept["gradients"], again["gradients"], rtol=0, atol=1e-12)
+
+
+def test_a_launchers_empty_variables_say_nothing(
+    config: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR"):
+        monkeypatch.setenv(name, "")
+    assert launch(TrainConfig.model_validate(config)).world_size == 1

@@ -1,6 +1,7 @@
 """KLRisk against its primal problem, and its moving average against one in plain numbers."""
 
 import math
+from decimal import Decimal, getcontext
 
 import cvxpy as cp
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rhocache_schemas.errors import InvalidInput
-from rhocache_trainer import KLRisk
+from rhocache_trainer import KLBallRisk, KLRisk
 
 
 @settings(max_examples=25, deadline=None)
@@ -58,6 +59,31 @@ def test_moving_average_is_the_one_in_plain_numbers():
         assert float(out.value) == pytest.approx(tau * math.log(u))
 
 
+@pytest.mark.parametrize(
+    "make",
+    [lambda n: KLRisk(0.5, n=n), lambda n: KLBallRisk(0.5 * n, n=n, form="learned", tau=0.5)],
+)
+def test_batches_are_averaged_by_default(make):
+    """Their mean gradient is then near that of the whole dataset, which single batches miss."""
+    n, batch, epochs = 640, 16, 20
+    delta = torch.randn(n, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    whole = torch.softmax(delta / 0.5, 0)
+    errors = []
+    for gamma in (None, 1.0):
+        risk = make(n)
+        if gamma:
+            risk.mean_exp.gamma = gamma
+        mean = torch.zeros(n, dtype=torch.float64)
+        generator = torch.Generator().manual_seed(1)
+        for _ in range(epochs):
+            for index in torch.randperm(n, generator=generator).split(batch):
+                loss = delta[index].requires_grad_()
+                risk(loss, index=index).loss.backward()
+                mean[index] += loss.grad * batch / n / epochs
+        errors.append(float((mean - whole).norm() / whole.norm()))
+    assert errors[0] < errors[1] / 2
+
+
 def test_gamma_may_be_set_and_is_checked():
     risk = KLRisk(1.0, n=4)
     assert risk.mean_exp is not None
@@ -77,3 +103,52 @@ def test_tau_out_of_range(tau):
 def test_gamma_out_of_range(gamma):
     with pytest.raises(InvalidInput, match="gamma="):
         KLRisk(1.0, gamma=gamma)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("scale", [1.0, 1e13, 1e16, 1e30, 1e300])
+def test_weights_and_mass_where_the_exponents_are_huge(scale, learned):
+    """Against 800 digits: a moving average over batches whose largest δ are close, or are not."""
+    getcontext().prec = 800
+    tau, gamma, radius = scale * 1e-15 if not learned else 0.25, 0.5, 0.3
+    if learned:
+        risk = KLBallRisk(radius * 4, n=4, form="learned", tau=tau, gamma=gamma).double()
+    else:
+        risk = KLRisk(tau, n=4, gamma=gamma)
+    step = Decimal(math.ulp(scale) if learned else tau)
+    batches = [[0, 1, -2, 3], [1, 2, 2, 0], [-1, 0, 1, -3], [-400, -300, 2, 2], [4, 4, 4, 4]]
+    u = None
+    for batch in batches:
+        delta = torch.tensor(
+            [float(Decimal(scale) + k * step) for k in batch], dtype=torch.float64
+        ).requires_grad_()
+        risk.zero_grad()
+        out = risk(delta, index=torch.arange(4))
+        out.loss.backward()
+        exponents = [Decimal(float(each)) / Decimal(tau) for each in delta.detach()]
+        top = max(exponents)
+        if top - min(exponents) > 10**6:
+            exponents = [max(each, top - 10**6) for each in exponents]
+        log_g = top + (sum((each - top).exp() for each in exponents) / 4).ln()
+        if u is None:
+            u = log_g
+        else:
+            high = max(u, log_g)
+            g = Decimal(gamma)
+            u = high + ((1 - g) * (max(u - high, Decimal(-(10**6)))).exp()
+                        + g * (max(log_g - high, Decimal(-(10**6)))).exp()).ln()  # fmt: skip
+        share = [(each - u).exp() / 4 for each in exponents]
+        assert float(out.mass) == pytest.approx(float(sum(share)), rel=1e-9)
+        assert delta.grad is not None
+        np.testing.assert_allclose(delta.grad, [float(each) for each in share], rtol=1e-9)
+        assert sum(out.weights.tolist()) == pytest.approx(1)
+        value = Decimal(tau) * (u + (Decimal(radius) if learned else 0))
+        assert float(out.value) == pytest.approx(float(value), rel=1e-12)
+        if learned:
+            slope = (
+                u
+                + Decimal(radius)
+                - sum(w * each for w, each in zip(share, exponents, strict=True))
+            )
+            found = float(next(risk.parameters()).grad)  # pyright: ignore
+            assert found == pytest.approx(float(slope), rel=1e-6, abs=1e-6)

@@ -282,6 +282,17 @@ def test_averaged_weights(config: dict):
     )
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+def test_statistics_move_once_a_step(config: dict, cache: Path, model_cfg: dict, parts: int):
+    """BatchNorm's, where JEST scores a super-batch, and where parts are encoded twice."""
+    resnet = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "head_width": 16}
+    model = model_cfg | {"vision_cfg": resnet, "init_logit_bias": -5}
+    objective = {"name": "jest", "filter_ratio": 0.5, "reference_bias": -5}
+    settings = config | {"model": model, "objective": objective, "cache": str(cache)}
+    trained = weights(run(settings, max_steps=2, accumulation={"parts": parts}))
+    assert int(trained["visual.bn1.num_batches_tracked"]) == 2 * parts
+
+
 def test_a_compiled_model_trains_the_same(config: dict):
     plain = weights(run(config, max_steps=3))
     compiled = run(config | {"output": config["output"] + "-c"}, max_steps=3, compile="aot_eager")

@@ -440,10 +440,11 @@ def test_sigterm_cancels_and_keeps_what_is_committed(larger: JobSpec, ray_addres
     assert len(shard_files(larger)) > 0
 
 
-def test_a_cluster_that_does_not_answer_is_named(spec: JobSpec) -> None:
-    driver = [sys.executable, "-c", DRIVER, spec.model_dump_json(), "127.0.0.1:1"]
-    done = subprocess.run(driver, capture_output=True, check=False)
-    assert b"JobError: cannot join Ray at 127.0.0.1:1: [Errno 111]" in done.stderr
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "[::1]:1"])
+def test_a_cluster_that_does_not_answer_is_named(spec: JobSpec, address: str) -> None:
+    driver = [sys.executable, "-c", DRIVER, spec.model_dump_json(), address]
+    done = subprocess.run(driver, capture_output=True, text=True, check=False)
+    assert f"JobError: cannot join Ray at {address}: [Errno 111]" in done.stderr
 
 
 def test_relative_paths_mean_those_of_the_caller(

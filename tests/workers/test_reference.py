@@ -1,3 +1,4 @@
+import argparse
 import hashlib
 import json
 import pickle
@@ -5,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -101,6 +103,25 @@ def test_an_architecture_with_a_checkpoint(
     torch.save(reference.model.state_dict(), checkpoint)
     named = load_reference(ReferenceSpec(model="Tiny/8", pretrained=str(checkpoint)))
     assert named.fingerprint("float16", None) == reference.fingerprint("float16", None)
+
+
+def test_a_trainings_checkpoint_is_the_same_reference(reference: Reference, copy: Path) -> None:
+    remove_weights(copy)
+    state = {
+        f"module._orig_mod.{name}": each for name, each in reference.model.state_dict().items()
+    }
+    best = {"accuracy": np.float64(0.5), "args": argparse.Namespace(lr=0.1)}
+    torch.save({"model": state, **best}, copy / "open_clip_pytorch_model.bin")
+    again = load_reference(local(copy))
+    assert again.fingerprint("float16", None) == reference.fingerprint("float16", None)
+
+
+def test_weights_called_like_ones_of_quick_gelu_are_warned_of(
+    reference: Reference, copy: Path
+) -> None:
+    assert reference.warning is None
+    named = copy.rename(copy.with_name("vit_base_patch32_clip_224.openai"))
+    assert "QuickGELU" in str(load_reference(local(named)).warning)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,8 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fs.S3FileSystem
     """A SeaweedFS with one bucket, named by the usual environment variables."""
     ports = {name: free_port() for name in ("master", "volume", "filer", "s3")}
     variables = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['s3']}",
+        "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{ports['s3']}",
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",  # where nothing answers
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_REGION": "us-east-1",
@@ -77,7 +78,7 @@ def wait_for_bucket(server: subprocess.Popen, log: Path) -> fs.S3FileSystem:
     while True:
         try:
             store = fs.S3FileSystem(
-                endpoint_override=os.environ["AWS_ENDPOINT_URL"],
+                endpoint_override=os.environ["AWS_ENDPOINT_URL_S3"],
                 region="us-east-1",
                 allow_bucket_creation=True,
                 request_timeout=5,
@@ -104,8 +105,13 @@ def upload(bucket: fs.S3FileSystem, spec: JobSpec, name: str) -> JobSpec:
     )
 
 
-def test_a_job_from_bucket_to_bucket(bucket: fs.S3FileSystem, spec: JobSpec) -> None:
-    cloud = upload(bucket, spec, "whole")
+def test_a_job_from_bucket_to_bucket(
+    bucket: fs.S3FileSystem, spec: JobSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With temporary files where no socket of Ray's could lie."""
+    cloud = upload(bucket, spec, "whole ~%41")
+    (tmp_path / ("t" * 100)).mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / ("t" * 100)))
 
     def run() -> float:
         # Ray's processes take their credentials from the driver's environment.
@@ -118,12 +124,12 @@ def test_a_job_from_bucket_to_bucket(bucket: fs.S3FileSystem, spec: JobSpec) -> 
     report = verify(cloud.output, cloud.dataset)
     assert (report.findings, report.pairs_compared) == ([], 24)
 
-    bucket.delete_file("data/whole/cache/shards/00001.tar.parquet")
+    bucket.delete_file("data/whole ~%41/cache/shards/00001.tar.parquet")
     assert "00001.tar" in verify(cloud.output).findings[0].where
-    before = bucket.get_file_info("data/whole/cache/shards/00000.tar.parquet").mtime
+    before = bucket.get_file_info("data/whole ~%41/cache/shards/00000.tar.parquet").mtime
     assert run() > 0
     assert verify(cloud.output).ok
-    assert bucket.get_file_info("data/whole/cache/shards/00000.tar.parquet").mtime == before
+    assert bucket.get_file_info("data/whole ~%41/cache/shards/00000.tar.parquet").mtime == before
 
 
 class Network:
@@ -144,9 +150,9 @@ def network(bucket: fs.S3FileSystem, monkeypatch: pytest.MonkeyPatch) -> Iterato
     """What lies between the bucket and the runs of this process."""
     monkeypatch.setattr(driver, "Crew", CrewHere)
     faults = Network()
-    port = int(os.environ["AWS_ENDPOINT_URL"].rpartition(":")[2])
+    port = int(os.environ["AWS_ENDPOINT_URL_S3"].rpartition(":")[2])
     with proxy("127.0.0.1", port, faults) as url:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
         yield faults
 
 

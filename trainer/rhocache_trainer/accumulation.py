@@ -11,7 +11,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 Part = TypeVar("Part")
 Features = dict[str, Tensor]  # by name: [b, d] of a part's pairs, or 0-dim like a logit scale
@@ -31,16 +32,20 @@ def backward_in_parts(
     objective: Callable[[Features], Output],
     *,
     recompute: bool,
+    model: nn.Module | None = None,
     backward: Callable[[Tensor], Any] = torch.Tensor.backward,
     no_sync: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Output:
     """Encode the parts, take the objective of all of their features, and go backward.
 
     Args:
-        encode: the model; called once for each part, and twice with ``recompute``, then with the
-            random state of the first time, so that dropout is the same.
+        encode: the model; called once for each part, and twice with ``recompute``: then with the
+            random state and the buffers of the first time, so that dropout is the same and
+            BatchNorm's statistics move once.
         objective: takes the features of all parts, concatenated; what it gives has a ``loss``.
         recompute: keep the activations of one part at a time.
+        model: whose buffers are meant. Without it hooks find the modules that ``encode`` calls, of
+            which torch warns where one is compiled.
         backward: as ``Fabric.backward``.
         no_sync: a context in which DistributedDataParallel does not reduce gradients; entered for
             every part but the last.
@@ -51,7 +56,7 @@ def backward_in_parts(
         return out
     states: list[list[Tensor]] = []
     encoded: list[Features] = []
-    with torch.no_grad():
+    with torch.no_grad(), _leaving_buffers(model):
         for part in parts:
             states.append(_random_state())
             encoded.append(encode(part))
@@ -88,6 +93,28 @@ def _pairing(features: Features, leaves: Features, rows: slice, *, scalars: bool
             elif scalars:
                 total.append(value * gradient)
     return sum(total[1:], total[0])
+
+
+@contextmanager
+def _leaving_buffers(model: nn.Module | None) -> Iterator[None]:
+    """Give ``model``, or any module that is called, its buffers back as they were at first."""
+    kept: dict[Tensor, Tensor] = {}
+
+    def keep(module: nn.Module, _: Any = None) -> None:
+        for buffer in module.buffers():
+            if buffer not in kept:
+                kept[buffer] = buffer.clone()
+
+    if model is not None:
+        keep(model)
+    hook = register_module_forward_pre_hook(keep) if model is None else None
+    try:
+        yield
+    finally:
+        if hook is not None:
+            hook.remove()
+        for buffer, before in kept.items():
+            buffer.copy_(before)
 
 
 def _random_state() -> list[Tensor]:

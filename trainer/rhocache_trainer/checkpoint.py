@@ -9,6 +9,7 @@ import torch
 
 from rhocache_schemas import storage
 from rhocache_schemas.errors import TrainingError
+from rhocache_schemas.weights import without_advice
 
 FORMAT = 2
 
@@ -56,7 +57,9 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever a damaged archive leads it to
-        raise TrainingError(f"{path} is not a readable checkpoint: {error}") from error
+        raise TrainingError(
+            f"{path} is not a readable checkpoint: {without_advice(error)}"
+        ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise TrainingError(f"{path} is not a checkpoint of format {FORMAT}")
     return state

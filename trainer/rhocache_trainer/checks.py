@@ -9,6 +9,8 @@ from rhocache_schemas.errors import InvalidInput
 # the norm and once for each entry) may arrive here as float32, so the dtype says nothing.
 _TOLERANCE = 1e-2
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
 
 def check_features(image: str, text: str, image_features: Tensor, text_features: Tensor) -> None:
     """Refuse anything but two [B, d] tensors of unit vectors with B ≥ 1.
@@ -16,7 +18,7 @@ def check_features(image: str, text: str, image_features: Tensor, text_features:
     ``image`` and ``text`` are what the messages call them. Raises InvalidInput.
     """
     for name, features in ((image, image_features), (text, text_features)):
-        if features.ndim != 2 or not features.is_floating_point():
+        if features.ndim != 2 or features.dtype not in FLOATS:
             raise InvalidInput(
                 f"{name} features must be floating point [B, d], not {features.dtype} "
                 f"{list(features.shape)}"

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 
+from rhocache_schemas import storage
 from rhocache_schemas.documents import Strict, describe
 from rhocache_schemas.errors import InvalidDocument, InvalidInput
 
@@ -18,13 +19,15 @@ PositiveRange = Annotated[
 ]
 
 
+Location = Annotated[str, Field(min_length=1), AfterValidator(storage.plain)]
+
+
 class Data(Strict):
     """Where the pairs are."""
 
     dataset: Annotated[
-        str,
+        Location,
         Field(
-            min_length=1,
             description="tars (folder, brace pattern or one), Parquet (folder or one file), a CSV, "
             "or a folder of KEY.jpg and KEY.txt; a local path or URI",
         ),
@@ -40,7 +43,8 @@ class Data(Strict):
         str | None, Field(description="field of KEY.json to take captions from, not KEY.txt")
     ] = None
     images: Annotated[
-        str | None, Field(description="folder that a CSV's paths start from; null: the CSV's own")
+        Location | None,
+        Field(description="folder that a CSV's paths start from; null: the CSV's own"),
     ] = None
     image_column: Annotated[
         str | None, Field(description="null: image in Parquet, filepath in a CSV")
@@ -111,7 +115,8 @@ class _RiskObjective(Strict):
     tau: Annotated[float, Field(ge=0.01, description="temperature to begin with")] = 0.07
     tau_lr: Annotated[float, Field(gt=0, description="largest learning rate of τ")] = 1e-4
     rho: Annotated[
-        float | None, Field(ge=0, description="constraint on the divergence; null: log(n−1)/2")
+        float | None,
+        Field(ge=0, description="constraint on the divergence; null: log(B−1)/3, B pairs a batch"),
     ] = None
     gamma: Annotated[
         float, Field(gt=0, le=1, description="weight of a new estimate, once the schedule is over")
@@ -233,7 +238,7 @@ def _named(value: object) -> object:
 class TrainConfig(Strict):
     """A training run. ``objective: clip`` is short for ``objective: {name: clip}``."""
 
-    output: Annotated[str, Field(min_length=1, description="folder of the run; a local path")]
+    output: Annotated[Location, Field(description="folder of the run; a local path")]
     data: Data
     model: Annotated[
         str | dict[str, Any],
@@ -256,7 +261,8 @@ class TrainConfig(Strict):
         BeforeValidator(_named),
     ]
     cache: Annotated[
-        str | None, Field(description="reference cache, for objectives that are steered by one")
+        Location | None,
+        Field(description="reference cache, for objectives that are steered by one"),
     ] = None
     batch_size: Annotated[int, Field(ge=2, description="pairs a step, of all processes")] = 256
     accumulation: Accumulation = Accumulation()
@@ -301,7 +307,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
     Raises InvalidDocument, naming each wrong or unknown field, and InvalidInput for a change that
     is not of the form key=value.
     """
-    content = _read(Path(path))
+    content = _read(Path(storage.plain(path) if isinstance(path, str) else path))
     for override in overrides:
         _apply(content, override)
     try:
@@ -323,9 +329,10 @@ def _read(path: Path, extended: tuple[Path, ...] = ()) -> dict[str, Any]:
     if base is None:
         return content
     chain = (*extended, path.resolve())
-    if (path.parent / str(base)).resolve() in chain:
+    other = path.parent / storage.plain(str(base))
+    if other.resolve() in chain:
         raise InvalidDocument(f"{path} extends {base}, which extends it")
-    return _read(path.parent / str(base), chain) | content
+    return _read(other, chain) | content
 
 
 def _apply(content: dict[str, Any], override: str) -> None:

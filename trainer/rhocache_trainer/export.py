@@ -7,7 +7,8 @@ from open_clip.tokenizer import HFTokenizer
 from safetensors import torch as safetensors
 
 from rhocache_schemas import storage
-from rhocache_trainer.model import CONFIG, WEIGHTS, ClipModel
+from rhocache_schemas.weights_file import CONFIG, WEIGHTS
+from rhocache_trainer.model import ClipModel
 
 
 def export(model: ClipModel, folder: Path) -> None:

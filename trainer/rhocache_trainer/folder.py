@@ -5,6 +5,7 @@ from functools import partial
 
 import pyarrow as pa
 
+from rhocache_schemas import storage
 from rhocache_schemas.errors import DatasetError, RowError, RowErrorCode
 from rhocache_schemas.found import CAPTION_SUFFIX, IMAGE_SUFFIXES, METADATA_SUFFIX, found_in
 from rhocache_schemas.limits import DEFAULT_LIMITS
@@ -19,7 +20,8 @@ class ImageFolder:
 
     ``caption_field`` is the field of KEY.json to take captions from, instead of KEY.txt.
 
-    Raises DatasetError where there is no image, or no caption beside any.
+    Raises DatasetError where there is no image, or no caption beside any, and InvalidInput for a
+    name that is not UTF-8.
     """
 
     def __init__(self, root: str, caption_field: str | None = None) -> None:
@@ -30,6 +32,8 @@ class ImageFolder:
         names = self._files.list()
         for name in names:
             stem, suffix = split_name(name)
+            if suffix in (CAPTION_SUFFIX, *IMAGE_SUFFIXES):
+                storage.check_utf8(name)
             members.setdefault(stem, {})[suffix] = name
         self._pairs = [
             (stem, image, files.get(self._captions))

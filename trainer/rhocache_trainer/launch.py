@@ -21,10 +21,10 @@ def launch(config: TrainConfig) -> Fabric:
     Raises InvalidInput where machines have different numbers of processes.
     """
     precision = _PRECISION[config.precision]
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    world_size = int(os.environ.get("WORLD_SIZE") or 1)
     if world_size == 1:
         return Fabric(accelerator=config.device, devices=1, precision=precision)
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", str(world_size)))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE") or world_size)
     if world_size % here:
         raise InvalidInput(
             f"{here} of {world_size} processes are on this machine; all machines need equally many"

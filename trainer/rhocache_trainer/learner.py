@@ -16,6 +16,7 @@ from rhocache_schemas.records import Manifest
 from rhocache_trainer.accumulation import backward_in_parts, joined
 from rhocache_trainer.config import TrainConfig
 from rhocache_trainer.dataset import Batch
+from rhocache_trainer.evaluating import evaluating
 from rhocache_trainer.freezing import freeze
 from rhocache_trainer.loss import LossOutput
 from rhocache_trainer.model import build_model, normalizer
@@ -98,7 +99,7 @@ class Learner:
 
     def update(self, read: Batch, *, steering: bool) -> Update:
         """Make one step on this rank's pairs; ``steering`` asks what its gradient is made of."""
-        batch = self.objective.select(self._encode_all, read)
+        batch = self.objective.select(self._score, read)
         for module in (self._wrapped, self.objective):
             module.zero_grad()
         out = backward_in_parts(
@@ -106,6 +107,7 @@ class Learner:
             self._parts(batch),
             lambda features: self.objective(features, batch, steering=steering),
             recompute=self._config.accumulation.recompute,
+            model=self.model.module,
             backward=self._fabric.backward,
             no_sync=lambda: self._fabric.no_backward_sync(self._wrapped),
         )
@@ -149,8 +151,10 @@ class Learner:
         image, tokens = part
         return self._wrapped(self.normalize(image), tokens)
 
-    def _encode_all(self, batch: Batch) -> Features:
-        return joined([self._encode(part) for part in self._parts(batch)])
+    def _score(self, batch: Batch) -> Features:
+        """As an evaluation would: without dropout, and without moving BatchNorm's statistics."""
+        with evaluating(self._wrapped):
+            return joined([self._encode(part) for part in self._parts(batch)])
 
     def _parts(self, batch: Batch) -> list[Part]:
         parts = self._config.accumulation.parts

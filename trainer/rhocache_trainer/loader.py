@@ -1,8 +1,10 @@
 """A DataLoader of a run's batches: its state is exact in the middle of an epoch."""
 
 import multiprocessing
+import multiprocessing.util
 import signal
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import torch
 from torchdata.stateful_dataloader import StatefulDataLoader
 
+from rhocache_schemas import sockets
 from rhocache_trainer.config import Augmentation, Data
 from rhocache_trainer.dataset import Batch, Failure, PairDataset, Tokenizer
 from rhocache_trainer.pairs import PairSource
@@ -94,9 +97,22 @@ def _context() -> Any:
     """Processes that are no copies of this one, whose threads and connections would not survive."""
     if sys.platform == "win32":
         return multiprocessing.get_context("spawn")
+    _put_sockets_where_they_fit()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "open_clip"])  # imported once, not by each worker
     return context
+
+
+def _put_sockets_where_they_fit() -> None:
+    """Have multiprocessing make its folder, which it keeps, where a socket's path fits."""
+    usual = tempfile.gettempdir()
+    if sockets.is_short(usual, sockets.MULTIPROCESSING):
+        return
+    tempfile.tempdir = sockets.short_folder(sockets.MULTIPROCESSING)
+    try:
+        multiprocessing.util.get_temp_dir()
+    finally:
+        tempfile.tempdir = usual
 
 
 def _ignore_interrupts(_: int) -> None:

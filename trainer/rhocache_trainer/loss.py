@@ -17,17 +17,20 @@ et al. 2023 (iSogCLR, a temperature for each pair), Wei et al. 2024 (FastCLIP) a
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
 from rhocache_schemas.errors import InvalidInput
-from rhocache_trainer.checks import check_features, check_gamma, check_index
+from rhocache_trainer.checks import FLOATS, check_features, check_gamma, check_index
+from rhocache_trainer.first_order import with_gradients
 from rhocache_trainer.moving_average import LogMovingAverage
 from rhocache_trainer.ranks import Ranks
 from rhocache_trainer.steering import Steering, explain
-from rhocache_trainer.temperature import MINIMUM, MODES, Temperature, TemperatureMode
+from rhocache_trainer.temperature import MAXIMUM, MINIMUM, MODES, Temperature, TemperatureMode
 from rhocache_trainer.tiles import LogSums, Side, log_sums, own_residuals, weighted_sums
 
 
@@ -69,13 +72,16 @@ class _ContrastiveRisk(nn.Module):
             raise InvalidInput(f"n={n}: a contrastive loss needs at least 2 pairs")
         if temperature not in MODES:
             raise InvalidInput(f"temperature={temperature!r} is not one of {', '.join(MODES)}")
-        if not MINIMUM <= tau < math.inf:
-            raise InvalidInput(f"tau={tau} must be at least {MINIMUM} and finite")
+        if not MINIMUM <= tau <= MAXIMUM:
+            raise InvalidInput(f"tau={tau} must be at least {MINIMUM} and finite in float32")
         if not 0 <= epsilon < math.inf:
             raise InvalidInput(f"epsilon={epsilon} must be at least 0 and finite")
         self.n = n
-        self.rho = _default_rho(n) if rho is None else rho
-        _check_rho(self.rho, n, learned=temperature != "constant" and scaled)
+        if rho is not None and not 0 <= rho < math.inf:
+            raise InvalidInput(f"rho={rho} must be at least 0 and finite")
+        self.rho = rho
+        self._rho_may_be_too_large = rho is not None and temperature != "constant" and scaled
+        self._warn_of_rho("log(n−1)", f"n={n}", n)
         self.gamma = gamma
         self.log_epsilon = math.log(epsilon) if epsilon else -math.inf
         self.scaled = scaled
@@ -94,27 +100,48 @@ class _ContrastiveRisk(nn.Module):
     def gamma(self, value: float) -> None:
         self._gamma = check_gamma(value)
 
+    def _warn_of_rho(self, bound: str, size: str, pairs: int) -> None:
+        """Warn, once, of a ρ that no τ can meet: m negatives have a divergence of log m at most."""
+        if not self._rho_may_be_too_large:
+            return
+        assert self.rho is not None  # noqa: S101 (it would not be too large)
+        largest = math.log(pairs - 1)
+        if self.rho > 0 and self.rho >= largest:
+            self._rho_may_be_too_large = False
+            warnings.warn(
+                f"rho={self.rho:g} is not below {bound}={largest:.3g} for {size} pairs, so the "
+                f"learnable temperature will fall to its floor of {MINIMUM}; use rho ≤ "
+                f"{largest / 2:.2g}, leave it to its default, or have a constant temperature",
+                stacklevel=3,
+            )
+
     def _risk(self, features: list[Tensor], index: Tensor, *, steering: bool) -> LossOutput:
         """The risk of this rank's features: image, text, and where there is one the reference's."""
         image, text = features[:2]
         with torch.autocast(image.device.type, enabled=False):
             batch = self._share(features, index.to(image.device))
+            pairs = len(batch.index)
+            self._warn_of_rho("log(B−1)", f"a batch of B={pairs}", pairs)
+            rho = default_rho(pairs) if self.rho is None else self.rho
             tau_image, tau_text = self.temperature(batch.index)
             rows = batch.side(0, tau_image.detach())
             columns = batch.side(1, tau_text.detach())
             own = own_residuals(rows, columns)
             of_rows, of_columns = self._sums(rows, columns, own, batch)
-            image_side = self._side(of_rows, rows.tau, self.image_average, batch.index)
-            text_side = self._side(of_columns, columns.tau, self.text_average, batch.index)
+            image_side = self._side(of_rows, rows.tau, rho, self.image_average, batch.index)
+            text_side = self._side(of_columns, columns.tau, rho, self.text_average, batch.index)
             gradients = _gradients(rows, columns, own, image_side, text_side, batch)
             value = (image_side.risk + text_side.risk).mean()
-            surrogate = (tau_image * image_side.tau_gradient).mean()
-            surrogate = surrogate + (tau_text * text_side.tau_gradient).mean()
             factor = self.ranks.world_size if self.averaged else 1
-            for feature, gradient in zip((image, text), gradients, strict=True):
-                surrogate = surrogate + factor * (feature.to(gradient.dtype) * gradient).sum()
+            loss = with_gradients(
+                value,
+                (image, gradients[0].mul_(factor)),
+                (text, gradients[1].mul_(factor)),
+                (tau_image, _of_each(tau_image, image_side.tau_gradient)),
+                (tau_text, _of_each(tau_text, text_side.tau_gradient)),
+            )
             return LossOutput(
-                surrogate + (value - surrogate).detach(),
+                loss,
                 value,
                 tau_image.detach().mean(),
                 tau_text.detach().mean(),
@@ -143,18 +170,21 @@ class _ContrastiveRisk(nn.Module):
             _check(features, index, self.n)
         except InvalidInput as error:
             refused = error
-        widths = [] if refused else [len(index), *(part.shape[1] for part in features)]
-        status = torch.tensor(widths or [0] * (1 + len(features)), device=index.device)
+        forms = [0] * len(features) if refused else [_form(part) for part in features]
+        status = torch.tensor([0 if refused else len(index), *forms], device=index.device)
         told = [part.tolist() for part in self.ranks.gather(status)]
         if refused:
             raise refused
         sizes = [size for size, *_ in told]
         if 0 in sizes:
             raise InvalidInput(f"rank {sizes.index(0)} has refused its part of the batch")
-        if any(other[1:] != told[0][1:] for other in told):
-            raise InvalidInput(f"the ranks' features have different widths: {told}")
+        widths = [[form // len(FLOATS) for form in each] for _, *each in told]
+        if any(other != widths[0] for other in widths):
+            raise InvalidInput(f"the ranks' features have different widths: {widths}")
         if sum(sizes) < 2:
             raise InvalidInput("a batch of one pair has no negatives; use at least 2")
+        _, *forms = zip(*told, strict=True)
+        features = [part.to(_widest(each)) for part, each in zip(features, forms, strict=True)]
         *shared, numbers = self.ranks.gather_rows([*features, index], sizes)
         check_index(numbers, sum(sizes), self.n)
         dtype = torch.promote_types(features[0].dtype, torch.float32)
@@ -177,9 +207,8 @@ class _ContrastiveRisk(nn.Module):
         (stacked,) = self.ranks.gather_rows([of_rows.stacked()], batch.sizes)
         return LogSums.unstacked(stacked), merged
 
-    @torch.no_grad()
     def _side(
-        self, sums: LogSums, tau: Tensor, average: LogMovingAverage, index: Tensor
+        self, sums: LogSums, tau: Tensor, rho: float, average: LogMovingAverage, index: Tensor
     ) -> "_Anchors":
         log_negatives = math.log(len(index) - 1)
         log_g = sums.log - log_negatives
@@ -189,8 +218,7 @@ class _ContrastiveRisk(nn.Module):
         total = torch.exp(log_g - log_inner)
         if self.scaled:
             shift, own_weight = log_inner + log_negatives, total
-            risk, tau_gradient = tau * (log_inner + self.rho), log_inner + self.rho
-            tau_gradient = tau_gradient - total * sums.mean
+            risk, tau_gradient = tau * (log_inner + rho), log_inner + rho - total * sums.mean
         else:
             shift, own_weight = log_inner + log_negatives + tau.log(), total / tau
             risk, tau_gradient = log_inner, -total * sums.mean / tau
@@ -251,6 +279,11 @@ def _gradients(
     return of_rows.div_(len(own)), of_columns.div_(len(own))
 
 
+def _of_each(tau: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient by ``tau``, 0-dim or [B], of the mean over B anchors that each have [B]."""
+    return gradient / len(gradient) if tau.ndim else gradient.mean()
+
+
 class GlobalContrastiveLoss(_ContrastiveRisk):
     """The global contrastive loss over n pairs, with or without learned temperatures.
 
@@ -262,9 +295,10 @@ class GlobalContrastiveLoss(_ContrastiveRisk):
             optimizer of their own, without weight decay and with a smaller learning rate; for
             ``individual`` one for sparse gradients (torch.optim.SparseAdam).
         rho: ρ of the constraint KL ≤ ρ that a learned temperature answers to. Where τ settles, the
-            weights of the negatives have a KL divergence of ρ from uniform; that divergence is at
-            most log(n−1), so a larger ρ drives τ to its floor, which is warned of. The default is
-            half of log(n−1). With a constant temperature it only adds 2τρ to the objective.
+            weights of a batch's negatives have a KL divergence of ρ from uniform; for B pairs (of
+            all ranks) that is at most log(B−1), so a larger ρ drives τ to its floor, which is
+            warned of. The default is a third of log(B−1). With a constant temperature it only
+            adds 2τρ to the objective.
         gamma: weight of the new estimate in the moving averages, in (0, 1]; an attribute that may
             be set at any time, see ``schedule.cosine_gamma``.
         epsilon: ε in the logarithm.
@@ -275,7 +309,14 @@ class GlobalContrastiveLoss(_ContrastiveRisk):
     With torch.distributed each rank calls the loss with its own part of the batch; parts may differ
     in size. The objective is that of the whole batch; the gradients by a model's parameters sum
     (or where they are ``averaged``, average) over the ranks to those of one process with the whole
-    batch. The state and the gradient of τ are the same on every rank, and need no reduction.
+    batch. The state and the gradient of τ are the same on every rank, and need no reduction; within
+    what DistributedDataParallel wraps they come to no harm.
+
+    u and τ change in training alone. In evaluation mode, or under no_grad, the output is that of a
+    step, u's new estimate included, and nothing is kept of it: a pair that was never seen counts by
+    its batch. What torch.utils.checkpoint computes again counts once. The state stays in float32,
+    or float64, whatever the module is cast to. There are no second derivatives: they raise
+    InvalidInput.
 
     Raises InvalidInput for values out of range.
     """
@@ -328,6 +369,15 @@ class DRRhoClipLoss(_ContrastiveRisk):
         return self._risk([image, text, *reference], index, steering=steering)
 
 
+def _form(features: Tensor) -> int:
+    """Width and dtype, as one number."""
+    return features.shape[1] * len(FLOATS) + FLOATS.index(features.dtype)
+
+
+def _widest(forms: Sequence[int]) -> torch.dtype:
+    return reduce(torch.promote_types, (FLOATS[form % len(FLOATS)] for form in forms))
+
+
 def _check(features: list[Tensor], index: Tensor, n: int) -> None:
     check_features("image", "text", *features[:2])
     if len(features) > 2:
@@ -339,18 +389,10 @@ def _check(features: list[Tensor], index: Tensor, n: int) -> None:
     check_index(index, len(features[0]), n)
 
 
-def _default_rho(n: int) -> float:
-    return 0.5 * math.log(n - 1) if n > 2 else 0.0
+def default_rho(pairs: int) -> float:
+    """ρ where none is given, for a batch of so many pairs: a third of the largest divergence.
 
-
-def _check_rho(rho: float, n: int, *, learned: bool) -> None:
-    if not 0 <= rho < math.inf:
-        raise InvalidInput(f"rho={rho} must be at least 0 and finite")
-    largest = math.log(n - 1)
-    if learned and rho > 0 and rho >= largest:
-        warnings.warn(
-            f"rho={rho:g} is not below log(n−1)={largest:.3g} for n={n} pairs, so the learnable "
-            f"temperature will fall to its floor of {MINIMUM}; use rho ≤ {0.75 * largest:.2g}, "
-            "or a constant temperature",
-            stacklevel=4,
-        )
+    With γ between 0.5 and 0.9 the divergence that τ's gradient sees, taken with u, comes to little
+    more than half of the largest at any τ (docs/benchmarks/temperature.md).
+    """
+    return math.log(pairs - 1) / 3

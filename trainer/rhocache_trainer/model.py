@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,11 +13,15 @@ import open_clip
 import torch
 from torch import Tensor, nn
 
+from rhocache_schemas.activation import activation_warning
 from rhocache_schemas.errors import InvalidInput
-from rhocache_schemas.reference import LOCAL_DIR
+from rhocache_schemas.locations import absolute_model, absolute_weights
+from rhocache_schemas.printable import printable
+from rhocache_schemas.reference import HF_HUB, LOCAL_DIR
+from rhocache_schemas.weights import readable_weights, without_advice
+from rhocache_schemas.weights_file import CONFIG
 
-CONFIG = "open_clip_config.json"
-WEIGHTS = "open_clip_model.safetensors"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,9 @@ def build_model(
     Raises InvalidInput with open_clip's own words when there is no such model.
     """
     if isinstance(model, str):
-        return _create(model, pretrained, preprocess or {}, needs_weights=":" in model)
+        brings_weights = model.startswith((LOCAL_DIR, HF_HUB))
+        name, weights = absolute_model(model), absolute_weights(pretrained)
+        return _create(name, weights, preprocess or {}, needs_weights=brings_weights)
     if pretrained is not None:
         raise InvalidInput("pretrained goes with an architecture's name, not an inline model")
     with TemporaryDirectory() as folder:
@@ -75,11 +81,13 @@ def _create(
             f"preprocess: unknown {', '.join(sorted(unknown))}; "
             "it takes mean, std, interpolation and resize_mode"
         )
+    brings_weights = needs_weights or pretrained is not None
+    weights = readable_weights(name, pretrained) if brings_weights else nullcontext((name, None))
     try:
-        with _quiet():
+        with _quiet(), weights as (source, checkpoint):
             module = open_clip.create_model(
-                name,
-                pretrained=pretrained,
+                source,
+                pretrained=checkpoint,
                 force_preprocess_cfg=preprocess,
                 require_pretrained=needs_weights,
                 output_dict=True,
@@ -88,9 +96,14 @@ def _create(
             model_cfg = open_clip.get_model_config(name)
     except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, OSError) as error:
         what = "inline model" if name.startswith(LOCAL_DIR) and not needs_weights else name
-        detail = str(error).partition(" Available: ")[0]
+        detail = without_advice(error).partition(" Available: ")[0]
         raise InvalidInput(f"open_clip cannot make {what}: {detail}") from error
-    return ClipModel(module, tokenizer, model_cfg or {})
+    model_cfg = model_cfg or {}
+    if brings_weights and not (pretrained and open_clip.get_pretrained_cfg(name, pretrained)):
+        warning = activation_warning(name, pretrained, model_cfg)
+        if warning is not None:
+            log.warning("%s", printable(warning))
+    return ClipModel(module, tokenizer, model_cfg)
 
 
 def normalizer(preprocess_cfg: dict[str, Any], device: torch.device) -> nn.Module:

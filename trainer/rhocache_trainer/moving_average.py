@@ -3,10 +3,12 @@
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from rhocache_trainer.state import State, state_dtype
 
 
-class LogMovingAverage(nn.Module):
+class LogMovingAverage(State):
     """u_i ← (1−γ) u_i + γ g_i for each of n pairs; the first g_i that a pair brings is its u_i.
 
     Held as log u, because u = mean exp(d) leaves the range of float32 at small temperatures.
@@ -18,10 +20,9 @@ class LogMovingAverage(nn.Module):
 
     def __init__(self, n: int) -> None:
         super().__init__()
-        self.register_buffer("log_u", torch.zeros(n))
+        self.register_buffer("log_u", torch.zeros(n, dtype=state_dtype()))
         self.register_buffer("seen", torch.zeros(n, dtype=torch.bool))
 
-    @torch.no_grad()
     def update(self, index: Tensor, log_g: Tensor, gamma: float) -> Tensor:
         """Take in log g of the pairs ``index`` ([B] int64, all different); give their log u, [B].
 
@@ -33,6 +34,9 @@ class LogMovingAverage(nn.Module):
             old = self.log_u[index].to(log_g.dtype)
             averaged = torch.logaddexp(math.log1p(-gamma) + old, math.log(gamma) + log_g)
             log_u = torch.where(self.seen[index], averaged, log_g)
-        self.log_u[index] = log_u.to(self.log_u.dtype)
-        self.seen[index] = True
-        return log_u
+
+        def write() -> None:
+            self.log_u[index] = log_u.to(self.log_u.dtype)
+            self.seen[index] = True
+
+        return self.keep(index, log_u, write)

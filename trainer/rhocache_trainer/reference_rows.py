@@ -47,7 +47,7 @@ def decode(data: bytes, source: str, first: int) -> tuple[ReferenceRows, Footer]
     """
     footer = shard_file.read_footer(pa.BufferReader(data), source)
     try:
-        rows = _plain_rows(data, first)
+        rows = _plain_rows(data, footer, first)
     except OtherLayout:
         rows = _any_rows(data, source, first)
     except (pa.ArrowException, OSError, LookupError, ValueError) as error:
@@ -56,16 +56,16 @@ def decode(data: bytes, source: str, first: int) -> tuple[ReferenceRows, Footer]
     return rows, footer
 
 
-def _plain_rows(data: bytes, first: int) -> ReferenceRows:
+def _plain_rows(data: bytes, footer: Footer, first: int) -> ReferenceRows:
     """Rows as ShardFileWriter lays them out, with little more than a copy of each."""
-    with pq.ParquetFile(pa.BufferReader(data)) as file:
+    with pq.ParquetFile(pa.BufferReader(data), read_dictionary=["status"]) as file:
         table = file.read(_SMALL, use_threads=False)
         metadata, schema = file.metadata, file.schema_arrow
     status = _strings(table["status"])
     ok = np.array([each == OK for each in status], np.bool_)
     image, text = (
-        _embeddings(data, metadata, schema.field(f"{which}_embeddings").type, which, ok)
-        for which in ("image", "text")
+        _embeddings(data, metadata, schema.field(f"{which}_embeddings").type, which, shape, ok)
+        for which, shape in (("image", footer.image_shape), ("text", footer.text_shape))
     )
     return ReferenceRows(
         cast("list[str]", table["key"].to_pylist()),
@@ -97,18 +97,23 @@ def _any_rows(data: bytes, source: str, first: int) -> ReferenceRows:
 
 
 def _embeddings(
-    data: bytes, file: pq.FileMetaData, tensor: Any, which: str, ok: npt.NDArray[np.bool_]
+    data: bytes,
+    file: pq.FileMetaData,
+    lists: Any,
+    which: str,
+    shape: tuple[int, ...],
+    ok: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.floating]:
-    if not isinstance(tensor, pa.FixedShapeTensorType):
-        raise OtherLayout(f"embeddings as {tensor}")
+    if not pa.types.is_list(lists):
+        raise OtherLayout(f"embeddings as {lists}")
     path = f"{which}_embeddings.list.element"
     columns = [file.schema.column(number).path for number in range(file.num_columns)]
-    dtype = np.dtype(tensor.value_type.to_pandas_dtype())
+    dtype = np.dtype(lists.value_type.to_pandas_dtype())
     values = plain_values(data, file, columns.index(path), dtype)
-    values = values.reshape(int(ok.sum()), *tensor.shape)
+    values = values.reshape(int(ok.sum()), *shape)
     if ok.all():
         return values
-    every = np.full((len(ok), *tensor.shape), np.nan, dtype)
+    every = np.full((len(ok), *shape), np.nan, dtype)
     every[ok] = values
     return every
 

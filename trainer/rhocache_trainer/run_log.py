@@ -18,6 +18,7 @@ from rich.progress import (
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from rhocache_schemas.printable import printable
 from rhocache_trainer.heaviest import HeavyPair
 
 LOG = "log.jsonl"
@@ -39,7 +40,7 @@ class RunLog:
         self._console = Console(stderr=True)
         self._steps = steps
         self._progress = Progress(
-            TextColumn(name),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]:.0f} pairs/s"),
@@ -50,9 +51,9 @@ class RunLog:
             disable=not self._console.is_terminal,
         )
         self._task = self._progress.add_task(
-            name, completed=step, total=steps, rate=0.0, state="", start=True
+            printable(name), completed=step, total=steps, rate=0.0, state="", start=True
         )
-        self._name = name
+        self._name = printable(name)
         self._written_step, self._written_at = step, time.monotonic()
 
     def __enter__(self) -> Self:
@@ -76,7 +77,7 @@ class RunLog:
         """Show the pairs that weighed most, with what the model was shown of them."""
         for place, (pair, image) in enumerate(pairs[:_SHOWN]):
             self._board.add_image(f"heaviest/{place}", image, step)
-            told = f"{pair.weight:.2f} times the mean weight: {pair.caption}"
+            told = f"{pair.weight:.2f} times the mean weight: {printable(pair.caption)}"
             self._board.add_text(f"heaviest/{place}", told, step)
 
     def write(self, step: int, batch_size: int, values: dict[str, Any]) -> None:
@@ -91,8 +92,8 @@ class RunLog:
         state = f"objective {values['objective']:.4f}  τ {values['tau']:.4f}"
         self._progress.update(self._task, rate=rate, state=state)
         if not self._console.is_terminal:
-            where = f"{self._name}: step {step}/{self._steps}"
-            self._console.print(f"{where}  {state}  {rate:.0f} pairs/s", highlight=False)
+            line = f"{self._name}: step {step}/{self._steps}  {state}  {rate:.0f} pairs/s"
+            self._console.print(line, highlight=False, markup=False)
 
 
 def _up_to(path: Path, step: int) -> list[str]:

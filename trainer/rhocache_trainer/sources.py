@@ -1,5 +1,6 @@
 """The pairs that a run's settings name: what kind of dataset they are in, and their cache."""
 
+import posixpath
 from collections.abc import Sequence
 from fnmatch import fnmatch
 
@@ -64,7 +65,7 @@ def _open_keyed(data: Data, kind: str) -> KeyedContainer:
         columns = _columns(data, ("image", *IMAGE_SUFFIXES), ("caption", CAPTION_SUFFIX, "text"))
         return ParquetTable(Files(root), names, columns)
     if kind == "csv":
-        folder = data.dataset.rpartition("/")[0] or "."
+        folder = posixpath.dirname(data.dataset) or "."
         columns = _columns(data, ("filepath",), ("title",))  # as open_clip calls them
         return CsvTable(data.dataset, columns, data.images or folder)
     return ImageFolder(data.dataset, data.caption_field)
@@ -81,7 +82,7 @@ def _columns(data: Data, image: Sequence[str], caption: Sequence[str]) -> Column
 
 def _parquet_files(data: Data) -> tuple[str, list[str]]:
     if _is_parquet(data.dataset):
-        folder, _, name = data.dataset.rpartition("/")
+        folder, name = posixpath.split(data.dataset)
         return folder or ".", [name]
     names = [name for name in Files(data.dataset).list() if _is_parquet(name)]
     chosen = [name for name in names if data.shards is None or fnmatch(name, data.shards)]

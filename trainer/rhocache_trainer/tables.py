@@ -127,13 +127,13 @@ class ParquetTable:
 def _images(table: pq.ParquetFile, column: str) -> int:
     """How many rows of a file have an image's bytes, all of them where it does not tell."""
     metadata = table.metadata
-    paths = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
-    count = metadata.num_rows
-    for leaf in (place for place, path in enumerate(paths) if path in (column, f"{column}.bytes")):
-        for group in range(metadata.num_row_groups):
-            statistics = metadata.row_group(group).column(leaf).statistics
-            count -= 0 if statistics is None else (statistics.null_count or 0)
-    return count
+    columns = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
+    leaf = next((path for path in (column, f"{column}.bytes") if path in columns), None)
+    if leaf is None:
+        return metadata.num_rows
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    told: list[Any] = [group.column(columns.index(leaf)).statistics for group in groups]
+    return metadata.num_rows - sum(each.null_count for each in told if each and each.has_null_count)
 
 
 def _has_paths(kind: pa.DataType) -> bool:

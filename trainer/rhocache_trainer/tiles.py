@@ -8,6 +8,7 @@ Nothing here is differentiated: the gradients of a contrastive risk are weighted
 so that memory grows with B times the rows of a tile, and the matrix is never there as a whole.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,9 +18,8 @@ from torch import Tensor
 # Numbers in a tile: few enough for a CPU's cache, and many where each kernel has to be launched.
 _CPU_NUMBERS = 1 << 20
 _GPU_NUMBERS = 1 << 24
-# The own pair's residual; others are above −5. exp makes 0 of it, and 0 times it is 0, which is not
-# so for infinity.
-_FAR = -1e4
+# Below every residual of unit vectors: the peak of a column that has its own pair alone in a tile.
+_LOWEST = -10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,20 +88,23 @@ def log_sums(
     of_columns: LogSums | None = None
     for first, last, residual, scratch in tiles(rows, columns, start, stop):
         each = slice(first, last)
-        of_rows.append(_sums(residual, own[each, None], rows.tau[each, None], scratch, dim=1))
-        part = _sums(residual, own, columns.tau, scratch, dim=0)
+        tile = residual, scratch, first
+        of_rows.append(_sums(*tile, own[each, None], rows.tau[each, None], dim=1))
+        part = _sums(*tile, own, columns.tau, dim=0)
         of_columns = part if of_columns is None else of_columns.merged(part)
     assert of_columns is not None, "a batch has pairs"  # noqa: S101
     return LogSums.unstacked(torch.cat([sums.stacked() for sums in of_rows])), of_columns
 
 
-def _sums(residual: Tensor, own: Tensor, tau: Tensor, scratch: Tensor, dim: int) -> LogSums:
-    peak = residual.amax(dim, keepdim=True)
+def _sums(
+    residual: Tensor, scratch: Tensor, first: int, own: Tensor, tau: Tensor, dim: int
+) -> LogSums:
+    peak = residual.amax(dim, keepdim=True).clamp_(min=_LOWEST)
     weight = torch.addcmul(-peak / tau, residual, 1 / tau, out=scratch).exp_()
     total = weight.sum(dim)
-    mean = weight.mul_(residual).sum(dim) / total
+    weight.mul_(residual).diagonal(first).zero_()  # 0 times −∞ is not 0
     own, tau, peak = own.squeeze(dim), tau.squeeze(dim), peak.squeeze(dim)
-    return LogSums((peak - own) / tau, total, total * (mean - own) / tau)
+    return LogSums((peak - own) / tau, total, (weight.sum(dim) - total * own) / tau)
 
 
 def weighted_sums(
@@ -140,9 +143,8 @@ def tiles(
 ) -> Iterator[tuple[int, int, Tensor, Tensor]]:
     """Give e of the rows ``start`` to ``stop`` over all columns, some rows at a time.
 
-    Gives the first row, the row after the last, e, [rows, B], whose own pairs are far below
-    anything else, and a scratch tensor of its size. Both are buffers that are used again, and may
-    be written into.
+    Gives the first row, the row after the last, e, [rows, B], which is −∞ for own pairs, and a
+    scratch tensor of its size. Both are buffers that are used again, and may be written into.
     """
     count = len(columns.features)
     numbers = _CPU_NUMBERS if rows.features.device.type == "cpu" else _GPU_NUMBERS
@@ -154,5 +156,5 @@ def tiles(
         torch.mm(rows.features[first:last], columns.features.T, out=residual)
         if rows.reference is not None and columns.reference is not None:
             residual.addmm_(rows.reference[first:last], columns.reference.T, alpha=-1)
-        residual.diagonal(first).fill_(_FAR)
+        residual.diagonal(first).fill_(-math.inf)
         yield first, last, residual, scratch

@@ -16,6 +16,7 @@ from rhocache_schemas.dataset import Shard, list_shards
 from rhocache_schemas.documents import describe
 from rhocache_schemas.errors import DatasetError, InvalidInput, ShardError
 from rhocache_schemas.job import Dtype
+from rhocache_schemas.locations import absolute_model, absolute_weights
 from rhocache_schemas.pairs import Pair
 from rhocache_schemas.reference import ReferenceSpec
 from rhocache_schemas.shard_file import OK, ShardRows
@@ -96,6 +97,7 @@ def estimate(
         raise InvalidInput(f"{pairs} pairs: there must be at least one")
     if measure and device not in (None, device_here()):
         raise InvalidInput(f"only this machine's {device_here()} can be measured, not {device}")
+    model, pretrained = absolute_model(model), absolute_weights(pretrained)
     named = measure or pretrained is not None
     spec = _reference_spec(model, pretrained, precision) if named else None
     listed = list_shards(dataset, shards)

@@ -20,6 +20,7 @@ from ray.exceptions import (
     RayTaskError,
 )
 
+from rhocache_schemas import sockets
 from rhocache_schemas.dataset import Shard
 from rhocache_schemas.errors import JobError, ShardError, ShardErrorCode
 from rhocache_schemas.job import JobSpec
@@ -232,7 +233,8 @@ def _start_ray(address: str | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address is None:
-            ray.init(address="local", include_dashboard=False, **quiet)
+            folder = f"{sockets.short_folder(len('/ray') + sockets.RAY)}/ray"
+            ray.init(address="local", include_dashboard=False, _temp_dir=folder, **quiet)
         else:
             _check_answers(address)
             ray.init(address=address, **quiet)
@@ -245,6 +247,7 @@ def _check_answers(address: str) -> None:
     """Ray itself tries for minutes to reach an address where nothing listens."""
     host, colon, port = address.rpartition(":")
     if colon and port.isdecimal() and "://" not in address:
+        host = host.removeprefix("[").removesuffix("]")  # of IPv6
         socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
 
 

@@ -1,5 +1,6 @@
 """Scoring a dataset: plan, let encoders pull shards, commit."""
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Generator
@@ -19,6 +20,7 @@ from rhocache_schemas.errors import (
 from rhocache_schemas.fingerprint import Fingerprint
 from rhocache_schemas.job import JobSpec
 from rhocache_schemas.locations import absolute
+from rhocache_schemas.printable import printable
 from rhocache_schemas.records import Fault, Plan, ShardFailure
 from rhocache_schemas.roots import check_job
 from rhocache_schemas.tar_shard import check_shards, describe_shards
@@ -32,6 +34,8 @@ from rhocache_workers.resume import Resume, choose_shards, resume
 from rhocache_workers.settled import SettledShard
 from rhocache_workers.stages import Stages
 from rhocache_workers.standing import Standing, hash_reference
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,7 @@ class ScoreSummary:
     pairs_per_second: float  # of this run's encoding; 0 when nothing was left to encode
     limited_by: str  # the stage that was busiest, and the others
     fingerprint: str  # SHA-256 digest
+    warning: str | None = None  # of the reference
 
 
 def score(
@@ -109,6 +114,7 @@ def score(
         pairs_per_second=progress.pairs_per_second,
         limited_by=str(outcome.stages),
         fingerprint=outcome.fingerprint.digest,
+        warning=outcome.warning,
     )
 
 
@@ -121,6 +127,7 @@ class _Outcome:
     failures: dict[str, ShardError]
     failed_before: frozenset[str]  # in earlier runs
     gone: int  # shards that the dataset no longer has
+    warning: str | None  # of the reference
     encoded: int = 0  # shards, by this run
     stages: Stages = field(default_factory=Stages)  # of this run
 
@@ -184,9 +191,16 @@ def _run(
             description = crew.describe()
             if spec.replace and standing.fingerprint not in (None, description.fingerprint):
                 left = left.afresh(shards)
+        if description.warning is not None:
+            log.warning("%s", printable(description.warning))
         _begin(spec, description, shards, standing, left, lease)
         outcome = _Outcome(
-            description.fingerprint, left.keep, left.failures, left.failed_before, len(left.gone)
+            description.fingerprint,
+            left.keep,
+            left.failures,
+            left.failed_before,
+            len(left.gone),
+            description.warning,
         )
         asked = {shard.name for shard in shards}
         kept = [shard for name, shard in left.keep.items() if name in asked]
@@ -235,6 +249,8 @@ def _begin(
         storage.delete(layout.manifest_file(spec.output))
     for name in left.dropped:
         storage.delete(layout.shard_file(spec.output, name))
+        storage.delete(layout.failure_file(spec.output, name))
+    for name in left.failed_before & left.keep.keys():  # a run that died before it did this
         storage.delete(layout.failure_file(spec.output, name))
     if other:
         lease.confirm()

@@ -67,6 +67,7 @@ class Encoder:
                 name: importlib.metadata.version(name)
                 for name in ("rhocache", "torch", "open_clip_torch", "pillow", "pyarrow", "ray")
             },
+            warning=reference.warning,
         )
 
     def encode(

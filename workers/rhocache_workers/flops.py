@@ -1,17 +1,19 @@
 """What a reference computes for an image and for a caption, counted without its weights."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import open_clip
 import torch
+from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from rhocache_schemas.errors import ReferenceUnavailable
 from rhocache_workers.blocks import MIN_ROWS
 from rhocache_workers.image_tower import can_be_trimmed, encode_trimmed
-from rhocache_workers.reference import open_clip_name, quiet, refuse_code
+from rhocache_workers.reference import need_transformers, open_clip_name, refuse_code, refusing
 from rhocache_workers.text_tower import can_be_cut, cut_lengths, encode_packed
 
 
@@ -23,13 +25,16 @@ class Outline:
     """
 
     def __init__(self, model: str, pretrained: str | None = None) -> None:
-        """Raises ReferenceUnavailable."""
+        """Raises ReferenceUnavailable, and MissingExtra where transformers is needed."""
         self._name = open_clip_name(model, pretrained)
-        config = self._made(open_clip.get_model_config)
-        refuse_code(config)
+        with self._refusing():
+            config: Any = open_clip.get_model_config(self._name)
+            refuse_code(config)
+            need_transformers(self._name, config)
+            self._model = _on_meta(self._name)
         self.dimension = int(config["embed_dim"])
-        self._model = self._made(_on_meta)
-        self.context_length = int(self._model.context_length)
+        # As its tokenizer will have it; the tower's own limit may be another, or none.
+        self.context_length = int(config["text_cfg"].get("context_length", DEFAULT_CONTEXT_LENGTH))
 
     def image_flops(self) -> int:
         """Count what an image takes, where encoders compute no more than its embedding needs."""
@@ -56,16 +61,22 @@ class Outline:
         """
         if not can_be_cut(self._model):
             return [self.context_length] * len(captions)
-        tokens = self._made(open_clip.get_tokenizer)(captions)
+        with self._refusing():
+            tokenizer: Any = open_clip.get_tokenizer(self._name)
+            tokens = tokenizer(captions)
         return cut_lengths(self._model, tokens).tolist()
 
-    def _made(self, make: Callable[[str], Any]) -> Any:
-        try:
-            with quiet():
-                return make(self._name)
-        except Exception as error:  # open_clip passes on whatever the files or the hub lead to
-            detail = " ".join(str(error).split())[:500]
-            raise ReferenceUnavailable(f"cannot load {self._name}: {detail}") from error
+    def _refusing(self) -> AbstractContextManager[None]:
+        return refusing(f"cannot load {self._name}")
+
+
+class _NoNumbers(TorchDispatchMode):
+    """Answers a tower that asks for a number of a tensor that has none, as of masks: with zero."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:
+            return torch.zeros((), dtype=args[0].dtype).item()
+        return func(*args, **(kwargs or {}))
 
 
 def _on_meta(name: str) -> Any:
@@ -78,6 +89,6 @@ def _on_meta(name: str) -> Any:
 
 def _count(encode: Callable[[], Tensor]) -> int:
     # On the meta device attention never takes the fused CPU kernel, which has no formula.
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), _NoNumbers(), FlopCounterMode(display=False) as counter:
         encode()
     return counter.get_total_flops()

@@ -16,6 +16,7 @@ class Description:
     device: str  # ``cpu`` or ``cuda``
     batch_size: int
     software: dict[str, str]  # package -> version
+    warning: str | None = None  # of the reference
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,11 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,14 @@ import torch
 from open_clip.model import get_input_dtype
 from torch import Tensor
 
-from rhocache_schemas.errors import ReferenceUnavailable
+from rhocache_schemas.activation import activation_warning
+from rhocache_schemas.errors import MissingExtra, ReferenceUnavailable, RhocacheError
 from rhocache_schemas.fingerprint import Fingerprint
 from rhocache_schemas.job import Dtype
+from rhocache_schemas.locations import is_local
 from rhocache_schemas.reference import HF_HUB, LOCAL_DIR, ReferenceSpec
+from rhocache_schemas.weights import readable_weights, without_advice
+from rhocache_schemas.weights_file import check_folder, find_weights
 from rhocache_workers.image_tower import ImageTower
 from rhocache_workers.preprocess import Preprocess
 from rhocache_workers.text_tower import TextTower
@@ -34,9 +39,10 @@ class Reference:
     image_tower: ImageTower
     text_tower: TextTower
     preprocess: Preprocess
-    tokenizer: Callable[[Sequence[str]], Tensor]  # to int64 [B, context length]
+    tokenizer: Any  # open_clip's: of B texts, int64 [B, context length]
     architecture: dict[str, Any]
     device: torch.device
+    warning: str | None = None  # of weights that seem to be another activation's
     copies: torch.cuda.Stream | None = None  # to a GPU
 
     @property
@@ -54,7 +60,8 @@ class Reference:
 
     @property
     def context_length(self) -> int:
-        return int(self.model.context_length)
+        """Tokens that the tokenizer makes of a text; a tower's own limit may be another or none."""
+        return int(self.tokenizer.context_length)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -92,7 +99,7 @@ class Reference:
             preprocessing=_plain(self.model.visual.preprocess_cfg),
             tokenizer={
                 "class": type(self.tokenizer).__name__,
-                "context_length": getattr(self.tokenizer, "context_length", None),
+                "context_length": self.context_length,
                 "probe_sha256": hashlib.sha256(
                     self.tokenizer(_PROBE).numpy().tobytes()
                 ).hexdigest(),
@@ -107,36 +114,41 @@ def load_reference(spec: ReferenceSpec, device: str = "cpu") -> Reference:
     """Load a reference in evaluation mode; weights come as safetensors or ``weights_only`` alone.
 
     Raises ReferenceUnavailable when there is no such model, tag, folder or file, when a hub can't
-    be reached, or when the weights don't fit.
+    be reached, when the weights can't be read or don't fit, or when open_clip can't run the model
+    in this precision; MissingExtra when it needs transformers, which is not installed.
     """
     name = open_clip_name(spec.model, spec.pretrained)
-    try:
-        with quiet():
+    warning = None
+    with refusing(f"cannot load {_name(spec)}"):
+        architecture: Any = open_clip.get_model_config(name)
+        refuse_code(architecture)
+        need_transformers(name, architecture)
+        if not (spec.pretrained and open_clip.get_pretrained_cfg(name, spec.pretrained)):
+            warning = activation_warning(name, spec.pretrained, architecture)
+        with readable_weights(name, spec.pretrained) as (source, weights):
             made: Any = open_clip.create_model_from_pretrained(
-                name, spec.pretrained, precision=spec.precision, device=device, weights_only=True
+                source, weights, precision=spec.precision, device=device, weights_only=True
             )
-            architecture: Any = open_clip.get_model_config(name)
-            refuse_code(architecture)
-            tokenizer: Any = open_clip.get_tokenizer(name)
-    except ReferenceUnavailable:
-        raise
-    except Exception as error:  # open_clip passes on whatever the files or the hub lead to
-        detail = " ".join(str(error).split())[:500]
-        raise ReferenceUnavailable(f"cannot load {_name(spec)}: {detail}") from error
+        tokenizer: Any = open_clip.get_tokenizer(name)
     torch.backends.cudnn.allow_tf32 = False  # on by default, and 1e-3 off
     model, preprocess = made
     model.eval().requires_grad_(False)
-    return Reference(
-        spec=spec,
-        model=model,
-        image_tower=ImageTower(model),
-        text_tower=TextTower(model, tokenizer(_PROBE)),
-        preprocess=Preprocess(preprocess),
-        tokenizer=tokenizer,
-        architecture=architecture,
-        device=torch.device(device),
-        copies=torch.cuda.Stream(device) if device != "cpu" else None,
-    )
+    with refusing(f"{_name(spec)} does not run in {spec.precision} on {device}"):
+        reference = Reference(
+            spec=spec,
+            model=model,
+            image_tower=ImageTower(model),
+            text_tower=TextTower(model, tokenizer(_PROBE)),
+            preprocess=Preprocess(preprocess),
+            tokenizer=tokenizer,
+            architecture=architecture,
+            device=torch.device(device),
+            warning=warning,
+            copies=torch.cuda.Stream(device) if device != "cpu" else None,
+        )
+        reference.encode_images(torch.zeros(1, 3, *reference.image_size, dtype=torch.uint8))
+        reference.encode_texts(tokenizer(_PROBE))
+    return reference
 
 
 def open_clip_name(model: str, pretrained: str | None) -> str:
@@ -155,15 +167,11 @@ def open_clip_name(model: str, pretrained: str | None) -> str:
 
 
 def _check_folder(folder: Path) -> None:
-    """Name what is missing in plainer words than open_clip would."""
-    if not folder.is_dir():
-        raise ReferenceUnavailable(f"no folder {folder} to load the reference from")
-    if not (folder / "open_clip_config.json").is_file():
-        raise ReferenceUnavailable(
-            f"{folder} has no open_clip_config.json: it is no exported open_clip model"
-        )
-    if not any(file.suffix in (".safetensors", ".bin", ".pth") for file in folder.iterdir()):
-        raise ReferenceUnavailable(f"{folder} has no weights: no open_clip_model.safetensors")
+    try:
+        check_folder(folder)
+        find_weights(folder)
+    except ValueError as error:
+        raise ReferenceUnavailable(str(error)) from error
 
 
 def _check_architecture(name: str, pretrained: str | None) -> None:
@@ -177,7 +185,7 @@ def _check_architecture(name: str, pretrained: str | None) -> None:
     if pretrained is None:
         return
     tag = open_clip.get_pretrained_cfg(name, pretrained)
-    if not tag and not Path(pretrained).is_file():
+    if not tag and not is_local(pretrained):
         tags = open_clip.list_pretrained_tags_by_model(name)
         raise ReferenceUnavailable(
             f"{pretrained!r} is neither a file nor one of {name}'s pretrained tags: "
@@ -190,6 +198,20 @@ def _check_architecture(name: str, pretrained: str | None) -> None:
         right = base if name != base else f"{base}-quickgelu"
         raise ReferenceUnavailable(
             f"{name} has another activation than {pretrained} was trained with; use {right}"
+        )
+
+
+def need_transformers(name: str, architecture: dict[str, Any]) -> None:
+    """Some text towers, and more tokenizers, are those of a package that open_clip doesn't need.
+
+    Raises MissingExtra.
+    """
+    text = architecture["text_cfg"]
+    named = text.get("hf_model_name") or text.get("hf_tokenizer_name") or "siglip" in name.lower()
+    if named and find_spec("transformers") is None:
+        raise MissingExtra(
+            f"{name} takes its tokenizer or text tower from transformers, which is not installed: "
+            "pip install 'rhocache[hf]'"
         )
 
 
@@ -224,6 +246,18 @@ def _plain(config: Any) -> dict[str, Any]:
 
 def _name(spec: ReferenceSpec) -> str:
     return f"{spec.model}/{spec.pretrained}" if spec.pretrained else spec.model
+
+
+@contextmanager
+def refusing(what: str) -> Generator[None]:
+    """Give whatever open_clip, files or hubs lead to as ReferenceUnavailable, in one line."""
+    try:
+        with quiet():
+            yield
+    except RhocacheError:
+        raise
+    except Exception as error:
+        raise ReferenceUnavailable(f"{what}: {without_advice(error)}") from error
 
 
 @contextmanager

@@ -102,8 +102,11 @@ def hash_reference(reference: ReferenceSpec) -> str | None:
 
 
 def _files(reference: ReferenceSpec) -> list[Path]:
-    if reference.local_dir is not None:
-        return sorted(file for file in Path(reference.local_dir).iterdir() if file.is_file())
     pretrained = Path(reference.pretrained or "")
+    folder = reference.local_dir
+    if pretrained.name.endswith(".index.json"):  # of weights in parts, which lie beside it
+        folder = pretrained.parent
+    if folder is not None:
+        return sorted(file for file in Path(folder).iterdir() if file.is_file())
     # Anything with a slash was a file where the reference was loaded.
     return [pretrained] if pretrained.is_file() or "/" in str(pretrained) else []

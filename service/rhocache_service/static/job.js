@@ -1,3 +1,4 @@
+const { root } = document.documentElement.dataset; // the path that a proxy shows the service under
 const place = document.getElementById("job");
 const id = place.dataset.job;
 const rates = JSON.parse(place.dataset.rates); // [Unix seconds, pairs a second]
@@ -44,12 +45,17 @@ function draw() {
 }
 
 async function refresh() {
-  const answer = await fetch(`/v1/jobs/${id}`);
+  const answer = await fetch(`${root}/v1/jobs/${id}`);
+  if (answer.status === 401) location.reload(); // which leads to signing in
   if (!answer.ok) return;
   const job = await answer.json();
   show(place, job);
-  place.querySelector("[data-action=cancel]").hidden = ended(job) || ["cancelling", "finalizing"].includes(job.status);
-  place.querySelector("[data-action=retry]").hidden = !ended(job);
+  const offer = (action, offered) => {
+    const button = place.querySelector(`[data-action=${action}]`); // none for who may not do it
+    if (button) button.hidden = !offered;
+  };
+  offer("cancel", !ended(job) && !["cancelling", "finalizing"].includes(job.status));
+  offer("retry", ended(job));
   return job;
 }
 
@@ -63,7 +69,10 @@ function settle(event, state) {
 }
 
 function follow() {
-  const source = new EventSource(`/v1/jobs/${id}/events`);
+  const source = new EventSource(`${root}/v1/jobs/${id}/events`);
+  source.onerror = () => {
+    if (source.readyState === EventSource.CLOSED) refresh(); // refused, so it will not try again
+  };
   const known = rates.length ? rates[rates.length - 1][0] : 0;
   source.addEventListener("shard.committed", (event) => settle(event, "committed"));
   source.addEventListener("shard.failed", (event) => settle(event, "failed"));
@@ -74,21 +83,26 @@ function follow() {
     draw();
     refresh();
   });
-  source.addEventListener("job.status", async () => {
-    const job = await refresh();
-    if (job && ended(job)) {
-      source.close();
-      location.reload(); // with its errors and its cache
-    }
+  const look = async () => {
+    const job = await refresh().catch(() => undefined);
+    if (!job || !ended(job)) return;
+    source.close();
+    location.reload(); // with its errors and its cache
+  };
+  source.addEventListener("job.status", look);
+  source.addEventListener("error", () => {
+    look();
+    // The browser tries again by itself after a lost connection, but not after a proxy's 502.
+    if (source.readyState === EventSource.CLOSED) setTimeout(follow, 2000);
   });
 }
 
 for (const button of place.querySelectorAll("[data-action]")) {
   button.addEventListener("click", async () => {
-    const answer = await fetch(`/v1/jobs/${id}/${button.dataset.action}`, { method: "POST" });
+    const answer = await fetch(`${root}/v1/jobs/${id}/${button.dataset.action}`, { method: "POST" });
     const told = await answer.json();
     document.getElementById("answer").textContent = answer.ok ? "" : told.detail;
-    if (answer.ok && button.dataset.action === "retry") location.assign(`/jobs/${told.id}`);
+    if (answer.ok && button.dataset.action === "retry") location.assign(`${root}/jobs/${told.id}`);
     else refresh();
   });
 }

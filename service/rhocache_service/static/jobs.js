@@ -4,6 +4,7 @@ const SECONDS = 2;
 async function look() {
   if (document.hidden) return;
   const answer = await fetch(location.href);
+  if (answer.redirected) location.reload(); // to where one signs in
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const [shown, fresh] = [document, page].map((each) => each.getElementById("jobs"));
   if (!fresh || fresh.innerHTML === shown.innerHTML) return;

@@ -1,3 +1,4 @@
+const { root } = document.documentElement.dataset; // the path that a proxy shows the service under
 const form = document.getElementById("submit");
 const answer = document.getElementById("answer");
 
@@ -44,7 +45,7 @@ async function send(path) {
 }
 
 document.getElementById("check").addEventListener("click", async () => {
-  const found = await send("/v1/jobs:validate");
+  const found = await send(`${root}/v1/jobs:validate`);
   if (!found) return;
   const parts = [`${found.shards} shards, ${found.shards_done} of them done already`];
   if (found.pairs != null) parts.push(`${found.pairs} pairs`);
@@ -55,6 +56,8 @@ document.getElementById("check").addEventListener("click", async () => {
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
-  const taken = await send("/v1/jobs");
-  if (taken) location.assign(`/jobs/${taken.id}`);
+  const taken = await send(`${root}/v1/jobs`);
+  if (!taken) return;
+  if ("showsJobs" in form.dataset) location.assign(`${root}/jobs/${taken.id}`);
+  else answer.textContent = `${taken.id} was taken.`;
 });

@@ -15,7 +15,7 @@ from torch import Tensor
 from rhocache_schemas.dataset import Shard
 from rhocache_schemas.errors import DatasetError, RowError, TrainingError
 from rhocache_schemas.images import open_image
-from rhocache_schemas.reference import LOCAL_DIR
+from rhocache_schemas.reference import HF_HUB, LOCAL_DIR
 from rhocache_schemas.tar_shard import ShardReader, describe_shards
 from rhocache_trainer.evaluation.classes import TEMPLATES, Templates, class_of, spoken
 from rhocache_trainer.evaluation.embedded import EmbeddedCaptions, EmbeddedImages
@@ -123,7 +123,8 @@ class _Clip:
     def __init__(self, model: str, batch_size: int, device: str) -> None:
         self._device = choose_device(device)
         self._batch_size = batch_size
-        self._clip: ClipModel = build_model(model if ":" in model else LOCAL_DIR + model)
+        named = model.startswith((LOCAL_DIR, HF_HUB))
+        self._clip: ClipModel = build_model(model if named else LOCAL_DIR + model)
         self._clip.module.to(self._device).eval()
 
     @torch.no_grad()

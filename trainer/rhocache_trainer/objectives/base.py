@@ -29,7 +29,10 @@ class Objective(nn.Module):
         return batch_size
 
     def select(self, encode: Callable[[Batch], Features], batch: Batch) -> Batch:  # noqa: ARG002
-        """Choose the pairs to train on, of those that were read."""
+        """Choose the pairs to train on, of those that were read.
+
+        ``encode`` gives the features that the model has in evaluation mode.
+        """
         return batch
 
     def forward(self, features: Features, batch: Batch, *, steering: bool = False) -> LossOutput:

@@ -3,7 +3,7 @@
 import torch
 from open_clip.loss import gather_features
 from torch import Tensor
-from torch.nn.functional import cross_entropy, mse_loss, normalize
+from torch.nn.functional import cross_entropy, normalize
 
 from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.config import DistillObjective, DRRhoDistillObjective
@@ -29,27 +29,39 @@ class _Distillation:
         self._reference_scale = reference_scale
         self._ranks = Ranks()
 
-    def __call__(self, image: Tensor, text: Tensor, logit_scale: Tensor, batch: Batch) -> Tensor:
-        """``logit_scale`` is the target's inverse temperature; gives a 0-dim tensor."""
+    def __call__(
+        self,
+        image: Tensor,
+        text: Tensor,
+        scales: tuple[Tensor, Tensor],
+        batch: Batch,
+        *,
+        times_tau: bool = False,
+    ) -> Tensor:
+        """Give a 0-dim tensor.
+
+        ``scales`` are the target's inverse temperatures, of images and of texts as anchors, each
+        0-dim or [B]. ``times_tau`` multiplies what an anchor adds by its temperature.
+        """
         reference = reference_of(batch)
-        loss = image.new_zeros((), dtype=torch.float32)
         with torch.autocast(image.device.type, enabled=False):
-            image, text = image.float(), text.float()
+            target = image.float(), text.float()
+            loss = torch.zeros(2, len(image), device=image.device)  # of images, of texts as anchors
             if self._softmax_weight:
-                loss = loss + self._softmax_weight * self._softmax(
-                    (image, text), logit_scale, reference
-                )
+                loss = loss + self._softmax_weight / 2 * self._softmax(target, scales, reference)
             if self._feature_weight:
-                loss = loss + self._feature_weight * _mimicry((image, text), reference)
-        return loss
+                loss = loss + self._feature_weight * _mimicry(target, reference)
+            if times_tau:
+                loss = loss / torch.stack([scale.expand(len(image)) for scale in scales])
+        return loss.mean(1).sum()
 
     def _softmax(
         self,
         target: tuple[Tensor, Tensor],
-        logit_scale: Tensor,
+        scales: tuple[Tensor, Tensor],
         reference: tuple[Tensor, Tensor],
     ) -> Tensor:
-        """Of this rank's pairs against those of all."""
+        """Of this rank's pairs against those of all, [2, B]."""
         rank, world_size = self._ranks.rank, self._ranks.world_size
         every = target
         if world_size > 1:
@@ -60,29 +72,28 @@ class _Distillation:
         taught = self._ranks.gather_rows([each.float() for each in reference], sizes)
         losses = [
             cross_entropy(
-                logit_scale * target[side] @ every[1 - side].T,
+                scales[side][..., None] * target[side] @ every[1 - side].T,
                 torch.softmax(self._reference_scale * reference[side] @ taught[1 - side].T, dim=1),
+                reduction="none",
             )
             for side in (0, 1)
         ]
-        return (losses[0] + losses[1]) / 2
+        return torch.stack(losses)
 
 
 def _mimicry(target: tuple[Tensor, Tensor], reference: tuple[Tensor, Tensor]) -> Tensor:
+    """Squared distances of unit vectors, [2, B]; the reference's were rounded to half precision."""
     widths = target[0].shape[1], reference[0].shape[1]
     if widths[0] != widths[1]:
         raise InvalidInput(
             f"feature_weight compares features of {widths[0]} numbers with the reference's "
             f"{widths[1]}; use a model with embed_dim {widths[1]}, or softmax_weight alone"
         )
-    # Squared distances of unit vectors; the reference's were rounded to half precision.
-    return sum(
-        (
-            mse_loss(ours, normalize(theirs.float(), dim=1), reduction="sum") / len(ours)
-            for ours, theirs in zip(target, reference, strict=True)
-        ),
-        start=target[0].new_zeros(()),
-    )
+    distances = [
+        (ours - normalize(theirs.float(), dim=1)).square().sum(1)
+        for ours, theirs in zip(target, reference, strict=True)
+    ]
+    return torch.stack(distances)
 
 
 class Distill(Objective):
@@ -97,7 +108,7 @@ class Distill(Objective):
     def forward(self, features: Features, batch: Batch, *, steering: bool = False) -> LossOutput:  # noqa: ARG002
         scale = features["logit_scale"]
         loss = self._distillation(
-            features["image_features"], features["text_features"], scale, batch
+            features["image_features"], features["text_features"], (scale, scale), batch
         )
         if self._clip_weight:
             loss = loss + self._clip_weight * self._clip(features, batch).loss
@@ -105,7 +116,14 @@ class Distill(Objective):
 
 
 class DRRhoDistill(ContrastiveRisk):
-    """The DRRHO risk, and distillation at the risk's temperature."""
+    """The DRRHO risk, and distillation at its temperatures, each anchor's multiplied by its own τ.
+
+    The risk is τ times a logarithm, so that its gradient by the features does not grow with 1/τ as
+    that of a cross-entropy does: without τ as a factor, distillation would be all that is learned.
+    Wei et al. 2025 combine the two so, in their code with a weight of 1. τ itself is learned from
+    the risk alone, so that ρ keeps its meaning. Texts as anchors have a τ of their own where it is
+    ``separate``, and each pair has where it is ``individual``.
+    """
 
     def __init__(self, config: DRRhoDistillObjective, n: int, reference_scale: float) -> None:
         super().__init__(config, n)
@@ -113,7 +131,6 @@ class DRRhoDistill(ContrastiveRisk):
 
     def forward(self, features: Features, batch: Batch, *, steering: bool = False) -> LossOutput:
         out = super().forward(features, batch, steering=steering)
-        added = self._distillation(
-            features["image_features"], features["text_features"], 1 / out.tau, batch
-        )
-        return out.plus(added)
+        scales = tuple(1 / tau.detach() for tau in self.loss.temperature(batch.index))
+        target = features["image_features"], features["text_features"]
+        return out.plus(self._distillation(*target, scales, batch, times_tau=True))

@@ -1,5 +1,6 @@
 """Joint example selection (JEST, Evans et al. 2024): pairs that are learnable together."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -10,8 +11,6 @@ from rhocache_trainer.config import JestObjective
 from rhocache_trainer.dataset import Batch
 from rhocache_trainer.objectives.base import Features, reference_of
 from rhocache_trainer.objectives.clip import Siglip
-
-_TAKEN = 1e8  # off the score of a pair that was chosen before
 
 
 class Jest(Siglip):
@@ -69,7 +68,7 @@ def select_jointly(scores: Tensor, size: int, chunks: int, *, top_k: bool) -> Te
     for number in range(min(chunks, size)):
         draws = size * (number + 1) // min(chunks, size) - int(chosen.sum())
         taken = chosen.to(scores.dtype)
-        logits = own + taken @ scores + scores @ taken - _TAKEN * taken
+        logits = (own + taken @ scores + scores @ taken).masked_fill(chosen, -math.inf)
         if not top_k:  # the largest of logits plus Gumbel noise are a sample without replacement
             noise = -torch.log(-torch.log(torch.rand(count).clamp(1e-20, 1 - 1e-7)))
             logits = logits + noise.to(logits)

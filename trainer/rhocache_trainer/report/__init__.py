@@ -21,7 +21,10 @@ def write_report(runs: Sequence[str | Path], out: str | Path) -> None:
     Raises InvalidInput for a folder without a log or with an empty one, InvalidDocument for files
     that are something else.
     """
-    read = [read_run(Path(folder)) for folder in runs]
+    read = [
+        read_run(Path(storage.plain(folder) if isinstance(folder, str) else folder))
+        for folder in runs
+    ]
     names = [run.folder.resolve().name for run in read]
     if len(set(names)) < len(names):
         names = [str(run.folder) for run in read]

@@ -73,6 +73,13 @@ PLOTS = (
         thin="tau_text",
     ),
     Plot(
+        "Divergence of the weights",
+        "KL divergence of a batch's weights from uniform weights, mean over its images: 0 where "
+        "all negatives weigh the same, and log(B−1) where one of B−1 has all of it. A learned τ "
+        "falls while this is below ρ, and rises while it is above.",
+        "divergence",
+    ),
+    Plot(
         "Estimate u",
         "u is a pair's average of exp(δ/τ) over its negatives, remembered from batch to batch; "
         "drawn is the mean of log u. Below 0 the target is ahead of the reference on average. "

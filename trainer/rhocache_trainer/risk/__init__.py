@@ -35,7 +35,10 @@ what the worst p_i needs to know of the other samples:
 With m samples seen and p the worst distribution over them, the gradient is
 (m/B) Σ_{i in B} p_i ∇ℓ_i, whose mean over batches is the full gradient where the remembered δ are
 those of the present model. State belongs to one process: with several ranks, each knows the batches
-that it was given.
+that it was given. A risk within what DistributedDataParallel wraps needs broadcast_buffers=False.
+
+State follows training alone. In evaluation mode, or under no_grad, a batch counts in what comes out
+as a step would have counted it, and is forgotten.
 """
 
 from rhocache_trainer.risk.chi_square import ChiSquareRisk

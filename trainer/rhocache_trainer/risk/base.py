@@ -2,15 +2,16 @@
 
 import math
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.checks import check_index
 from rhocache_trainer.risk.output import RiskOutput
 from rhocache_trainer.risk.residual import residual
+from rhocache_trainer.state import State
 
 
-class Risk(nn.Module):
+class Risk(State):
     def __init__(self, n: int | None) -> None:
         super().__init__()
         if n is not None and n < 1:
@@ -27,6 +28,9 @@ class Risk(nn.Module):
             reference_loss: [B], the reference's loss of the same samples; None for 0.
             index: [B] int64, the samples' numbers from 0 to n−1, all different; given if and only
                 if the risk was made with ``n``.
+
+        In evaluation mode, or under no_grad, nothing is remembered of it. The output's loss has no
+        second derivatives: they raise InvalidInput.
 
         Raises InvalidInput, before any state has changed.
         """

@@ -10,6 +10,7 @@ from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.risk.base import Risk, check_form
 from rhocache_trainer.risk.last_seen import LastSeen, exact_risk
 from rhocache_trainer.risk.output import RiskOutput, risk_output
+from rhocache_trainer.state import state_dtype
 
 
 class CVaRRisk(Risk):
@@ -21,7 +22,8 @@ class CVaRRisk(Risk):
     - ``form="topk"`` takes the largest. With ``n`` it remembers every sample's δ.
     - ``form="dual"`` is μ + mean (δ − μ)₊/α with a parameter μ (Rockafellar & Uryasev 2000,
       Theorem 1), an upper bound of the risk that is reached where μ is the k-th largest. It
-      remembers nothing of the samples; μ has to be given to the optimizer.
+      remembers nothing of the samples; μ has to be given to an optimizer, without weight decay,
+      which would pull it to 0.
 
     Args:
         k: how many, 0 < k ≤ n.
@@ -55,7 +57,7 @@ class CVaRRisk(Risk):
         self.form = check_form(form, ("topk", "dual"))
         self.memory = None
         if form == "dual":
-            self.mu = nn.Parameter(torch.tensor(float(mu)))
+            self.mu = nn.Parameter(torch.tensor(float(mu), dtype=state_dtype()))
         elif n is not None:
             self.memory = LastSeen(n)
 
@@ -71,7 +73,7 @@ class CVaRRisk(Risk):
         mu = self.mu.detach().double()
         share = (delta > mu).double() / (alpha * len(delta))
         value = mu + (delta - mu).clamp(min=0).mean() / alpha
-        return risk_output(loss, share, value, learned=self.mu * (1 - share.sum()).to(self.mu))
+        return risk_output(loss, share, value, (self.mu, 1 - share.sum()))
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.risk.base import Risk
-from rhocache_trainer.risk.mean_exp import MeanExp, exponential_weights
+from rhocache_trainer.risk.mean_exp import GAMMA, MeanExp, exponential_weights
 from rhocache_trainer.risk.output import RiskOutput, risk_output
 
 
@@ -21,12 +21,13 @@ class KLRisk(Risk):
         tau: τ > 0, in the loss's unit. Large: the mean. Small: the maximum.
         n: samples in the dataset, for mini-batches with ``index``.
         gamma: γ in (0, 1], the weight of a new batch in u; ``mean_exp.gamma`` may be set at any
-            time. Used with ``n`` only.
+            time. 1 is no average: each batch then counts as if it were the dataset. Used with
+            ``n`` only.
 
     Raises InvalidInput for values out of range.
     """
 
-    def __init__(self, tau: float, *, n: int | None = None, gamma: float = 1.0) -> None:
+    def __init__(self, tau: float, *, n: int | None = None, gamma: float = GAMMA) -> None:
         super().__init__(n)
         if not 0 < tau < math.inf:
             raise InvalidInput(f"tau={tau} must be above 0 and finite")
@@ -34,6 +35,6 @@ class KLRisk(Risk):
         average = MeanExp(gamma)  # checks γ in either case
         self.mean_exp = None if n is None else average
 
-    def _risk(self, loss: Tensor, delta: Tensor, index: Tensor | None) -> RiskOutput:  # noqa: ARG002
-        log_u, share = exponential_weights(delta, self.tau, self.mean_exp)
-        return risk_output(loss, share, self.tau * log_u)
+    def _risk(self, loss: Tensor, delta: Tensor, index: Tensor | None) -> RiskOutput:
+        found = exponential_weights(delta, delta.new_tensor(self.tau), self.mean_exp, index)
+        return risk_output(loss, found.share, found.value)

@@ -9,9 +9,9 @@ from torch import Tensor
 from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.risk.base import Risk, check_form, check_rho
 from rhocache_trainer.risk.last_seen import LastSeen, exact_risk
-from rhocache_trainer.risk.mean_exp import MeanExp, exponential_weights
+from rhocache_trainer.risk.mean_exp import GAMMA, MeanExp, exponential_weights
 from rhocache_trainer.risk.output import RiskOutput, risk_output
-from rhocache_trainer.temperature import MINIMUM, Temperature
+from rhocache_trainer.temperature import MAXIMUM, MINIMUM, Temperature
 
 
 class KLBallRisk(Risk):
@@ -24,7 +24,8 @@ class KLBallRisk(Risk):
     - ``form="exact"`` solves for τ. With ``n`` it remembers every sample's δ.
     - ``form="learned"`` has τ ≥ 0.01 as a parameter, whose gradient is
       log u + ρ/n − Σ share_i δ_i/τ; ``value`` is the dual at the τ of the time, an upper bound of
-      the risk. With ``n`` it remembers u alone, as KLRisk does.
+      the risk. With ``n`` it remembers u alone, as KLRisk does. Give ``parameters()`` to an
+      optimizer without weight decay, which would pull τ to its floor.
 
     Args:
         rho: ρ ≥ 0.
@@ -43,13 +44,13 @@ class KLBallRisk(Risk):
         n: int | None = None,
         form: Literal["exact", "learned"] = "exact",
         tau: float = 1.0,
-        gamma: float = 1.0,
+        gamma: float = GAMMA,
     ) -> None:
         super().__init__(n)
         self.rho = check_rho(rho)
         self.form = check_form(form, ("exact", "learned"))
-        if not MINIMUM <= tau < math.inf:
-            raise InvalidInput(f"tau={tau} must be at least {MINIMUM} and finite")
+        if not MINIMUM <= tau <= MAXIMUM:
+            raise InvalidInput(f"tau={tau} must be at least {MINIMUM} and finite in float32")
         self.memory = self.mean_exp = None
         if form == "learned":
             self.temperature = Temperature(tau, "learnable")
@@ -65,11 +66,10 @@ class KLBallRisk(Risk):
                 loss, delta, index, self.memory, lambda delta: kl_ball_weights(delta, radius)
             )
         tau, _ = self.temperature()
-        with torch.no_grad():
-            log_u, share = exponential_weights(delta, tau.double(), self.mean_exp)
-            gradient = log_u + radius - (share * delta).sum() / tau
-            value = tau * (log_u + radius)
-        return risk_output(loss, share, value, learned=tau * gradient.to(tau.dtype))
+        fixed = tau.detach().double()
+        found = exponential_weights(delta, fixed, self.mean_exp, index)
+        value = found.value + fixed * radius
+        return risk_output(loss, found.share, value, (tau, found.slope + radius))
 
 
 @torch.no_grad()

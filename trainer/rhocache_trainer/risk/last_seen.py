@@ -3,14 +3,16 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rhocache_trainer.risk.output import RiskOutput, risk_output
+from rhocache_trainer.state import OwnState
 
 
-class LastSeen(nn.Module):
+class LastSeen(OwnState):
     """The residual of each of n samples, as it was when the sample last came by."""
 
+    least = torch.float64
     delta: Tensor  # [n]
     seen: Tensor  # [n] bool
 
@@ -22,12 +24,19 @@ class LastSeen(nn.Module):
     def update(self, delta: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Take in a batch's δ, [B]; give those of all m samples seen so far, and its places there.
 
-        ``index`` is [B] int64. Returns [m] of δ's dtype and [B] int64.
+        ``index`` is [B] int64. Returns float64 [m] and int64 [B].
         """
-        self.delta[index] = delta.to(self.delta.dtype)
-        self.seen[index] = True
-        place = self.seen.cumsum(0)[index] - 1
-        return self.delta[self.seen].to(delta.dtype), place
+
+        def write() -> None:
+            self.delta[index] = delta
+            self.seen[index] = True
+
+        self.keep(index, delta, write)
+        memory, seen = self.delta, self.seen
+        if not self.learns:
+            memory, seen = memory.index_copy(0, index, delta), seen.index_fill(0, index, value=True)
+        place = seen.cumsum(0)[index] - 1
+        return memory[seen], place
 
 
 def exact_risk(

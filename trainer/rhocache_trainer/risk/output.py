@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rhocache_trainer.first_order import with_gradients
+
 
 @dataclass(frozen=True, slots=True)
 class RiskOutput:
@@ -27,27 +29,24 @@ class RiskOutput:
 
 
 def risk_output(
-    loss: Tensor, share: Tensor, value: Tensor, learned: Tensor | None = None
+    loss: Tensor, share: Tensor, value: Tensor, *learned: tuple[Tensor, Tensor]
 ) -> RiskOutput:
-    """The output of a risk whose gradient is Σ share_i ∇loss_i + ∇learned.
+    """The output of a risk whose gradient is Σ share_i ∇loss_i, and those of what is learned.
 
     Args:
         loss: [B] with its graph.
         share: [B] ≥ 0.
         value: 0-dim.
-        learned: 0-dim, what to add to the risk so that τ or μ get their gradient.
+        learned: τ or μ, 0-dim, and the risk's derivative by it.
     """
     dtype = torch.promote_types(loss.dtype, torch.float32)
     value = value.to(dtype)
     mass = share.sum()
     uniform = torch.full_like(share, 1 / len(share))
     weights = torch.where(mass > 0, share / mass, uniform)
-    carrier = (share.to(dtype) * loss.to(dtype)).sum()
-    if learned is not None:
-        carrier = carrier + learned.to(dtype)
     return RiskOutput(
         value=value,
         weights=weights.to(dtype),
         mass=mass.to(dtype),
-        loss=value + (carrier - carrier.detach()),  # only a gradient: carrier's value means nothing
+        loss=with_gradients(value, (loss, share), *learned),
     )

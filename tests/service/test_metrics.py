@@ -1,0 +1,92 @@
+"""/metrics: what strangers send does not become a label."""
+
+import re
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from prometheus_client.parser import text_string_to_metric_families
+
+from rhocache_service.app import create_app
+from rhocache_service.requests import METHODS
+
+from .conftest import routes_of, served, settings_without_ray
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> FastAPI:
+    return create_app(settings_without_ray(tmp_path))
+
+
+@pytest.fixture
+def http(app: FastAPI) -> Iterator[httpx.Client]:
+    with served(app) as url, httpx.Client(base_url=url) as client:
+        yield client
+
+
+def send_rubbish(http: httpx.Client) -> set[str]:
+    """Requests with something made up in each of their parts; gives what was made up."""
+    made = [f"RUBBISH{secrets.token_hex(8)}" for _ in range(16)]
+    (method, path, query, header, host, kind, job, cache, file, static, slug, body, key, origin,
+     etag, shard) = made  # fmt: skip
+    places = ("/", "/v1/jobs", "/livez", "/metrics", "/docs", "/static/page.css", f"/{path}")
+    for place in places:
+        http.request(method, place)
+        http.request(method.lower(), place)
+        http.request("TRACE", place)
+        http.request("OPTIONS", place, headers={"Access-Control-Request-Method": method})
+        http.get(place, params={query: query}, headers={header: header, "Host": host})
+        http.get(place, params={query: query, "status": query}, headers={"X-Request-Id": header})
+    for place in (
+        f"/v1/jobs/{job}", f"/v1/jobs/{job}/events", f"/v1/jobs/{job}/{path}", f"/jobs/{job}",
+        f"/v1/caches/{cache}", f"/v1/caches/{cache}/files/{file}", f"/caches/{cache}",
+        f"/static/{static}", f"/static/swagger/{static}", f"/problems/{slug}", f"/v1/jobs/{job}/",
+        f"/v1/caches/{cache}/pictures?shard={shard}&row=0", f"/v1/jobs%2F{job}", f"//{path}",
+    ):  # fmt: skip
+        http.get(place, headers={"If-None-Match": etag, "Range": etag})
+        http.delete(place)
+        http.request(method, place)
+    http.post("/v1/jobs", content=body, headers={"Content-Type": f"application/{kind}"})
+    http.post("/v1/jobs", json={body: body})
+    http.post("/v1/jobs", json={}, headers={"Origin": origin})
+    http.get("/v1/jobs", headers={"Authorization": f"Bearer {key}"})
+    http.post("/sign-in", data={"key": key, "to": path})
+    return set(made)
+
+
+def scrape(http: httpx.Client) -> tuple[str, int]:
+    """What /metrics says, and of how many series."""
+    answer = http.get("/metrics")
+    assert answer.status_code == 200
+    families = text_string_to_metric_families(answer.text)
+    return answer.text, sum(len(family.samples) for family in families)
+
+
+def test_what_a_stranger_sends_is_no_label(app: FastAPI, http: httpx.Client) -> None:
+    send_rubbish(http)
+    scrape(http)
+    _, before = scrape(http)
+    made = send_rubbish(http)
+    text, after = scrape(http)
+    assert after == before, "more rubbish makes no more series"
+    assert not [each for each in made if each.lower() in text.lower()]
+    methods = set(re.findall(r'method="([^"]*)"', text))
+    assert {"GET", "other"} <= methods <= {*METHODS, "other"}
+    known = {getattr(route, "path", "?") for route in routes_of(app)} | {"none"}
+    assert set(re.findall(r'route="([^"]*)"', text)) <= known
+
+
+def test_metrics_want_a_right_of_their_own(app: FastAPI, http: httpx.Client) -> None:
+    assert http.get("/metrics").status_code == 200
+    _, other = app.state.keys.create("other", ["jobs:read", "jobs:write", "caches:read"])
+    _, key = app.state.keys.create("prometheus", ["metrics:read"])
+    assert http.get("/metrics").status_code == 401
+    refused = http.get("/metrics", headers={"Authorization": f"Bearer {other}"})
+    assert refused.status_code == 403
+    assert "metrics:read" in refused.json()["detail"]
+    assert "rhocache_jobs" not in refused.text
+    assert http.get("/metrics", headers={"Authorization": f"Bearer {key}"}).status_code == 200
+    assert http.get("/v1/jobs", headers={"Authorization": f"Bearer {key}"}).status_code == 403
