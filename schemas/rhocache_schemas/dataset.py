@@ -2,7 +2,8 @@
 
 import errno
 import posixpath
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
@@ -11,8 +12,14 @@ from pyarrow import fs
 from rhocache_schemas import braces, storage
 from rhocache_schemas.abandonment import keep_on
 from rhocache_schemas.errors import DatasetError
+from rhocache_schemas.tree import Entry, list_files
 
 SUFFIX = ".tar"
+# Pairs in containers that are not read as shards: a compressed tar, or Parquet.
+_OTHERS = re.compile(
+    r"\.(tar\.(gz|bz2?|xz|zstd?|lz4|lzma|lzo|br|sz|z|7z|zip)|t[abgx]z2?|tzst|parquet|pq)$",
+    re.IGNORECASE,
+)
 _LONGEST_NAME = 1024  # bytes of a path that is looked for with its braces, as of an object's key
 _AT_ONCE = 1000  # shards that are looked for in one call
 
@@ -25,34 +32,46 @@ class Shard:
     mtime_ns: int  # 0 where the storage tells none
 
 
-def list_shards(dataset: str, pattern: str | None = None) -> list[Shard]:
+def list_shards(
+    dataset: str, pattern: str | None = None, check_link: Callable[[str], None] | None = None
+) -> list[Shard]:
     """List a dataset's shards in order of their names.
 
-    A folder gives every ``.tar`` below it; ``pattern`` is a glob that their names must match.
-    The root of a brace pattern is the folder before its first brace, that of one tar its folder.
-    Braces in the name of a folder or tar that is there stand for themselves.
+    A folder gives every ``.tar`` below it that is not hidden (see list_files, which gets
+    ``check_link``); ``pattern`` is a glob that their names must match. The root of a brace pattern
+    is the folder before its first brace, that of one tar its folder. Braces in the name of a folder
+    or tar that is there stand for themselves. A shard that can't be opened is listed too: reading
+    it tells why.
 
-    Raises DatasetError when there is nothing there, or nothing matches; InvalidInput for a brace
-    pattern that stands for more names than braces.MOST, and for a shard whose name is not UTF-8;
-    and StorageError.
+    Raises DatasetError when there is nothing there, nothing matches, or pairs would be left out:
+    those of compressed tars and Parquet files without a tar of the same name beside them;
+    InvalidInput for a brace pattern that stands for more names than braces.MOST, and for a shard
+    whose name is not UTF-8; and StorageError.
     """
     filesystem, path = storage.resolve(dataset)
     try:
         literal = _literal(filesystem, path)
+        root = _root(filesystem, path)
         if literal == path:
-            root, infos = _walk(filesystem, path, dataset)
+            entries = _walk(filesystem, path, dataset, check_link)
         else:
-            root = _root(filesystem, path)
             infos = _expand(filesystem, literal, path[len(literal) :], dataset)
+            entries = [_entry(info, root) for info in infos]
     except OSError as error:
         raise storage.failure(f"cannot list {dataset}", error) from error
-    shards = [_shard(info, root, dataset) for info in infos]
+    _check_others(dataset, [entry.name for entry in entries], pattern)
+    shards = [
+        _shard(entry, root, dataset)
+        for entry in entries
+        if root != path or is_shard(entry.name)  # what is named itself may have any name
+    ]
     chosen = [shard for shard in shards if pattern is None or fnmatch(shard.name, pattern)]
     if not chosen:
         raise DatasetError(
             f"no shard of {dataset} matches {pattern!r}; it has {_some(s.name for s in shards)}"
             if shards
-            else f"{dataset} holds no {SUFFIX} file"
+            else f"{dataset} holds no {SUFFIX} file; it has "
+            + (_some(entry.name for entry in entries) or "no file at all")
         )
     return sorted(chosen, key=lambda shard: shard.name)
 
@@ -68,14 +87,18 @@ def find_shards(dataset: str, names: Iterable[str]) -> dict[str, Shard]:
         infos = filesystem.get_file_info([posixpath.join(root, name) for name in names])
     except OSError as error:
         raise storage.failure(f"cannot look into {dataset}", error) from error
-    found = [_shard(info, root, dataset) for info in infos if info.type == fs.FileType.File]
-    return {shard.name: shard for shard in found}
+    found = [_entry(info, root) for info in infos if info.type == fs.FileType.File]
+    return {entry.name: _shard(entry, root, dataset) for entry in found}
 
 
 def dataset_root(dataset: str) -> str:
     """Name the folder that shard names are relative to: equal for all patterns of one dataset."""
     filesystem, path = storage.resolve(dataset)
     return _prefix(dataset) + _root(filesystem, path)
+
+
+def is_shard(name: str) -> bool:
+    return name.lower().endswith(SUFFIX)
 
 
 def _root(filesystem: fs.FileSystem, path: str) -> str:
@@ -85,10 +108,14 @@ def _root(filesystem: fs.FileSystem, path: str) -> str:
     return posixpath.dirname(path) if filesystem.get_file_info(path).is_file else path
 
 
-def _shard(info: fs.FileInfo, root: str, dataset: str) -> Shard:
+def _entry(info: fs.FileInfo, root: str) -> Entry:
     storage.check_utf8(path := storage.path_of(info))
-    name = posixpath.relpath(path, root)
-    return Shard(name, _prefix(dataset) + path, info.size, info.mtime_ns or 0)
+    return Entry(posixpath.relpath(path, root), info.size, info.mtime_ns or 0)
+
+
+def _shard(entry: Entry, root: str, dataset: str) -> Shard:
+    uri = _prefix(dataset) + posixpath.join(root, entry.name)
+    return Shard(entry.name, uri, entry.size, entry.mtime_ns)
 
 
 def _prefix(dataset: str) -> str:
@@ -97,15 +124,17 @@ def _prefix(dataset: str) -> str:
     return "" if kind == "file" else f"{kind}://"
 
 
-def _walk(filesystem: fs.FileSystem, path: str, dataset: str) -> tuple[str, list[fs.FileInfo]]:
+def _walk(
+    filesystem: fs.FileSystem, path: str, dataset: str, check_link: Callable[[str], None] | None
+) -> list[Entry]:
     info = filesystem.get_file_info(path)
     if info.type == fs.FileType.NotFound:
         raise DatasetError(f"no dataset at {dataset}: give a folder, a brace pattern or a tar file")
+    if info.type == fs.FileType.Unknown:
+        raise DatasetError(f"{dataset} is neither a folder nor a regular file")
     if info.type == fs.FileType.File:
-        return posixpath.dirname(path), [info]
-    below = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
-    tars = [i for i in below if i.type == fs.FileType.File and storage.path_of(i).endswith(SUFFIX)]
-    return path, tars
+        return [_entry(info, posixpath.dirname(path))]
+    return list_files(dataset, (SUFFIX,), check_link)
 
 
 def check_size(dataset: str) -> None:
@@ -156,6 +185,24 @@ def _expand(filesystem: fs.FileSystem, folder: str, names: str, dataset: str) ->
             )
         found += infos
     return found
+
+
+def _check_others(dataset: str, names: list[str], pattern: str | None) -> None:
+    """Refuse a dataset of which a part would be left out without a word."""
+    tars = {name[: -len(SUFFIX)] for name in names if is_shard(name)}
+    others = [
+        name
+        for name in names
+        if (suffix := _OTHERS.search(name))
+        and name[: suffix.start()] not in tars  # a tar's own metadata, or what it was unpacked from
+        and (pattern is None or fnmatch(name, pattern))
+    ]
+    if others:
+        raise DatasetError(
+            f"{dataset}: {_some(others)} can't be read as shards, which are plain {SUFFIX} files: "
+            "unpack compressed ones and write pairs in Parquet as tars; where these hold no pairs, "
+            f"choose the others by a glob for shards, such as '*{SUFFIX}'"
+        )
 
 
 def _some(names: Iterable[str], most: int = 5) -> str:

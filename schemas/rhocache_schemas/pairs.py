@@ -1,5 +1,6 @@
 """A pair of a dataset, and the hashes by which a reader knows that it is still the same pair."""
 
+import json
 from dataclasses import dataclass
 
 import xxhash
@@ -15,6 +16,39 @@ class Pair:
     caption: str | None
     metadata: bytes | None  # KEY.json as stored
     error: RowErrorCode | None = None
+
+
+def read_caption(text: bytes | None, metadata: bytes | None, field: str | None) -> str | None:
+    """Give the caption of a pair's KEY.txt or, with ``field``, of this field of its KEY.json.
+
+    None where there is none; raises UnicodeError for one that is not, or has no, UTF-8.
+    """
+    if field is None:
+        return None if text is None else text.decode()
+    fields = read_fields(metadata)
+    caption = choose_caption(fields.get(field))
+    if caption is not None:
+        caption.encode()  # a lone surrogate, which JSON can spell, has no UTF-8
+    return caption
+
+
+def choose_caption(value: object) -> str | None:
+    """Give a caption that is stored as a string, or the first of a list that is not blank."""
+    if isinstance(value, list):
+        strings = (each for each in value if isinstance(each, str))  # pyright: ignore[reportUnknownVariableType]
+        value = next((each for each in strings if each.strip()), None)
+    return value if isinstance(value, str) else None
+
+
+def read_fields(metadata: bytes | None) -> dict[str, object]:
+    """Give the fields of a KEY.json, none where it is not an object. Raises UnicodeDecodeError."""
+    try:
+        fields: object = json.loads(metadata or b"null")
+    except UnicodeDecodeError:
+        raise
+    except (ValueError, RecursionError):  # no JSON, or JSON that is nested too deep
+        return {}
+    return fields if isinstance(fields, dict) else {}  # pyright: ignore[reportUnknownVariableType]
 
 
 def hash_image(image: bytes) -> bytes:

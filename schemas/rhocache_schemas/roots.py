@@ -34,8 +34,10 @@ def allowed_shards(spec: JobSpec, roots: Sequence[str]) -> list[Shard]:
 
     Raises as list_shards and check_allowed do.
     """
-    shards = list_shards(spec.dataset, spec.shards)
     places = [true_place(root) for root in roots]
+    shards = list_shards(
+        spec.dataset, spec.shards, lambda place: _check_under(place, roots, places)
+    )
     for shard in shards:
         keep_on()
         _check_under(shard.uri, roots, places)

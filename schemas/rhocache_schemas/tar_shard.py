@@ -2,28 +2,36 @@
 
 A pair is a run of members that share a key: the name up to the first dot of its last part, as
 webdataset has it. Only regular files with a known suffix are looked at; hidden ones, such as the
-``._name`` that macOS adds, are not.
+``._name`` that macOS adds, are not, nor what lies in hidden folders.
 """
 
 import hashlib
 import io
-import json
+import stat
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
 from tarfile import EOFHeaderError  # pyright: ignore
 from typing import IO, Self
 
-from pyarrow import NativeFile
+from pyarrow import NativeFile, fs
 
 from rhocache_schemas import storage
 from rhocache_schemas.dataset import Shard
-from rhocache_schemas.errors import RowErrorCode, ShardError, ShardErrorCode, StorageError
+from rhocache_schemas.errors import (
+    DatasetError,
+    RowErrorCode,
+    ShardError,
+    ShardErrorCode,
+    StorageError,
+)
+from rhocache_schemas.found import CAPTION_SUFFIX, IMAGE_SUFFIXES, METADATA_SUFFIX, Found
 from rhocache_schemas.limits import DEFAULT_LIMITS, Limits
-from rhocache_schemas.pairs import Pair
+from rhocache_schemas.pairs import Pair, read_caption
+from rhocache_schemas.tree import is_hidden
 
-IMAGE_SUFFIXES = ("jpg", "png", "jpeg", "webp")  # where a key has several, open_clip's order
-CAPTION_SUFFIX = "txt"
-METADATA_SUFFIX = "json"
 SUFFIXES = {*IMAGE_SUFFIXES, CAPTION_SUFFIX, METADATA_SUFFIX}
 
 _EXTENDED_HEADERS = {
@@ -36,13 +44,62 @@ _EXTENDED_HEADERS = {
 _EXTENDED_HEADER_BYTES = 64 << 10
 _HEADERS_BYTES = 1 << 20  # of one member, with its extended headers and its sparse map
 _READ_BYTES = 1 << 20
+_FIRST_BYTES = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"PK\x03\x04": "zip",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"PAR1": "Parquet",
+}
+_FIRST = max(map(len, _FIRST_BYTES))
+_TRIED = 5  # shards that are looked at before a run begins, or after it found no usable pair
+_DESCRIBED = 1000  # pairs of them
+
+
+def open_shard(shard: Shard) -> NativeFile:
+    """Open a shard as a stream.
+
+    Raises OSError, and StorageError for what is no regular file: a named pipe would be waited for.
+    """
+    filesystem, path = storage.resolve(shard.uri)
+    if isinstance(filesystem, fs.LocalFileSystem) and not stat.S_ISREG(Path(path).stat().st_mode):
+        raise StorageError(f"{shard.uri} is not a regular file")
+    return filesystem.open_input_stream(path, buffer_size=_READ_BYTES)
+
+
+def check_shards(shards: Sequence[Shard]) -> None:
+    """See before a run that the first shards are not all of a kind that is no tar, whatever name.
+
+    Raises DatasetError. Any other fault costs its own shard, and is told when that is read.
+    """
+    kinds: list[str] = []
+    for shard in shards[:_TRIED]:
+        try:
+            with open_shard(shard) as stream:
+                kind = _kind(stream.read(_FIRST))
+        except (OSError, StorageError):
+            return
+        if kind is None:
+            return
+        kinds.append(kind)
+    if kinds:
+        raise DatasetError(f"{shards[0].uri} is no tar but {kinds[0]}; shards are plain tar files")
+
+
+def _kind(data: bytes) -> str | None:
+    """The kind of a file that is no tar, by its first bytes, where it is a known one."""
+    return next((kind for first, kind in _FIRST_BYTES.items() if data.startswith(first)), None)
 
 
 class ShardReader:
     """Iterate once over a shard's pairs, all of them, in tar order.
 
     A pair that can't be used carries its RowErrorCode. After the last pair ``sha256`` holds the
-    SHA-256 (hexadecimal) of the whole shard, taken while it streamed by.
+    SHA-256 (hexadecimal) of the whole shard, taken while it streamed by. ``found`` tells which
+    files came by, those of no pair too.
 
     Raises ShardError: tar_truncated where the archive ends or turns to garbage before its
     end-of-archive marker or goes on after it, tar_unordered where no pair's members lie together,
@@ -54,6 +111,7 @@ class ShardReader:
     ) -> None:
         self.shard = shard
         self.sha256: str | None = None
+        self.found = Found()
         self._caption_field = caption_field
         self._limits = limits
 
@@ -61,8 +119,7 @@ class ShardReader:
         seen: set[str] = set()
         complete = duplicates = row = 0
         try:
-            filesystem, path = storage.resolve(self.shard.uri)
-            with filesystem.open_input_stream(path, buffer_size=_READ_BYTES) as stream:
+            with open_shard(self.shard) as stream:
                 hashing = _HashingStream(stream)
                 for key, members in self._groups(hashing):
                     pair = self._pair(row, key, members, repeated=key in seen)
@@ -106,9 +163,9 @@ class ShardReader:
         except (OSError, MemoryError):
             raise
         except Exception as error:  # tarfile raises whatever a damaged header leads it to
-            raise self._error(
-                ShardErrorCode.TAR_TRUNCATED, f"{error} (near byte {stream.position})"
-            ) from error
+            kind = _kind(stream.first)
+            why = f"it is no tar but {kind}" if kind else f"{error} (near byte {stream.position})"
+            raise self._error(ShardErrorCode.TAR_TRUNCATED, why) from error
 
     def _regular_files(
         self, stream: "_HashingStream"
@@ -128,11 +185,12 @@ class ShardReader:
             count += 1
             if count > self._limits.members:
                 raise tarfile.ReadError(f"more than {self._limits.members} members")
-            key, suffix = split_name(info.name)
-            hidden = key == "" or key.endswith("/")
+            if is_hidden(info.name) or not info.isreg() or info.issparse():
+                continue
+            _, suffix = split_name(info.name)
+            self.found.add(info.name, suffix)
             # The last part of the suffix decides, so that a key with dots is still a row.
-            relevant = suffix.rpartition(".")[2] in SUFFIXES and not hidden
-            if relevant and info.isreg() and not info.issparse():
+            if suffix.rpartition(".")[2] in SUFFIXES:
                 yield info, self._data(archive, info, suffix)
         if not getattr(archive, "saw_end_marker", False):
             raise tarfile.ReadError("no end-of-archive marker: truncated or damaged")
@@ -161,36 +219,31 @@ class ShardReader:
             )
         metadata = members.get(METADATA_SUFFIX, (None, None))[1]
         try:
-            caption = self._caption(members, metadata)
+            text = members.get(CAPTION_SUFFIX, (None, None))[1]
+            caption = read_caption(text, metadata, self._caption_field)
         except UnicodeError:
             caption = None
             error = error or RowErrorCode.TEXT_NOT_UTF8
         if caption is None or not caption.strip():
             error = error or RowErrorCode.TEXT_MISSING
+        if error is not None:
+            self.found.add_metadata(metadata)
         return Pair(row, key, image, caption, metadata, error)
-
-    def _caption(
-        self,
-        members: dict[str, tuple[tarfile.TarInfo, bytes | None]],
-        metadata: bytes | None,
-    ) -> str | None:
-        if self._caption_field is None:
-            data = members.get(CAPTION_SUFFIX, (None, None))[1]
-            return None if data is None else data.decode()
-        try:
-            fields = json.loads(metadata or b"null")
-        except UnicodeDecodeError:
-            raise
-        except (ValueError, RecursionError):  # no JSON, or JSON that is nested too deep
-            return None
-        caption: object = fields.get(self._caption_field) if isinstance(fields, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        if not isinstance(caption, str):
-            return None
-        caption.encode()  # a lone surrogate, which JSON can spell, has no UTF-8
-        return caption
 
     def _error(self, code: ShardErrorCode, detail: str) -> ShardError:
         return ShardError(code, self.shard.name, detail)
+
+
+def describe_shards(shards: Sequence[Shard], caption_field: str | None) -> str:
+    """Tell which files lie in shards that have no usable pair, and what a pair would be."""
+    for shard in shards[:_TRIED]:
+        reader = ShardReader(shard, caption_field)
+        with suppress(ShardError):
+            for _ in islice(reader, _DESCRIBED):
+                pass
+        if reader.found:
+            return f"{shard.name} holds {reader.found.describe(caption_field)}"
+    return "the first shards hold no file"
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -231,6 +284,7 @@ class _HashingStream(io.BufferedIOBase):
         self._sha256 = hashlib.sha256()
         self.position = 0
         self.header_at = 0
+        self.first = b""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if self.position >= self.header_at + _HEADERS_BYTES:
@@ -239,6 +293,8 @@ class _HashingStream(io.BufferedIOBase):
         if not data and self.position < self.header_at:
             raise tarfile.ReadError("unexpected end of data")
         self._sha256.update(data)
+        if self.position == 0:
+            self.first = data[:_FIRST]
         self.position += len(data)
         return data
 

@@ -114,3 +114,40 @@ def test_nobody_waits_for_it_any_more(dataset: Path) -> None:
     asked = iter([False, True])  # between two looks at a thousand shards each
     with abandonment.until(lambda: next(asked)), pytest.raises(Abandoned):
         list_shards(f"{dataset}/{{0..49}}/{{0..49}}/01.tar")
+
+
+def test_suffixes_in_upper_case(dataset: Path) -> None:
+    (dataset / "b" / "UP.TAR").write_bytes(b"")
+    assert names(str(dataset / "b")) == ["0.tar", "UP.TAR"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["03.tar.gz", "03.TGZ", "b/03.tar.zst", "03.tar.bz2", "03.txz", "03.parquet", "b/00.parquet"],
+)
+def test_what_would_be_left_out_is_named(dataset: Path, other: str) -> None:
+    """img2dataset's Parquet beside each tar is no such thing, nor what a tar was unpacked from."""
+    for beside in ("00.parquet", "00_stats.json", "b/0.parquet", "02.tar.gz"):
+        (dataset / beside).write_bytes(b"")
+    assert names(str(dataset)) == ["00.tar", "01.tar", "02.tar", "b/0.tar"]
+    (dataset / other).write_bytes(b"")
+    with pytest.raises(DatasetError, match=f"{other} can't be read as shards.*glob"):
+        list_shards(str(dataset))
+    with pytest.raises(DatasetError, match=f"{other} can't be read as shards"):
+        list_shards(str(dataset), f"*{other}")
+    with pytest.raises(DatasetError, match="can't be read as shards"):
+        list_shards(str(dataset / other))
+    assert names(str(dataset), "*.tar") == ["00.tar", "01.tar", "02.tar", "b/0.tar"]
+
+
+def test_a_folder_of_something_else(dataset: Path) -> None:
+    (dataset / "other").mkdir()
+    for name in ("a.jpg", "a.txt"):
+        (dataset / "other" / name).write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"holds no \.tar file; it has a\.jpg, a\.txt"):
+        list_shards(str(dataset / "other"))
+
+
+def test_what_is_no_file() -> None:
+    with pytest.raises(DatasetError, match="neither a folder nor a regular file"):
+        list_shards("/dev/null")

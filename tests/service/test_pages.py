@@ -1,6 +1,7 @@
 """The pages in a real browser, with data that is hostile."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,7 +109,7 @@ def test_a_job_goes_on_before_the_visitors_eyes(
     page.get_by_role("button", name="Try again what failed").click()
     expect(page.get_by_role("heading", level=1)).not_to_have_text(row.id)
     page.get_by_role("button", name="Cancel").click()
-    expect(page.locator("[data-state]")).to_have_text("cancelling")
+    expect(page.locator("[data-state]")).to_have_text(re.compile("cancell(ing|ed)"))  # soon done
 
 
 def test_the_list_of_jobs_keeps_up(page: Page, registry: Registry, spec: JobSpec) -> None:
@@ -257,10 +258,8 @@ def test_behind_a_proxy_that_hides_name_and_path(browser: Browser, tmp_path: Pat
         row = app.state.registry.advance(row, JobState.QUEUED)
         expect(page.locator("[data-state]")).to_have_text("queued")
         page.get_by_role("button", name="Cancel").click()
-        expect(page.locator("[data-state]")).to_have_text("cancelling")
-        assert not answers
-        app.state.registry.advance(app.state.registry.get(row.id), JobState.CANCELLED)
         expect(page.locator("[data-state]")).to_have_text("cancelled")  # by events, after the 502
+        assert not answers
         page.get_by_role("link", name="API").click()
         expect(page.get_by_text("Submit a job")).to_be_visible()
         page.close()

@@ -27,12 +27,15 @@ class MadePair:
     caption: str
 
 
-def write_tar(path: Path, pairs: list[MadePair]) -> None:
+def write_tar(
+    path: Path, pairs: list[MadePair], suffixes: tuple[str, str] = ("jpg", "txt")
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as tar:
         for pair in pairs:
             metadata = json.dumps({"colour": pair.caption.rpartition(" ")[2]}).encode()
-            members = {"jpg": pair.image, "txt": pair.caption.encode(), "json": metadata}
+            image, text = suffixes
+            members = {image: pair.image, text: pair.caption.encode(), "json": metadata}
             for suffix, data in members.items():
                 info = tarfile.TarInfo(f"{pair.key}.{suffix}")
                 info.size = len(data)

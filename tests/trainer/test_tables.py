@@ -295,3 +295,109 @@ def test_tars_are_told_from_files(tmp_path: Path, dataset: Path):
         assert opened(Path(location)).parts[0].name == "00000.tar"
     assert opened(tmp_path / "mixed").n == PAIRS
     assert opened(tmp_path / "mixed", kind="folder").n == 2
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("image", ["a.jpg"], "column image is string; images are bytes"),
+        ("image", [[b"x"]], "column image is list<.*; images are bytes"),
+        ("image", [[[1, 2]]], "column image is list<.*; images are bytes"),
+        ("image", [{"path": "a.jpg"}], "column image is struct<path: string>; images are bytes"),
+        ("image", [{"bytes": None, "path": "a.jpg"}], "column image is struct<bytes: null"),
+        ("image", [{"bytes": "eA=="}], "column image is struct<bytes: string>; images are bytes"),
+        ("image", [1], "column image is int64; images are bytes"),
+        ("image", [None], "column image is null; images are bytes"),
+        ("image", pa.array([None], pa.binary()), "column image holds the bytes of no image"),
+        (
+            "image",
+            pa.array([{"bytes": None}], pa.struct([("bytes", pa.binary())])),
+            "column image holds the bytes of no image",
+        ),
+        ("caption", [1], "column caption is int64; captions are strings, or lists"),
+        ("caption", [None], "column caption is null; captions"),
+        ("caption", [[1]], "column caption is list<.*; captions"),
+        ("caption", [[b"x"]], "column caption is list<.*; captions"),
+        ("caption", [{"en": "x"}], "column caption is struct<en: string>; captions"),
+        ("key", [1.0], "column key is double; keys are strings or integers"),
+        ("key", [["x"]], "column key is list<.*; keys"),
+        ("key", [{"id": "x"}], "column key is struct<id: string>; keys"),
+        ("key", [None], "column key is null; keys"),
+        ("shard", [1.5], "column shard is double; shards are"),
+        ("shard", [["x"]], "column shard is list<.*; shards"),
+    ],
+)
+def test_columns_of_other_types_are_refused_by_name(
+    tmp_path: Path, column: str, values: list | pa.Array, message: str
+):
+    content = {"image": [b"x"], "caption": ["x"], "key": ["x"], "shard": ["x"]}
+    (tmp_path / "pairs").mkdir()
+    pq.write_table(pa.table(content), tmp_path / "pairs" / "a.parquet")
+    pq.write_table(pa.table({**content, column: values}), tmp_path / "pairs" / "b.parquet")
+    with pytest.raises(DatasetError, match=message) as caught:
+        opened(tmp_path / "pairs" / "b.parquet")
+    assert "\n" not in str(caught.value)
+    if "of no image" not in message:
+        with pytest.raises(DatasetError, match=rf"b\.parquet: {message}"):
+            opened(tmp_path / "pairs")
+
+
+def test_a_table_that_is_damaged_or_empty(tmp_path: Path):
+    path = write_parquet(tmp_path / "pairs.parquet", rows())
+    data = bytearray(path.read_bytes())
+    data[100:3000] = bytes(2900)
+    path.write_bytes(data)
+    with pytest.raises(DatasetError, match=r"pairs\.parquet is not a readable Parquet file"):
+        read(opened(path))
+    pq.write_table(pq.read_table(write_parquet(path, rows())).slice(0, 0), path)
+    with pytest.raises(DatasetError, match=r"holds no row \(pairs\.parquet\)"):
+        opened(path)
+
+
+def test_what_is_told_from_what(tmp_path: Path, dataset: Path, cache: Path):
+    """Hidden files are of no kind; tables beside a tar, or a folder, of their name tell of it."""
+    parquet = write_parquet(tmp_path / "tables" / "0.parquet", rows()).read_bytes()
+    for folder in (tmp_path / "tables", dataset, write_folder(tmp_path / "files", make_pairs(0))):
+        for name in ("._0.jpg", ".x.jpg", "__MACOSX/1.tar", "._00000.tar", ".Trash-1/0.parquet"):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(b"x")
+    (dataset / "00000.parquet").write_bytes(parquet)
+    assert opened(tmp_path / "tables").n == N
+    assert len(read(opened(dataset, cache))) == N
+    assert opened(tmp_path / "files").n == PAIRS
+    (tmp_path / "files" / "other.parquet").write_bytes(parquet)
+    with pytest.raises(DatasetError, match=r"both Parquet, such as other\.parquet, .* data\.kind"):
+        opened(tmp_path / "files")
+    assert opened(tmp_path / "files", kind="folder").n == PAIRS
+    assert opened(tmp_path / "files", kind="parquet").n == N
+    (tmp_path / "tables" / "0.parquet").rename(tmp_path / "tables" / "0.PARQUET")
+    assert opened(tmp_path / "tables").n == opened(tmp_path / "tables" / "0.PARQUET").n == N
+
+
+def test_captions_from_a_field_in_a_folder(tmp_path: Path):
+    folder = write_folder(tmp_path / "files", make_pairs(0)[:2])
+    (folder / "0000.json").write_text('{"alt": ["", "first", "second"]}')
+    (folder / "0001.json").write_text('{"other": "x"}')
+    pairs = opened(folder, caption_field="alt")
+    first, second = pairs.read(pairs.parts[0])
+    assert first().caption == "first"
+    with pytest.raises(RowError, match="no caption"):
+        second()
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "jfif"])
+def test_names_are_told_where_no_pair_is_usable(tmp_path: Path, suffix: str):
+    image, caption = f"{suffix} 3", "caption 3"
+    write_tar(tmp_path / "tars" / "0.tar", make_pairs(0)[:3], (suffix, "caption"))
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for pair in make_pairs(0)[:3]:
+        (folder / f"{pair.key}.{suffix}").write_bytes(pair.image)
+        (folder / f"{pair.key}.caption").write_text(pair.caption)
+    for dataset, kind in ((tmp_path / "tars", "webdataset"), (folder, "folder")):
+        with pytest.raises(DatasetError, match=rf"0000\.caption.*{caption}.*KEY\.txt") as caught:
+            opened(dataset, kind=kind)
+        assert image in str(caught.value)
+    with pytest.raises(DatasetError, match=r"the field alt of KEY\.json") as caught:
+        opened(tmp_path / "tars", caption_field="alt")
+    assert "colour (str)" in str(caught.value) or suffix == "jfif"

@@ -1,3 +1,4 @@
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def test_bad_input_is_one_clear_error(
 
 def test_a_first_shard_that_tells_nothing(tmp_path: Path, write_tar: Callable) -> None:
     shard = write_tar(tmp_path / "0.tar", [{"a.jpg": b"no caption"}])
-    with pytest.raises(DatasetError, match="no usable pair"):
+    with pytest.raises(DatasetError, match=r"no usable pair .*a\.jpg.*jpg 1.*KEY\.txt"):
         estimate(str(tmp_path), "ViT-B-32", device="l4")
     shard.write_bytes(b"")
     with pytest.raises(ShardError, match="tar"):
@@ -98,3 +99,27 @@ def test_pictures_that_can_not_be_timed(
     write_tar(tmp_path / "0.tar", [{"a.jpg": b"no picture", "a.txt": b"a cat"}])
     with pytest.raises(DatasetError, match="can be decoded"):
         estimate(str(tmp_path), f"local-dir:{reference_folder}", measure=True)
+
+
+def test_first_shards_without_a_usable_pair_are_passed_over(dataset: Path) -> None:
+    sizes = [path.stat().st_size for path in sorted(dataset.glob("*.tar"))]
+    expected = round(8 * sum(sizes) / sizes[0])
+    (dataset / "0.tar").write_bytes(b"")
+    (dataset / "000.tar").symlink_to("/nowhere")
+    (dataset / "0000.tar").write_bytes((dataset / "00000.tar").read_bytes()[:-9000])
+    found = estimate(str(dataset), "ViT-B-32", device="l4", shards="00*.tar")
+    assert found.pairs == pytest.approx(expected, rel=0.4)  # the sizes have that of the cut one
+    (dataset / "00.tar").write_bytes(bytes(1024))  # no member
+    (dataset / "0000.tar").unlink()
+    found = estimate(str(dataset), "ViT-B-32", device="l4")
+    assert found.pairs == pytest.approx(expected, rel=0.1)
+    assert found.shards == 6
+
+
+def test_what_is_no_tar_is_told_before_anything_is_loaded(
+    tmp_path: Path, write_tar: Callable
+) -> None:
+    tar = write_tar(tmp_path / "0.tar", [{"a.jpg": b"x", "a.txt": b"x"}])
+    tar.write_bytes(gzip.compress(tar.read_bytes()))
+    with pytest.raises(DatasetError, match=r"0\.tar is no tar but gzip"):
+        estimate(str(tmp_path), "ViT-B-32", device="l4")

@@ -1,8 +1,10 @@
 import dataclasses
 import functools
+import gzip
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -237,7 +239,7 @@ def test_the_error_budget(spec: JobSpec, ray_address: str) -> None:
 def test_no_usable_row_is_a_job_error(spec: JobSpec, write_tar: Callable, ray_address: str) -> None:
     for shard in Path(spec.dataset).glob("*.tar"):
         write_tar(shard, [{"a.txt": b"no picture"}])
-    with pytest.raises(JobError, match="image_missing"):
+    with pytest.raises(JobError, match=r"image_missing.*a\.txt.*txt 1.*KEY\.jpg"):
         score(spec)
     assert not Path(spec.output, "manifest.json").exists()
 
@@ -266,6 +268,32 @@ def test_wrong_places_are_one_clear_error(spec: JobSpec, tmp_path: Path) -> None
         score(spec.model_copy(update={"output": f"{file}/cache"}))
     with pytest.raises(InvalidInput, match="pipe"):
         score(spec.model_copy(update={"dataset": "pipe:ls"}))
+
+
+@pytest.mark.parametrize("name", ["0.tar", "0.tar.gz", "0.parquet", "pairs.csv"])
+def test_what_can_not_be_scored_is_told_before_anything_is_loaded(
+    spec: JobSpec, tmp_path: Path, name: str
+) -> None:
+    """There is no Ray here, and no such model."""
+    pairs = tmp_path / "other" / name
+    pairs.parent.mkdir()
+    pairs.write_bytes(gzip.compress(b"a tar"))
+    reference = ReferenceSpec(model="local-dir:/no/such/model")
+    for dataset in (pairs.parent, pairs):
+        with pytest.raises(DatasetError, match=re.escape(name)):
+            score(spec.model_copy(update={"dataset": str(dataset), "reference": reference}))
+
+
+def test_hidden_names_and_a_link_to_nothing(copied: JobSpec, ray_address: str) -> None:
+    dataset = Path(copied.dataset)
+    for name in ("._00000.tar", ".Trash-1000/00000.tar", "00000.parquet"):
+        (dataset / name).parent.mkdir(exist_ok=True)
+        (dataset / name).write_bytes(b"no tar")
+    (dataset / "up").symlink_to(".")
+    (dataset / "gone.tar").symlink_to("/nowhere/00003.tar")
+    summary = score(copied)
+    assert (summary.shards, summary.encoded_shards, summary.failed_shards) == (3, 0, 1)
+    assert summary.failures["gone.tar"].startswith("io_error: No such file")
 
 
 def test_an_unknown_model_is_named(spec: JobSpec, ray_address: str) -> None:

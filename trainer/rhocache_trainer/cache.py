@@ -20,6 +20,7 @@ from rhocache_schemas.errors import (
     InvalidInput,
     MissingPair,
 )
+from rhocache_schemas.keys import KeyTable
 from rhocache_schemas.records import Manifest
 from rhocache_trainer.reference_rows import ReferenceRows, decode
 
@@ -113,6 +114,9 @@ class ReferenceCache:
     def lookup(self, pairs: Sequence[tuple[str, str]]) -> ReferenceRows:
         """Give the rows of ``(shard name, key)`` pairs, in their order.
 
+        A key may be spelled otherwise than in the cache, as rhocache_schemas.keys tells, where one
+        of the two is the end of the other.
+
         Rows that are not ok come too, marked in ``ok``. Raises MissingPair, naming the pairs that
         have no row, and what ``shard`` raises.
         """
@@ -128,9 +132,9 @@ class ReferenceCache:
                 missing += [pairs[position] for position in positions]
                 continue
             kept = self._shard(shard)
-            rows = [kept.rows_by_key.get(pairs[position][1], -1) for position in positions]
-            missing += [pairs[p] for p, row in zip(positions, rows, strict=True) if row < 0]
-            found.append((positions, kept, rows))
+            rows = [kept.keys.find(pairs[position][1], whole=True) for position in positions]
+            missing += [pairs[p] for p, row in zip(positions, rows, strict=True) if row is None]
+            found.append((positions, kept, [row for row in rows if row is not None]))
         if missing:
             raise MissingPair(
                 f"{self.uri} has no row for {len(missing)} of {len(pairs)} pairs: "
@@ -140,8 +144,11 @@ class ReferenceCache:
         return _gather(found)
 
     def row_by_key(self, shard: str, key: str) -> int | None:
-        """Give the position of a key's (first) row in its shard, or None."""
-        return self._shard(shard).rows_by_key.get(key)
+        """Give the position of a key's (first) row in its shard, or None.
+
+        It is that of the key as rhocache_schemas.keys has it: the hashes have to be compared.
+        """
+        return self._shard(shard).keys.find(key)
 
     def row(self, shard: str, row: int) -> ReferenceRow:
         """Give a copy of the row at a position in its shard; raises what ``shard`` does."""
@@ -220,9 +227,7 @@ class _KeptShard:
     def __init__(self, rows: ReferenceRows) -> None:
         self.rows = rows
         self.bytes = rows.image.nbytes + rows.text.nbytes
-        # Backwards, so that the first row of a repeated key wins: the others are not ok.
-        last = len(rows) - 1
-        self.rows_by_key = {key: last - row for row, key in enumerate(reversed(rows.keys))}
+        self.keys = KeyTable(rows.keys)  # the first row of a repeated key: the others are not ok
 
 
 def _gather(parts: list[tuple[list[int], _KeptShard, list[int]]]) -> ReferenceRows:

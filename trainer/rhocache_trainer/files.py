@@ -3,12 +3,15 @@
 import posixpath
 from functools import cache
 
-from pyarrow import NativeFile, fs
+from pyarrow import NativeFile
 
 from rhocache_schemas import storage
-from rhocache_schemas.errors import DatasetError, RowError, RowErrorCode, StorageError
+from rhocache_schemas.errors import RowError, RowErrorCode, StorageError
 from rhocache_schemas.limits import DEFAULT_LIMITS
+from rhocache_schemas.tar_shard import SUFFIXES
+from rhocache_schemas.tree import list_files
 
+_SUFFIXES = tuple(f".{suffix}" for suffix in ("tar", "parquet", *SUFFIXES))
 _resolve = cache(storage.resolve)  # a connection to an object store is made once
 
 
@@ -19,16 +22,8 @@ class Files:
         self.root = root
 
     def list(self) -> list[str]:
-        """The names of all files, in order. Raises DatasetError where there is no such folder."""
-        filesystem, path = _resolve(self.root)
-        try:
-            infos = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise DatasetError(f"there is no folder {self.root}") from error
-        except OSError as error:
-            raise StorageError(f"cannot list {self.root}: {storage.reason(error)}") from error
-        found = (storage.path_of(info) for info in infos if info.is_file)
-        return sorted(posixpath.relpath(name, path) for name in found)
+        """The names of all files, in order, but for hidden ones. Raises as list_files does."""
+        return [entry.name for entry in list_files(self.root, _SUFFIXES)]
 
     def open(self, name: str) -> NativeFile:
         """Open a file for random access. Raises StorageError."""

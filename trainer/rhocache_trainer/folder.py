@@ -7,33 +7,44 @@ import pyarrow as pa
 
 from rhocache_schemas import storage
 from rhocache_schemas.errors import DatasetError, RowError, RowErrorCode
+from rhocache_schemas.found import CAPTION_SUFFIX, IMAGE_SUFFIXES, METADATA_SUFFIX, found_in
 from rhocache_schemas.limits import DEFAULT_LIMITS
-from rhocache_schemas.tar_shard import CAPTION_SUFFIX, IMAGE_SUFFIXES, split_name
+from rhocache_schemas.pairs import read_caption
+from rhocache_schemas.tar_shard import split_name
 from rhocache_trainer.container import Part, Record, blocks, checked
 from rhocache_trainer.files import Files
 
 
 class ImageFolder:
-    """A pair's key is the name of its files, without folders, up to the first dot.
+    """A pair's key is the path of its files under the root, up to the first dot of the name.
 
-    Raises DatasetError where there is no image, and InvalidInput for a name that is not UTF-8.
+    ``caption_field`` is the field of KEY.json to take captions from, instead of KEY.txt.
+
+    Raises DatasetError where there is no image, or no caption beside any, and InvalidInput for a
+    name that is not UTF-8.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, caption_field: str | None = None) -> None:
         self._files = Files(root)
+        self._caption_field = caption_field
+        self._captions = CAPTION_SUFFIX if caption_field is None else METADATA_SUFFIX
         members: dict[str, dict[str, str]] = {}  # path without suffix -> suffix -> file
-        for name in self._files.list():
+        names = self._files.list()
+        for name in names:
             stem, suffix = split_name(name)
             if suffix in (CAPTION_SUFFIX, *IMAGE_SUFFIXES):
                 storage.check_utf8(name)
             members.setdefault(stem, {})[suffix] = name
         self._pairs = [
-            (stem.rpartition("/")[2], image, files.get(CAPTION_SUFFIX))
+            (stem, image, files.get(self._captions))
             for stem, files in members.items()
             if (image := next((files[s] for s in IMAGE_SUFFIXES if s in files), None)) is not None
         ]
-        if not self._pairs:
-            raise DatasetError(f"{root} holds no image ({', '.join(IMAGE_SUFFIXES)})")
+        if not any(caption for _, _, caption in self._pairs):
+            what = f"caption ({self._captions}) beside an image" if self._pairs else "image"
+            raise DatasetError(
+                f"{root} holds no {what}; it has {found_in(names).describe(caption_field)}"
+            )
         self.parts = blocks(len(self._pairs))
 
     def keys(self) -> pa.ChunkedArray:
@@ -51,13 +62,14 @@ class ImageFolder:
     def _content(self, image: str, caption: str | None) -> tuple[bytes, str]:
         if caption is None:
             raise RowError(RowErrorCode.TEXT_MISSING, f"there is no caption beside {image}")
-        text = self._files.read(
+        data = self._files.read(
             caption,
             missing=RowErrorCode.TEXT_MISSING,
             most=DEFAULT_LIMITS.text_bytes,
             too_large=RowErrorCode.TEXT_MISSING,
         )
         try:
-            return checked(self._files.read_image(image), text.decode())
-        except UnicodeDecodeError as error:
+            text = read_caption(data, data, self._caption_field)
+        except UnicodeError as error:
             raise RowError(RowErrorCode.TEXT_NOT_UTF8, f"{caption} is not UTF-8") from error
+        return checked(self._files.read_image(image), text)

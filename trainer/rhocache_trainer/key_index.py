@@ -9,13 +9,12 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from rhocache_schemas import layout, storage
-from rhocache_schemas.errors import CacheCorrupt, CacheIncomplete, InvalidInput
+from rhocache_schemas.errors import CacheCorrupt, CacheIncomplete, DatasetError, InvalidInput
+from rhocache_schemas.keys import AMBIGUOUS, below, find_keys, without_suffix
 from rhocache_schemas.shard_file import OK
 from rhocache_trainer.cache import ReferenceCache
 
 pc: Any = pyarrow.compute  # whose stubs know no strings and numbers beside columns
-
-_SEPARATOR = pa.scalar("\0", pa.large_string())
 
 
 def find_rows(
@@ -24,24 +23,44 @@ def find_rows(
     """Give each key's usable row by its number in the whole cache, −1 where there is none.
 
     ``keys`` are strings; ``shards``, just as many, the names of the shards to look them up in, and
-    None to look in all. Only the keys are read from the cache's files, all of them.
+    None to look in all. Both are found by the rule of rhocache_schemas.keys, where a row's path is
+    its shard's name and its key. Only the keys are read from the cache's files, all of them.
 
-    Raises InvalidInput when a key that is looked for is in several shards and none is told, and
-    CacheIncomplete or CacheCorrupt for a file that is missing or unreadable.
+    Raises InvalidInput when keys that are looked for may mean several rows, DatasetError for keys
+    that are not UTF-8, and CacheIncomplete or CacheCorrupt for files that are missing or broken.
     """
-    names, numbers = _rows(cache, with_shard=shards is not None)
-    if shards is not None:
-        keys = pc.binary_join_element_wise(shards, keys, _SEPARATOR)
-    else:
-        _check_once(cache, names, keys)
-    found = pc.index_in(keys, value_set=names).fill_null(-1).to_numpy()
-    return np.where(found < 0, -1, numbers[found])
+    known, names, numbers = _rows(cache)
+    try:
+        if shards is None:
+            paths = below(without_suffix(names), known)
+            found = find_keys(keys, known, paths=paths)
+        else:
+            found = find_keys(keys, known, groups=(_known_names(cache, shards), names))
+    except pa.ArrowInvalid as error:
+        raise DatasetError(f"the dataset's keys are not UTF-8: {error}") from error
+    ambiguous = np.flatnonzero(found == AMBIGUOUS)
+    if len(ambiguous):
+        raise InvalidInput(
+            f"{cache.uri} has key {keys[int(ambiguous[0])]} in several shards, or several that end "
+            f"alike, and {len(ambiguous)} of the dataset's pairs have such keys; add a column with "
+            "each pair's shard to the dataset (data.shard_column), or give keys with their folders"
+        )
+    return np.where(found < 0, -1, numbers[found]) if len(numbers) else found
 
 
-def _rows(
-    cache: ReferenceCache, *, with_shard: bool
-) -> tuple[pa.ChunkedArray, npt.NDArray[np.int64]]:
-    """The keys of all rows that are ok, and those rows' numbers."""
+def _known_names(cache: ReferenceCache, shards: pa.ChunkedArray) -> pa.Array:
+    """The cache's names of shards, which a table may give as paths or without suffix."""
+    given: Any = shards.combine_chunks().dictionary_encode()
+    known: Any = pa.array(cache.shards, pa.large_string())
+    found = find_keys(given.dictionary, known)
+    names: Any = pc.if_else(
+        found >= 0, known.take(pa.array(np.maximum(found, 0))), given.dictionary
+    )
+    return names.take(given.indices)
+
+
+def _rows(cache: ReferenceCache) -> tuple[pa.ChunkedArray, pa.Array, npt.NDArray[np.int64]]:
+    """The keys of all rows that are ok, the names of their shards, and their numbers."""
     keys: list[pa.Array] = []
     numbers: list[npt.NDArray[np.int64]] = []
     first = 0
@@ -50,13 +69,13 @@ def _rows(
         if len(table) != entry.rows:
             raise CacheCorrupt(f"{cache.uri}: shard {name} has other rows than its index entry")
         ok = pc.equal(table["status"].cast(pa.string()), OK)
-        key = table["key"].filter(ok).cast(pa.large_string()).combine_chunks()
-        if with_shard:
-            key = pc.binary_join_element_wise(pa.scalar(name, pa.large_string()), key, _SEPARATOR)
-        keys.append(key)
+        keys.append(table["key"].filter(ok).cast(pa.large_string()).combine_chunks())
         numbers.append(first + np.flatnonzero(ok.to_numpy()))
         first += entry.rows
-    return pa.chunked_array(keys, pa.large_string()), np.concatenate([*numbers, np.empty(0, int)])
+    counts = [len(each) for each in keys]
+    names = pa.array(np.repeat(np.array(list(cache.shards), object), counts), pa.large_string())
+    all_keys = pa.chunked_array(keys, pa.large_string())
+    return all_keys, names, np.concatenate([*numbers, np.empty(0, int)])
 
 
 def _read(source: str) -> pa.Table:
@@ -68,17 +87,3 @@ def _read(source: str) -> pa.Table:
         raise CacheIncomplete(f"{source} is in the cache's index but is not there") from error
     except (pa.ArrowException, OSError) as error:
         raise CacheCorrupt(f"{source} is not a readable shard file: {error}") from error
-
-
-def _check_once(cache: ReferenceCache, names: pa.ChunkedArray, keys: pa.ChunkedArray) -> None:
-    if pc.count_distinct(names).as_py() == len(names):
-        return
-    counts = pc.value_counts(names)
-    repeated = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
-    asked = keys.filter(pc.is_in(keys, value_set=repeated))
-    if len(asked):
-        raise InvalidInput(
-            f"{cache.uri} has key {asked[0]} in several shards, and {len(asked)} of the dataset's "
-            "pairs have such keys; add a column with each pair's shard to the dataset "
-            "(data.shard_column)"
-        )

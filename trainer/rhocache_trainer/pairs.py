@@ -156,9 +156,11 @@ class KeyedPairs:
         self._rows[repeats] = -1
         missing = np.flatnonzero(self._rows < 0)
         if len(missing) == len(self._rows):
+            shard, row = cache.locate(0)
             raise CacheIncomplete(
                 f"{cache.uri} has no usable row for any of the {len(missing)} pairs, such as key "
-                f"{keys[0]}: it was made from {cache.manifest.dataset}; is this another dataset?"
+                f"{keys[0]}: it was made from {cache.manifest.dataset}, whose first key is "
+                f"{cache.row(shard, row).key}; is this another dataset?"
             )
         if len(missing) and on_missing == "error":
             raise MissingPair(
@@ -225,7 +227,8 @@ def _join(cache: str, shard: str, record: Record, row: ReferenceRow | None) -> S
         raise PairMismatch(f"{where}: the image is not the one that the reference scored")
     if hash_caption(caption) != row.caption_hash:
         raise PairMismatch(f"{where}: the caption is not the one that the reference scored")
-    return Sample(shard, record.key, row.index, image, caption, row.image, row.text)
+    # Its key in the cache: a pair is augmented alike wherever it is read from.
+    return Sample(shard, row.key, row.index, image, caption, row.image, row.text)
 
 
 def _where(shard: str, record: Record) -> str:

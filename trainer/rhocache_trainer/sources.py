@@ -1,24 +1,29 @@
 """The pairs that a run's settings name: what kind of dataset they are in, and their cache."""
 
 import posixpath
+from collections.abc import Sequence
 from fnmatch import fnmatch
 
 from pyarrow import fs
 
 from rhocache_schemas import storage
-from rhocache_schemas.dataset import list_shards
+from rhocache_schemas.dataset import is_shard, list_shards
 from rhocache_schemas.errors import DatasetError, InvalidInput, StorageError
-from rhocache_schemas.tar_shard import IMAGE_SUFFIXES, split_name
+from rhocache_schemas.found import CAPTION_SUFFIX, IMAGE_SUFFIXES
+from rhocache_schemas.tar_shard import describe_shards, split_name
 from rhocache_trainer.cache import KEPT_BYTES, ReferenceCache
+from rhocache_trainer.columns import ColumnNames
 from rhocache_trainer.config import Data
 from rhocache_trainer.container import KeyedContainer
+from rhocache_trainer.csv_table import CsvTable
 from rhocache_trainer.files import Files
 from rhocache_trainer.folder import ImageFolder
 from rhocache_trainer.pairs import CachedPairs, KeyedPairs, PairSource, PlainPairs
-from rhocache_trainer.tables import Columns, CsvTable, ParquetTable
+from rhocache_trainer.tables import ParquetTable
 from rhocache_trainer.tars import TarShards
 
-PARQUET = ".parquet"
+PARQUET = (".parquet", ".pq")
+_CSV = (".csv", ".tsv")
 
 
 def open_pairs(data: Data, cache: str | None) -> PairSource:
@@ -28,11 +33,18 @@ def open_pairs(data: Data, cache: str | None) -> PairSource:
     """
     kind = _kind(data.dataset) if data.kind == "auto" else data.kind
     if kind == "webdataset":
-        tars = TarShards(list_shards(data.dataset, data.shards), data.caption_field)
+        shards = list_shards(data.dataset, data.shards)
+        tars = TarShards(shards, data.caption_field)
         if cache is None:
-            return PlainPairs(tars)
+            pairs = PlainPairs(tars)
+            if not pairs.usable:
+                raise DatasetError(
+                    f"{data.dataset} has no usable pair: "
+                    + describe_shards(shards, data.caption_field)
+                )
+            return pairs
         return CachedPairs(tars, _open_cache(data, cache), on_missing=data.on_missing)
-    if data.caption_field is not None:
+    if data.caption_field is not None and kind != "folder":
         raise InvalidInput(
             f"data.caption_field={data.caption_field} is a field of tar shards' KEY.json, and "
             f"{data.dataset} is {kind}; a table's column is data.caption_column"
@@ -50,39 +62,40 @@ def _open_cache(data: Data, cache: str) -> ReferenceCache:
 def _open_keyed(data: Data, kind: str) -> KeyedContainer:
     if kind == "parquet":
         root, names = _parquet_files(data)
-        return ParquetTable(Files(root), names, _columns(data, "image", "caption"))
+        columns = _columns(data, ("image", *IMAGE_SUFFIXES), ("caption", CAPTION_SUFFIX, "text"))
+        return ParquetTable(Files(root), names, columns)
     if kind == "csv":
         folder = posixpath.dirname(data.dataset) or "."
-        columns = _columns(data, "filepath", "title")  # as open_clip calls them
+        columns = _columns(data, ("filepath",), ("title",))  # as open_clip calls them
         return CsvTable(data.dataset, columns, data.images or folder)
-    return ImageFolder(data.dataset)
+    return ImageFolder(data.dataset, data.caption_field)
 
 
-def _columns(data: Data, image: str, caption: str) -> Columns:
+def _columns(data: Data, image: Sequence[str], caption: Sequence[str]) -> ColumnNames:
     chosen = (data.image_column, data.caption_column, data.key_column, data.shard_column)
-    usual = (image, caption, "key", "shard")
-    names = [asked or name for asked, name in zip(chosen, usual, strict=True)]
-    return Columns(*names, asked=frozenset(filter(None, chosen)))
+    usual = (image, caption, ("key", "__key__"), ("shard",))
+    names = [
+        usual if asked is None else (asked,) for asked, usual in zip(chosen, usual, strict=True)
+    ]
+    return ColumnNames(*names, asked=frozenset(name for name in chosen if name is not None))
 
 
 def _parquet_files(data: Data) -> tuple[str, list[str]]:
-    if data.dataset.endswith(PARQUET):
+    if _is_parquet(data.dataset):
         folder, name = posixpath.split(data.dataset)
         return folder or ".", [name]
-    names = [name for name in Files(data.dataset).list() if name.endswith(PARQUET)]
-    for name in names:
-        storage.check_utf8(name)
+    names = [name for name in Files(data.dataset).list() if _is_parquet(name)]
     chosen = [name for name in names if data.shards is None or fnmatch(name, data.shards)]
     if not chosen:
         which = "" if data.shards is None else f" that matches {data.shards!r}"
-        raise DatasetError(f"{data.dataset} holds no {PARQUET} file{which}")
+        raise DatasetError(f"{data.dataset} holds no {PARQUET[0]} file{which}")
     return data.dataset, chosen
 
 
 def _kind(location: str) -> str:
     """Tell a dataset by its suffix, and a folder by what it holds."""
-    for suffix, kind in ((PARQUET, "parquet"), (".csv", "csv"), (".tsv", "csv")):
-        if location.endswith(suffix):
+    for suffixes, kind in ((PARQUET, "parquet"), (_CSV, "csv")):
+        if location.lower().endswith(suffixes):
             return kind
     filesystem, path = storage.resolve(location)
     try:
@@ -90,7 +103,25 @@ def _kind(location: str) -> str:
             return "webdataset"
     except OSError as error:
         raise StorageError(f"cannot look at {location}: {storage.reason(error)}") from error
-    suffixes = {split_name(name)[1] for name in Files(location).list()}
-    if "tar" not in suffixes and PARQUET[1:] in suffixes:
-        return "parquet"
-    return "folder" if "tar" not in suffixes and suffixes & {*IMAGE_SUFFIXES} else "webdataset"
+    names = Files(location).list()
+    if any(is_shard(name) for name in names):
+        return "webdataset"  # with Parquet beside tars, as img2dataset writes what it knows of them
+    folders = {name.rpartition("/")[0] for name in names}
+    tables = [
+        name
+        for name in names
+        if _is_parquet(name) and name.rpartition(".")[0] not in folders  # nor beside its folder
+    ]
+    images = [name for name in names if split_name(name)[1] in IMAGE_SUFFIXES]
+    if tables and images:
+        raise DatasetError(
+            f"{location} holds both Parquet, such as {tables[0]}, and images, such as {images[0]}: "
+            "say with data.kind=parquet or data.kind=folder which of them are the pairs"
+        )
+    if tables or images:
+        return "parquet" if tables else "folder"
+    return "webdataset"
+
+
+def _is_parquet(name: str) -> bool:
+    return name.lower().endswith(PARQUET)

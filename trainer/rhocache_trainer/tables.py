@@ -1,202 +1,151 @@
-"""Tables of pairs: Parquet files that hold the images, and a CSV that tells where they lie."""
+"""Parquet files of pairs."""
 
-import io
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from rhocache_schemas import storage
-from rhocache_schemas.errors import DatasetError
-from rhocache_trainer.container import Part, Record, blocks, checked
+from rhocache_schemas.errors import DatasetError, RowError, RowErrorCode
+from rhocache_schemas.pairs import choose_caption
+from rhocache_trainer.column_types import check_types, is_text
+from rhocache_trainer.columns import ColumnNames
+from rhocache_trainer.container import Part, Record, checked
 from rhocache_trainer.files import Files
 
 _READ_ROWS = 64  # of a row group, held at a time
 _BUFFER_BYTES = 1 << 20
-# What leads out of a folder, or out of its storage.
-_OUTSIDE = r"^/|://|(^|/)\.\.(/|$)|\x00"
-# Folders and suffixes around a file's name up to its first dot, as in tars.
-_AROUND_STEM = r"^(?:.*/)?([^/.]*)[^/]*$"
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """The names of a table's columns. ``key`` and ``shard`` may be absent unless asked for.
-
-    ``shard`` is the dataset shard, as a cache names it, that each pair once came from.
-    """
-
-    image: str
-    caption: str
-    key: str
-    shard: str
-    asked: frozenset[str] = frozenset()  # those of the names that somebody chose
-
-    def check(self, there: list[str], source: str) -> None:
-        lacking = {self.image, self.caption, *self.asked} - set(there)
-        if lacking:
-            raise DatasetError(
-                f"{source} has no column {', '.join(sorted(lacking))}; it has {', '.join(there)}"
-            )
 
 
 class ParquetTable:
     """Parquet files with images as bytes, each row group a part.
 
-    The image column may also be a struct with a field ``bytes``, as Hugging Face datasets have it.
+    The image column may also be a struct with a field ``bytes``, as Hugging Face datasets have it,
+    and then its field ``path`` is the key where no column is. Of a list of captions the first that
+    is not blank counts.
 
-    Raises DatasetError where a file is unreadable or lacks a column.
+    Raises DatasetError where a file is unreadable, lacks a column, or has one of another type, and
+    where there is no row, or no image's bytes in any.
     """
 
-    def __init__(self, files: Files, names: list[str], columns: Columns) -> None:
+    def __init__(self, files: Files, names: list[str], columns: ColumnNames) -> None:
         self.parts: list[Part] = []
         self._files = files
-        self._columns = columns
         self._names = names
-        self._has = {columns.image, columns.caption, columns.key, columns.shard}
         self._groups: dict[str, tuple[str, int]] = {}  # part -> file, number of the row group
+        schemas: dict[str, pa.Schema] = {}
+        images = 0  # that are not null, as far as the files' statistics tell
         for name in names:
-            with _open_parquet(files, name) as table:
-                columns.check(table.schema_arrow.names, storage.join(files.root, name))
-                self._has &= {*table.schema_arrow.names}
+            with self._open(name) as table:
+                schema = schemas[name] = table.schema_arrow
+                images += _images(table, columns.among(schema.names, self._source(name)).image)
                 for group in range(table.num_row_groups):
                     part = Part(f"{name}#{group}", table.metadata.row_group(group).num_rows)
                     self.parts.append(part)
                     self._groups[part.name] = name, group
+        common = [n for n in schemas[names[0]].names if all(n in s.names for s in schemas.values())]
+        self._columns = columns.among(common, files.root)
+        for name, schema in schemas.items():
+            check_types(schema, self._columns, self._source(name))
+        if not sum(part.rows or 0 for part in self.parts):
+            raise DatasetError(f"{files.root} holds no row ({', '.join(names[:5])})")
+        if not images:
+            raise DatasetError(
+                f"{files.root}: column {self._columns.image} holds the bytes of no image; embed "
+                "them, or name the files by a CSV"
+            )
+        self._has_paths = all(
+            _has_paths(schema.field(self._columns.image).type) for schema in schemas.values()
+        )
 
     def keys(self) -> pa.ChunkedArray:
-        if self._columns.key not in self._has:
-            raise DatasetError(
-                f"{self._files.root} has no column {self._columns.key}, by which its pairs are "
-                "joined with a cache; name it with data.key_column"
-            )
-        return self._column(self._columns.key)
+        if self._columns.key is not None:
+            return self._column(self._columns.key)
+        if self._has_paths:
+            return self._column(self._columns.image, "path")
+        raise DatasetError(
+            f"{self._files.root} has no column key, by which its pairs are "
+            "joined with a cache; name it with data.key_column"
+        )
 
     def shards(self) -> pa.ChunkedArray | None:
-        return self._column(self._columns.shard) if self._columns.shard in self._has else None
+        return None if self._columns.shard is None else self._column(self._columns.shard)
 
     def read(self, part: Part, start: int) -> Iterator[Record]:
         name, group = self._groups[part.name]
         columns = self._columns
-        wanted = [c for c in (columns.image, columns.caption, columns.key) if c in self._has]
+        wanted = [c for c in (columns.image, columns.caption, columns.key) if c is not None]
         row = 0
-        with _open_parquet(self._files, name) as table:
+        with self._open(name) as table:
             for batch in table.iter_batches(_READ_ROWS, [group], wanted, use_threads=False):
-                images = batch.column(columns.image)
+                images, captions = batch.column(columns.image), batch.column(columns.caption)
+                keys = None if columns.key is None else batch.column(columns.key)
                 if pa.types.is_struct(images.type):
+                    keys = (
+                        pc.struct_field(images, "path")
+                        if self._has_paths and keys is None
+                        else keys
+                    )
                     images = pc.struct_field(images, "bytes")
-                captions = batch.column(columns.caption)
                 for place in range(len(batch)):
                     if row >= start:
-                        key = batch.column(columns.key)[place] if columns.key in wanted else row
-                        content = partial(_content, images[place], captions[place])
-                        yield Record(row, str(key), content)
+                        key = str(row if keys is None else keys[place])
+                        yield Record(row, key, partial(_content, images[place], captions[place]))
                     row += 1
 
-    def _column(self, name: str) -> pa.ChunkedArray:
+    def _column(self, name: str, field: str | None = None) -> pa.ChunkedArray:
+        """A column of all files as strings, or of a struct's column a field."""
         chunks: list[pa.Array] = []
         for file in self._names:
-            with _open_parquet(self._files, file) as table:
-                chunks += table.read([name])[name].cast(pa.large_string()).chunks
+            with self._open(file) as table:
+                column = table.read([name if field is None else f"{name}.{field}"])[name]
+                for chunk in column.chunks:
+                    values: Any = chunk if field is None else pc.struct_field(chunk, field)
+                    if pa.types.is_dictionary(values.type):
+                        values = values.dictionary_decode()
+                    chunks.append(values.cast(pa.large_string()))
         return pa.chunked_array(chunks, pa.large_string())
 
+    def _source(self, name: str) -> str:
+        return storage.join(self._files.root, name)
 
-class CsvTable:
-    """A CSV or TSV with a header, the paths of images and their captions.
-
-    ``images`` is the folder that the paths start from, where they are not whole paths below it.
-    Without a key column, a pair's key is the name of its image, without folders, up to the first
-    dot.
-
-    Raises DatasetError where it is unreadable, lacks a column, or names a path outside ``images``.
-    """
-
-    def __init__(self, location: str, columns: Columns, images: str) -> None:
-        table = _read_csv(location, columns)
-        self._location = location
-        self._files = Files(images)
-        self._images = _below(table[columns.image], images, location)
-        self._captions = table[columns.caption].combine_chunks()
-        names = table.column_names
-        self._keys = (
-            table[columns.key].combine_chunks()
-            if columns.key in names
-            else pc.replace_substring_regex(self._images, _AROUND_STEM, r"\1")
-        )
-        self._shards = table[columns.shard] if columns.shard in names else None
-        self.parts = blocks(len(table))
-
-    def keys(self) -> pa.ChunkedArray:
-        return pa.chunked_array([self._keys])
-
-    def shards(self) -> pa.ChunkedArray | None:
-        return self._shards
-
-    def read(self, part: Part, start: int) -> Iterator[Record]:
-        first = int(part.name)
-        for row in range(start, part.rows or 0):
-            image, caption, key = (
-                column[first + row].as_py() for column in (self._images, self._captions, self._keys)
-            )
-            yield Record(row, key, partial(self._content, image, caption))
-
-    def _content(self, image: str, caption: str) -> tuple[bytes, str]:
-        return checked(self._files.read_image(image), caption)
+    @contextmanager
+    def _open(self, name: str) -> Generator[pq.ParquetFile]:
+        try:
+            with pq.ParquetFile(self._files.open(name), buffer_size=_BUFFER_BYTES) as table:
+                yield table
+        except (pa.ArrowException, OSError) as error:
+            raise DatasetError(
+                f"{self._source(name)} is not a readable Parquet file: {error}"
+            ) from error
 
 
-def _open_parquet(files: Files, name: str) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(files.open(name), buffer_size=_BUFFER_BYTES)
-    except (pa.ArrowException, OSError) as error:
-        source = storage.join(files.root, name)
-        raise DatasetError(f"{source} is not a readable Parquet file: {error}") from error
+def _images(table: pq.ParquetFile, column: str) -> int:
+    """How many rows of a file have an image's bytes, all of them where it does not tell."""
+    metadata = table.metadata
+    columns = [metadata.schema.column(number).path for number in range(metadata.num_columns)]
+    leaf = next((path for path in (column, f"{column}.bytes") if path in columns), None)
+    if leaf is None:
+        return metadata.num_rows
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    told: list[Any] = [group.column(columns.index(leaf)).statistics for group in groups]
+    return metadata.num_rows - sum(each.null_count for each in told if each and each.has_null_count)
+
+
+def _has_paths(kind: pa.DataType) -> bool:
+    if not isinstance(kind, pa.StructType) or kind.get_field_index("path") < 0:
+        return False
+    return is_text(kind.field("path").type)
 
 
 def _content(image: Any, caption: Any) -> tuple[bytes, str]:
-    return checked(image.as_py(), caption.as_py())
-
-
-def _read_csv(location: str, columns: Columns) -> Any:
-    """All columns that are of use, as strings: a key may begin with zeros."""
-    data = storage.read_bytes(location)
-    header = data.partition(b"\n")[0]
-    delimiter = "\t" if b"\t" in header else ","
     try:
-        there = pa_csv.open_csv(io.BytesIO(data), parse_options=_parsing(delimiter)).schema.names
-        columns.check(there, location)
-        names = {columns.image, columns.caption, columns.key, columns.shard}
-        return pa_csv.read_csv(
-            io.BytesIO(data),
-            parse_options=_parsing(delimiter),
-            convert_options=pa_csv.ConvertOptions(
-                include_columns=[name for name in there if name in names],
-                column_types=dict.fromkeys(names, pa.large_string()),
-                strings_can_be_null=False,
-            ),
-        )
-    except pa.ArrowException as error:
-        raise DatasetError(f"{location} is not a readable CSV: {error}") from error
-
-
-def _parsing(delimiter: str) -> pa_csv.ParseOptions:
-    return pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-
-
-def _below(paths: pa.ChunkedArray, images: str, location: str) -> pa.Array:
-    """Paths from the folder ``images``, which none may lead out of."""
-    prefix = images.rstrip("/") + "/"
-    whole = pc.starts_with(paths, prefix)
-    relative = pc.if_else(whole, pc.utf8_slice_codeunits(paths, len(prefix)), paths)
-    relative = relative.combine_chunks()
-    outside = pc.index(pc.match_substring_regex(relative, _OUTSIDE), True).as_py()
-    if outside >= 0:
-        raise DatasetError(
-            f"{location}: the image {relative[outside]} lies outside {images}; "
-            "name the folder that holds all images with data.images"
-        )
-    return relative
+        text = caption.as_py()
+        text = text.decode() if isinstance(text, bytes) else choose_caption(text)
+    except UnicodeDecodeError as error:
+        raise RowError(RowErrorCode.TEXT_NOT_UTF8, "its caption is not UTF-8") from error
+    return checked(image.as_py(), text)

@@ -14,12 +14,13 @@ from torch import Tensor
 from rhocache_schemas import shard_file
 from rhocache_schemas.dataset import Shard, list_shards
 from rhocache_schemas.documents import describe
-from rhocache_schemas.errors import DatasetError, InvalidInput
+from rhocache_schemas.errors import DatasetError, InvalidInput, ShardError
 from rhocache_schemas.job import Dtype
 from rhocache_schemas.locations import absolute_model, absolute_weights
+from rhocache_schemas.pairs import Pair
 from rhocache_schemas.reference import ReferenceSpec
 from rhocache_schemas.shard_file import OK, ShardRows
-from rhocache_schemas.tar_shard import ShardReader
+from rhocache_schemas.tar_shard import ShardReader, check_shards, describe_shards
 from rhocache_workers.calibration import calibrate
 from rhocache_workers.decode import decode
 from rhocache_workers.devices import Device, device_here, find_device
@@ -63,7 +64,7 @@ class Cost:
     shards: int
     bytes: int  # of the dataset
     pairs: int
-    pairs_estimated: bool  # from the first shard's pairs and the sizes of all
+    pairs_estimated: bool  # from the first shards' pairs and the sizes of all
     work: Work
     device: Device
     predicted_hours: float
@@ -86,8 +87,9 @@ def estimate(
 ) -> Cost:
     """Predict what scoring ``dataset`` with a reference costs on one ``device`` (None: this one's).
 
-    Without ``pairs`` the first shard is read to its end, to estimate how many there are. The
-    weights are needed only to ``measure``, which times the reference on real pairs.
+    Without ``pairs`` the first shard that has a usable pair is read to its end, to estimate how
+    many there are. The weights are needed only to ``measure``, which times the reference on real
+    pairs.
 
     Raises InvalidInput, DatasetError, ShardError and ReferenceUnavailable.
     """
@@ -101,9 +103,10 @@ def estimate(
     listed = list_shards(dataset, shards)
     outline = Outline(model, pretrained)
     chosen = find_device(device, precision)
-    sample = _read_sample(listed[0], caption_field, whole=pairs is None)
+    check_shards(listed)
+    sample = _read_sample(listed, caption_field, whole=pairs is None)
     size = sum(shard.size for shard in listed)
-    total = pairs or round(sample.pairs * size / listed[0].size)
+    total = pairs or round(sample.pairs * size / sample.size)
     work = _work(outline, sample.captions)
     predicted = work.flops / chosen.flops
     measured = _seconds_per_pair(spec, sample) if spec and measure else None
@@ -148,30 +151,49 @@ def _work(outline: Outline, captions: list[str]) -> Work:
 
 @dataclass
 class _Sample:
-    """The first pairs of the first shard."""
+    """The first pairs of the first shard that has a usable one, and of the shards before it."""
 
     pairs: int = 0  # that were read
+    size: int = 0  # bytes of the shards that were read
     keys: list[str] = field(default_factory=list)
     captions: list[str] = field(default_factory=list)
     images: list[bytes] = field(default_factory=list)
 
-
-def _read_sample(shard: Shard, caption_field: str | None, *, whole: bool) -> _Sample:
-    """Sample a shard; count its pairs up to the last if ``whole``."""
-    sample = _Sample()
-    for pair in ShardReader(shard, caption_field):
-        sample.pairs += 1
-        if sample.pairs <= _SAMPLE:
-            sample.keys.append(pair.key)
+    def add(self, pair: Pair) -> None:
+        self.pairs += 1
+        if len(self.keys) < _SAMPLE:
+            self.keys.append(pair.key)
             if pair.error is None:
-                sample.captions.append(pair.caption or "")
-                if len(sample.images) < max(_BATCH.values()):
-                    sample.images.append(pair.image or b"")
-        elif not whole:
+                self.captions.append(pair.caption or "")
+                if len(self.images) < max(_BATCH.values()):
+                    self.images.append(pair.image or b"")
+
+
+def _read_sample(shards: list[Shard], caption_field: str | None, *, whole: bool) -> _Sample:
+    """Sample the shards; count the pairs of those that were begun if ``whole``."""
+    sample = _Sample()
+    unreadable: ShardError | None = None
+    for shard in shards:
+        before = sample.pairs
+        try:
+            for pair in ShardReader(shard, caption_field):
+                sample.add(pair)
+                if not whole and sample.pairs >= _SAMPLE:
+                    break
+        except ShardError as error:  # as a run would: it costs its own pairs
+            unreadable, sample.pairs = unreadable or error, before
+        else:
+            sample.size += shard.size
+        if sample.captions and sample.size:
+            return sample
+        if sample.pairs >= _SAMPLE:
             break
-    if not sample.captions:
-        raise DatasetError(f"{shard.uri}, the first shard, has no usable pair to plan by")
-    return sample
+    if unreadable is not None and not sample.pairs:
+        raise unreadable
+    raise DatasetError(
+        f"no usable pair among the first {sample.pairs} to plan by: "
+        + describe_shards(shards, caption_field)
+    )
 
 
 def _storage(pairs: int, keys: list[str], dimension: int, dtype: Dtype) -> Storage:
@@ -195,7 +217,7 @@ def _seconds_per_pair(spec: ReferenceSpec, sample: _Sample) -> float:
     decoded = [decode(reference.preprocess, data) for data in sample.images[:most]]
     pixels = [image for image in decoded if isinstance(image, Tensor)]
     if not pixels:
-        raise DatasetError("no image of the first shard's first pairs can be decoded")
+        raise DatasetError("no image of the first pairs can be decoded")
     tokens = reference.tokenizer(sample.captions[:most])
     towers = Towers(reference, calibrate(reference, None).batch_size)
     image = _seconds(lambda: towers.images(pixels))

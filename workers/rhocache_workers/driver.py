@@ -23,6 +23,7 @@ from rhocache_schemas.locations import absolute
 from rhocache_schemas.printable import printable
 from rhocache_schemas.records import Fault, Plan, ShardFailure
 from rhocache_schemas.roots import check_job
+from rhocache_schemas.tar_shard import check_shards, describe_shards
 from rhocache_workers.commit import commit
 from rhocache_workers.crew import Crew
 from rhocache_workers.interrupts import sigterm_as_interrupt
@@ -90,6 +91,7 @@ def score(
     with ExitStack() as stack:
         with _telling(progress):
             shards = choose_shards(spec, roots, redo)
+            check_shards(shards)
             lease = stack.enter_context(Lease(spec.output, job))
         with _telling(progress, lease):
             outcome = _run(spec, shards, roots, lease, ray_address, progress, redo=redo is not None)
@@ -209,7 +211,7 @@ def _run(
     lease.confirm()
     storage.discard_temporaries(spec.output)  # of encoders that were killed
     progress.enter("finalizing")
-    _check(spec, outcome)
+    _check(spec, shards, outcome)
     commit(
         spec,
         description,
@@ -274,14 +276,15 @@ def _note(cache: str, event: Event, outcome: _Outcome) -> None:
             storage.delete(layout.failure_file(cache, name))
 
 
-def _check(spec: JobSpec, outcome: _Outcome) -> None:
+def _check(spec: JobSpec, shards: list[Shard], outcome: _Outcome) -> None:
     """Raises JobError when there is not one usable row, and ErrorBudgetExceeded."""
     rows, failed = outcome.rows, outcome.failed
     if failed == rows:
         first = next(iter(outcome.failures.values()), None)
         raise JobError(
             f"no pair of {spec.dataset} could be scored "
-            f"({first or ', '.join(outcome.failed_by_code) or 'its shards are empty'})"
+            f"({first or ', '.join(outcome.failed_by_code) or 'its shards are empty'}): "
+            + describe_shards(shards, spec.caption_field)
         )
     for what, part, whole in (
         ("pairs", failed, rows),

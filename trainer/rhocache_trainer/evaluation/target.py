@@ -16,7 +16,7 @@ from rhocache_schemas.dataset import Shard
 from rhocache_schemas.errors import DatasetError, RowError, TrainingError
 from rhocache_schemas.images import open_image
 from rhocache_schemas.reference import HF_HUB, LOCAL_DIR
-from rhocache_schemas.tar_shard import ShardReader
+from rhocache_schemas.tar_shard import ShardReader, describe_shards
 from rhocache_trainer.evaluation.classes import TEMPLATES, Templates, class_of, spoken
 from rhocache_trainer.evaluation.embedded import EmbeddedCaptions, EmbeddedImages
 from rhocache_trainer.evaluation.result import Evaluation, EvaluationResult, choose_device
@@ -67,7 +67,10 @@ def evaluate(
         reader = _Reader(chosen, caption_field, class_field)
         found = clip.images(reader)
         if found is None:
-            raise DatasetError(f"{dataset} has no pair that can be evaluated")
+            raise DatasetError(
+                f"{dataset} has no pair that can be evaluated: "
+                + describe_shards(chosen, caption_field)
+            )
         return found
 
     tested = images(evaluation.shards)
