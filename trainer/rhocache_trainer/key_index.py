@@ -50,8 +50,8 @@ def find_rows(
 
 def _known_names(cache: ReferenceCache, shards: pa.ChunkedArray) -> pa.Array:
     """The cache's names of shards, which a table may give as paths or without suffix."""
-    given = shards.combine_chunks().dictionary_encode()
-    known = pa.array(cache.shards, pa.large_string())
+    given: Any = shards.combine_chunks().dictionary_encode()
+    known: Any = pa.array(cache.shards, pa.large_string())
     found = find_keys(given.dictionary, known)
     names: Any = pc.if_else(
         found >= 0, known.take(pa.array(np.maximum(found, 0))), given.dictionary
