@@ -44,14 +44,9 @@ def _is_image(kind: pa.DataType) -> bool:
 
 
 def _is_caption(kind: pa.DataType) -> bool:
-    # Some writers don't mark strings as such.
-    return is_text(kind) or _is_bytes(kind) or (_is_list(kind) and is_text(_value(kind)))
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return (
-        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    )
+    if isinstance(kind, (pa.ListType, pa.LargeListType, pa.FixedSizeListType)):
+        return is_text(kind.value_type)
+    return is_text(kind) or _is_bytes(kind)  # some writers don't mark strings as such
 
 
 def _is_name(kind: pa.DataType) -> bool:
