@@ -47,8 +47,9 @@ def list_files(
     can't be looked at, such as a link to nothing, is listed where its name ends in one of
     ``suffixes``, in lower case.
 
-    Raises DatasetError where there is no such folder, for names that are not UTF-8, and for other
-    links to nothing, which may have been folders, and StorageError where a folder can't be listed.
+    Raises DatasetError where there is no such folder, and for other links to nothing, which may
+    have been folders; InvalidInput for a folder, or a file with such a suffix, whose name is not
+    UTF-8; and StorageError where a folder can't be listed.
     """
     filesystem, path = storage.resolve(root)
     if isinstance(filesystem, fs.LocalFileSystem):
@@ -127,10 +128,7 @@ class _Walk:
 
     def _entry(self, entry: os.DirEntry[str], name: str) -> Iterator[Entry]:
         try:
-            name.encode()
             info = entry.stat()
-        except UnicodeEncodeError as error:
-            raise DatasetError(f"{os.fsencode(entry.path)!r} is no UTF-8: rename it") from error
         except OSError as error:
             if entry.name.lower().endswith(self._suffixes):
                 yield Entry(name, 0, 0)
@@ -140,6 +138,10 @@ class _Walk:
                     "out if it is a folder: mend or remove it"
                 ) from error
             return
+        if stat.S_ISDIR(info.st_mode) or name.lower().endswith(self._suffixes):
+            storage.check_utf8(entry.path)
+        elif storage.printable(name) != name:
+            return  # a file of no use, which no text could name
         if not stat.S_ISDIR(info.st_mode):
             yield Entry(name, info.st_size, info.st_mtime_ns)
         elif entry.is_symlink():

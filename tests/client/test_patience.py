@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 
 from rhocache import AsyncClient, Client
 from rhocache.patience import POLL_SECONDS, Patience
-from rhocache_schemas.errors import InvalidInput, ServiceError
+from rhocache_schemas.errors import InvalidInput, JobStateConflict, ServiceError
 from rhocache_schemas.job import JobSpec, JobState
 from rhocache_service.database import JobRow, open_database
 from rhocache_service.registry import Registry
@@ -105,7 +106,9 @@ def row(registry: Registry, root: Path) -> JobRow:
 
 
 def end(registry: Registry, row: JobRow) -> None:
-    registry.advance(registry.advance(row, JobState.CANCELLING), JobState.CANCELLED)
+    stopping = registry.advance(row, JobState.CANCELLING)
+    with suppress(JobStateConflict):  # the service does it by itself, if it is faster
+        registry.advance(stopping, JobState.CANCELLED)
 
 
 def weaken(headers: MutableHeaders) -> None:

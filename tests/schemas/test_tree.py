@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rhocache_schemas.dataset import list_shards
-from rhocache_schemas.errors import DatasetError, ShardError, UriNotAllowed
+from rhocache_schemas.errors import DatasetError, InvalidInput, ShardError, UriNotAllowed
 from rhocache_schemas.job import JobSpec
 from rhocache_schemas.reference import ReferenceSpec
 from rhocache_schemas.roots import allowed_shards
@@ -93,7 +93,7 @@ def test_a_link_that_may_have_been_a_folder(tmp_path: Path, target: str):
 
 def test_a_name_that_is_not_utf8(tmp_path: Path):
     (tmp_path / os.fsdecode(b"\xff.tar")).write_bytes(b"")
-    with pytest.raises(DatasetError, match=r"xff\.tar' is no UTF-8"):
+    with pytest.raises(InvalidInput, match=r"udcff\.tar' is not UTF-8"):
         shards(tmp_path)
 
 

@@ -118,18 +118,28 @@ def _check_manifest(report: VerifyReport, manifest: Manifest, rows: list[IndexRo
 
 
 def _check_files(report: VerifyReport, manifest: Manifest, rows: list[IndexRow]) -> None:
-    """Find files that nothing names: rows that a reader will never see, or a stranger's."""
+    """Name files that nothing else names: rows that no reader will see, or a stranger's files."""
     failed = manifest.failed_shards
     # A shard that could be read before may still have its file.
     shards = {row.name for row in rows} | failed.keys()
     for path in unknown_files(report.cache, shards, failed):
-        report.findings.append(
-            Finding(
-                path,
-                f"is named by no line of {layout.INDEX}: score the dataset again to take it in, "
-                "with --prune to drop what the dataset no longer has, or remove it",
+        if _is_loose(report.cache, path, manifest):
+            report.notes.append(
+                f"{path} is named by no line of {layout.INDEX}, as a run leaves it that did not "
+                "end: score the dataset again to take it in, or with --prune to drop it"
             )
-        )
+        else:
+            report.findings.append(Finding(path, "is no file of this cache; remove it"))
+
+
+def _is_loose(cache: str, path: str, manifest: Manifest) -> bool:
+    """Whether it is a shard file that this cache's reference made."""
+    uri = storage.join(cache, path)
+    try:
+        _, footer = shard_file.sum_up(storage.read_bytes(uri), uri)
+    except RhocacheError:
+        return False
+    return footer.fingerprint_sha256 == manifest.fingerprint_sha256
 
 
 def _check_shard(
