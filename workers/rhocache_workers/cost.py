@@ -182,9 +182,9 @@ def _read_sample(shards: list[Shard], caption_field: str | None, *, whole: bool)
                     break
         except ShardError as error:  # as a run would: it costs its own pairs
             unreadable, sample.pairs = unreadable or error, before
-        else:
-            sample.size += shard.size
-        if sample.captions and sample.size:
+            continue
+        sample.size += shard.size
+        if sample.captions and sample.pairs:
             return sample
         if sample.pairs >= _SAMPLE:
             break
