@@ -17,6 +17,16 @@ class Pair:
     metadata: bytes | None  # KEY.json as stored
     error: RowErrorCode | None = None
 
+    @property
+    def image_hash(self) -> bytes | None:
+        """None where there is no image to hash."""
+        return None if self.image is None else hash_image(self.image)
+
+    @property
+    def caption_hash(self) -> bytes | None:
+        """None where there is no caption to hash."""
+        return None if self.caption is None else hash_caption(self.caption)
+
 
 def read_caption(text: bytes | None, metadata: bytes | None, field: str | None) -> str | None:
     """Give the caption of a pair's KEY.txt or, with ``field``, of this field of its KEY.json.

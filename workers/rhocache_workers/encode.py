@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rhocache_schemas.errors import RowErrorCode
-from rhocache_schemas.pairs import Pair, hash_caption, hash_image
+from rhocache_schemas.pairs import Pair
 from rhocache_schemas.shard_file import OK, ShardFileWriter, ShardRows
 from rhocache_workers.decode import Decoder
 from rhocache_workers.memo import Embedding, Memo
@@ -64,8 +64,8 @@ class Preparation:
         row = Row(
             key=pair.key,
             error=pair.error,
-            image_hash=None if image is None else hash_image(image),
-            caption_hash=None if caption is None else hash_caption(caption),
+            image_hash=pair.image_hash,
+            caption_hash=pair.caption_hash,
         )
         if pair.error is None and row.image_hash and row.caption_hash:
             row.image = self._images.get(

@@ -20,7 +20,7 @@ from rhocache_schemas.errors import (
 from rhocache_schemas.images import open_image
 from rhocache_schemas.index import IndexRow
 from rhocache_schemas.listing import unknown_files
-from rhocache_schemas.pairs import Pair, hash_caption, hash_image
+from rhocache_schemas.pairs import Pair
 from rhocache_schemas.records import Manifest
 from rhocache_schemas.shard_file import OK, ShardRows
 from rhocache_schemas.tar_shard import ShardReader
@@ -241,11 +241,9 @@ def _check_source(
 
 
 def _changes(pair: Pair, columns: ShardRows) -> Iterator[str]:
-    image = None if pair.image is None else hash_image(pair.image)
-    caption = None if pair.caption is None else hash_caption(pair.caption)
-    if image != columns.image_hash[pair.row]:
+    if pair.image_hash != columns.image_hash[pair.row]:
         yield "the image is not the one that was scored"
-    if caption != columns.caption_hash[pair.row]:
+    if pair.caption_hash != columns.caption_hash[pair.row]:
         yield "the caption is not the one that was scored"
 
 
