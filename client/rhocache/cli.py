@@ -1,14 +1,12 @@
 """The ``rhocache`` command. A sub-command imports its room when it is used."""
 
 import sys
-from traceback import format_exception
 
 import typer
 
 from rhocache import jobs_commands, keys_commands, offline_commands, trainer_commands
 from rhocache_schemas.errors import RhocacheError
-from rhocache_schemas.printable import printable_lines
-from rhocache_schemas.redact import redact
+from rhocache_schemas.redact import tell_crash
 
 INTERRUPTED = 130
 
@@ -35,6 +33,6 @@ def main() -> None:
         if stop.code == INTERRUPTED:
             typer.echo("rhocache: interrupted; what is done is kept", err=True)
         raise
-    except Exception as error:  # a fault of ours, whose traceback may quote a dataset
-        typer.echo(printable_lines(redact("".join(format_exception(error)))), err=True, nl=False)
+    except Exception as error:
+        typer.echo(tell_crash(error), err=True, nl=False)
         sys.exit(1)

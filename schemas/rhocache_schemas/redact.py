@@ -2,8 +2,9 @@
 
 import os
 import re
+from traceback import format_exception
 
-from rhocache_schemas.printable import printable
+from rhocache_schemas.printable import printable, printable_lines
 
 LONGEST = 4000  # characters of a message; the middle of a longer one is left out
 _LOOKED_AT = 16 * LONGEST
@@ -47,6 +48,11 @@ def redact(text: str) -> str:
 def tell(text: str) -> str:
     """Give a text as a message may show it: redacted, printable, and no longer than LONGEST."""
     return _cut(redact(printable(_cut(text, _LOOKED_AT))), LONGEST)
+
+
+def tell_crash(error: BaseException) -> str:
+    """Give the traceback of a fault of ours, which may quote a dataset: redacted, printable."""
+    return printable_lines(redact("".join(format_exception(error))))
 
 
 def _cut(text: str, most: int) -> str:

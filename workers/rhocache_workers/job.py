@@ -7,12 +7,10 @@ variables.
 
 import signal
 import sys
-from traceback import format_exception
 
 from rhocache_schemas.errors import RhocacheError
 from rhocache_schemas.job import JobOrder
-from rhocache_schemas.printable import printable_lines
-from rhocache_schemas.redact import redact
+from rhocache_schemas.redact import tell_crash
 from rhocache_workers.driver import score
 
 INTERRUPTED = 130
@@ -29,8 +27,8 @@ def main() -> int:
     except KeyboardInterrupt:
         print("rhocache: interrupted", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
-    except Exception as error:  # a fault of ours, whose traceback may quote a dataset
-        print(printable_lines(redact("".join(format_exception(error)))), end="", file=sys.stderr)  # noqa: T201
+    except Exception as error:
+        print(tell_crash(error), end="", file=sys.stderr)  # noqa: T201
         return 1
     print(f"rhocache: {summary.ok} of {summary.rows} pairs scored")  # noqa: T201
     return 0
