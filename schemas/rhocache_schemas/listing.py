@@ -41,10 +41,11 @@ def unknown_files(cache: str, shards: Collection[str], failed: Collection[str]) 
         )
     }
     found = {storage.path_of(info) for info in _list(cache) if info.is_file} - known
+    names = (posixpath.relpath(path, root) for path in found)
     return sorted(
-        storage.printable(posixpath.relpath(path, root))
-        for path in found
-        if not path.endswith(storage.TEMPORARY)
+        name.encode(errors="backslashreplace").decode()  # a report must be UTF-8
+        for name in names
+        if not name.endswith(storage.TEMPORARY)
     )
 
 
@@ -55,7 +56,7 @@ def _files(cache: str, folder: str, suffix: str) -> Iterator[tuple[str, fs.FileI
     for info in _list(where):
         name = posixpath.relpath(storage.path_of(info), root)
         # No shard's name is not UTF-8; such a file is one of the unknown ones.
-        if info.is_file and name.endswith(suffix) and storage.printable(name) == name:
+        if info.is_file and name.endswith(suffix) and storage.is_utf8(name):
             yield name.removesuffix(suffix), info
 
 

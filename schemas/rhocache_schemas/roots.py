@@ -1,6 +1,6 @@
 """Which locations a job may name: those under the service's allowed roots."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rhocache_schemas import storage
 from rhocache_schemas.abandonment import keep_on
@@ -38,10 +38,16 @@ def allowed_shards(spec: JobSpec, roots: Sequence[str]) -> list[Shard]:
     shards = list_shards(
         spec.dataset, spec.shards, lambda place: _check_under(place, roots, places)
     )
-    for shard in shards:
-        keep_on()
-        _check_under(shard.uri, roots, places)
+    _check_shards(shards, roots, places)
     return shards
+
+
+def check_shards_allowed(shards: Iterable[Shard], roots: Sequence[str]) -> None:
+    """Refuse shards outside ``roots``, whose links are followed once for all of them.
+
+    Raises as check_allowed does.
+    """
+    _check_shards(shards, roots, [true_place(root) for root in roots])
 
 
 def true_place(uri: str) -> Place:
@@ -64,12 +70,16 @@ def true_place(uri: str) -> Place:
     return scheme, parts
 
 
+def _check_shards(shards: Iterable[Shard], roots: Sequence[str], places: Sequence[Place]) -> None:
+    for shard in shards:
+        keep_on()
+        _check_under(shard.uri, roots, places)
+
+
 def _check_under(uri: str, roots: Sequence[str], places: Sequence[Place]) -> None:
     place = true_place(uri)
     if not any(_is_under(place, root) for root in places):
-        raise UriNotAllowed(
-            f"{uri!r} is not under an allowed root ({', '.join(map(storage.printable, roots))})"
-        )
+        raise UriNotAllowed(f"{uri!r} is not under an allowed root ({', '.join(roots)})")
 
 
 def _is_under(place: Place, root: Place) -> bool:

@@ -140,13 +140,17 @@ def expand_home(path: str) -> str:
 
 def check_utf8(path: str) -> None:
     """Raise InvalidInput for a file's name that no document or Parquet file could hold."""
-    if printable(path) != path:
+    if not is_utf8(path):
         raise InvalidInput(f"{path!r} is not UTF-8; rename it")
 
 
-def printable(path: str) -> str:
-    """Spell out what is not UTF-8 in a file's name, for texts that must be."""
-    return path.encode(errors="backslashreplace").decode()
+def is_utf8(path: str) -> bool:
+    """Whether a file's name, as ``os.fsdecode`` gives it, is UTF-8."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def path_of(info: fs.FileInfo) -> str:

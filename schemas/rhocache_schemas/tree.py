@@ -12,7 +12,7 @@ from pathlib import Path
 from pyarrow import fs
 
 from rhocache_schemas import layout, storage
-from rhocache_schemas.errors import DatasetError, StorageError
+from rhocache_schemas.errors import DatasetError
 
 # What systems and tools leave among data, beside names that begin with a dot: macOS's archives,
 # Hadoop's and Delta's unfinished writes, the bins of Windows and of network drives.
@@ -81,7 +81,7 @@ def _objects(filesystem: fs.FileSystem, path: str, root: str) -> Iterator[Entry]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DatasetError(f"there is no folder {root}") from error
     except OSError as error:
-        raise StorageError(f"cannot list {root}: {storage.reason(error)}") from error
+        raise storage.failure(f"cannot list {root}", error) from error
     for info in infos:
         name = info.path.removeprefix(path).lstrip("/")
         if info.is_file and not is_hidden(name):
@@ -121,7 +121,7 @@ class _Walk:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise DatasetError(f"there is no folder {place}") from error
         except OSError as error:
-            raise StorageError(f"cannot list {place}: {storage.reason(error)}") from error
+            raise storage.failure(f"cannot list {place}", error) from error
         for entry in entries:
             if not is_hidden(entry.name):
                 yield from self._entry(entry, posixpath.join(name, entry.name))
@@ -140,7 +140,7 @@ class _Walk:
             return
         if stat.S_ISDIR(info.st_mode) or name.lower().endswith(self._suffixes):
             storage.check_utf8(entry.path)
-        elif storage.printable(name) != name:
+        elif not storage.is_utf8(name):
             return  # a file of no use, which no text could name
         if not stat.S_ISDIR(info.st_mode):
             yield Entry(name, info.st_size, info.st_mtime_ns)
