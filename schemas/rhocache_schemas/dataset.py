@@ -51,10 +51,10 @@ def list_shards(
     filesystem, path = storage.resolve(dataset)
     try:
         literal = _literal(filesystem, path)
-        root = _root(filesystem, path)
         if literal == path:
-            entries = _walk(filesystem, path, dataset, check_link)
+            root, entries = _walk(filesystem, path, dataset, check_link)
         else:
+            root = _root_of_pattern(path, literal)
             infos = _expand(filesystem, literal, path[len(literal) :], dataset)
             entries = [_entry(info, root) for info in infos]
     except OSError as error:
@@ -92,9 +92,15 @@ def find_shards(dataset: str, names: Iterable[str]) -> dict[str, Shard]:
 
 
 def dataset_root(dataset: str) -> str:
-    """Name the folder that shard names are relative to: equal for all patterns of one dataset."""
+    """Name the folder that shard names are relative to: equal for all patterns of one dataset.
+
+    Raises StorageError.
+    """
     filesystem, path = storage.resolve(dataset)
-    return _prefix(dataset) + _root(filesystem, path)
+    try:
+        return _prefix(dataset) + _root(filesystem, path)
+    except OSError as error:
+        raise storage.failure(f"cannot look at {dataset}", error) from error
 
 
 def is_shard(name: str) -> bool:
@@ -104,8 +110,12 @@ def is_shard(name: str) -> bool:
 def _root(filesystem: fs.FileSystem, path: str) -> str:
     literal = _literal(filesystem, path)
     if literal != path:
-        return posixpath.dirname(literal + path[len(literal) :].partition("{")[0])
+        return _root_of_pattern(path, literal)
     return posixpath.dirname(path) if filesystem.get_file_info(path).is_file else path
+
+
+def _root_of_pattern(path: str, literal: str) -> str:
+    return posixpath.dirname(literal + path[len(literal) :].partition("{")[0])
 
 
 def _entry(info: fs.FileInfo, root: str) -> Entry:
@@ -126,15 +136,16 @@ def _prefix(dataset: str) -> str:
 
 def _walk(
     filesystem: fs.FileSystem, path: str, dataset: str, check_link: Callable[[str], None] | None
-) -> list[Entry]:
+) -> tuple[str, list[Entry]]:
     info = filesystem.get_file_info(path)
     if info.type == fs.FileType.NotFound:
         raise DatasetError(f"no dataset at {dataset}: give a folder, a brace pattern or a tar file")
     if info.type == fs.FileType.Unknown:
         raise DatasetError(f"{dataset} is neither a folder nor a regular file")
     if info.type == fs.FileType.File:
-        return [_entry(info, posixpath.dirname(path))]
-    return list_files(dataset, (SUFFIX,), check_link)
+        root = posixpath.dirname(path)
+        return root, [_entry(info, root)]
+    return path, list_files(dataset, (SUFFIX,), check_link)
 
 
 def check_size(dataset: str) -> None:

@@ -131,6 +131,14 @@ def test_a_dataset_that_moved_is_the_same(copied: JobSpec, tmp_path: Path, no_cr
     assert verify(copied.output, deep=True).findings == []
 
 
+def test_data_that_left_a_store_which_is_gone_is_the_same(copied: JobSpec, no_crew: None) -> None:
+    manifest = Path(copied.output, "manifest.json")
+    left = Manifest.read(str(manifest)).model_copy(update={"dataset": "hdfs://gone/data"})
+    manifest.write_bytes(left.to_json())
+    assert score(copied).encoded_shards == 0
+    assert Manifest.read(str(manifest)).dataset == copied.dataset
+
+
 def test_shards_that_are_not_asked_for_stay(spec: JobSpec) -> None:
     some = spec.model_copy(update={"shards": "*1.tar"})
     assert score(some).shards == 1

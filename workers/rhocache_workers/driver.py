@@ -199,7 +199,7 @@ def _run(
             left.keep,
             left.failures,
             left.failed_before,
-            len(left.gone),
+            left.gone,
             description.warning,
         )
         asked = {shard.name for shard in shards}

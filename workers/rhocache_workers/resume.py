@@ -4,10 +4,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from rhocache_schemas.dataset import Shard, dataset_root, find_shards, list_shards
-from rhocache_schemas.errors import CacheCorrupt, ShardError, ShardErrorCode
+from rhocache_schemas.errors import CacheCorrupt, RhocacheError, ShardError, ShardErrorCode
 from rhocache_schemas.job import JobSpec
 from rhocache_schemas.listing import read_failures, shard_files
-from rhocache_schemas.roots import allowed_shards, check_allowed, true_place
+from rhocache_schemas.roots import allowed_shards, check_shards_allowed, true_place
 from rhocache_schemas.same_dataset import check_same_dataset
 from rhocache_workers.settled import SettledShard
 from rhocache_workers.standing import Standing
@@ -20,13 +20,13 @@ class Resume:
     keep: dict[str, SettledShard]  # by name: their rows stay
     failures: dict[str, ShardError]  # of earlier runs, of shards that this one does not look at
     failed_before: frozenset[str]  # of earlier runs, all of them
-    gone: frozenset[str]  # of those that stay, what the dataset no longer has
+    gone: int  # of those that stay, how many the dataset no longer has
     dropped: frozenset[str]  # what leaves the cache, since that was asked for
     empty: bool  # there was nothing in the cache
 
     def afresh(self, shards: list[Shard]) -> "Resume":
         """The same with nothing kept, for a cache that becomes another reference's."""
-        return replace(self, todo=shards, keep={}, gone=frozenset())
+        return replace(self, todo=shards, keep={}, gone=0)
 
 
 def choose_shards(
@@ -73,7 +73,7 @@ def resume(
             unknown=len(held.unreadable),
         )
     keep = _kept(spec, asked, held, redo=redo)
-    left = _left(spec, sources, failed.keys() - asked.keys(), empty=not held.held)
+    left = _left(spec, sources, failed.keys() - asked.keys(), empty=not held.all)
     return Resume(
         todo=[shard for shard in shards if shard.name not in keep],
         keep=keep,
@@ -82,21 +82,26 @@ def resume(
             for name in left - keep.keys()
         },
         failed_before=frozenset(failed),
-        gone=frozenset(keep.keys() & held.gone.keys()),
-        dropped=frozenset((held.held.keys() | failed.keys()) - keep.keys() - asked.keys() - left),
-        empty=not held.held,
+        gone=len(keep.keys() & held.gone.keys()),
+        dropped=frozenset((held.all.keys() | failed.keys()) - keep.keys() - asked.keys() - left),
+        empty=not held.all,
     )
 
 
 def _find(spec: JobSpec, roots: list[str] | None, names: Collection[str]) -> dict[str, Shard]:
     found = find_shards(spec.dataset, names)
-    for shard in found.values() if roots is not None else ():
-        check_allowed(shard.uri, roots or [])
+    if roots is not None:
+        check_shards_allowed(found.values(), roots)
     return found
 
 
-def _same_root(one: str, other: str) -> bool:
-    return true_place(dataset_root(one)) == true_place(dataset_root(other))
+def _same_root(before: str, now: str) -> bool:
+    if before == now:
+        return True
+    try:
+        return true_place(dataset_root(before)) == true_place(dataset_root(now))
+    except RhocacheError:  # data that moved may have left a store that answers no more
+        return False
 
 
 def _kept(
@@ -108,7 +113,7 @@ def _kept(
             return right and not redo and not (spec.retry_failed and shard.retryable)
         return not spec.replace and not (spec.prune and name in held.gone)
 
-    keep = {name: shard for name, shard in held.held.items() if stays(name, shard)}
+    keep = {name: shard for name, shard in held.all.items() if stays(name, shard)}
     if broken := sorted(keep.keys() & held.damaged):
         raise CacheCorrupt(
             f"{spec.output}: the file of shard {broken[0]} is damaged or missing"

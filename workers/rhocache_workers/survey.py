@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 
 from pyarrow import fs
@@ -18,7 +19,6 @@ from rhocache_schemas.errors import (
 )
 from rhocache_schemas.fingerprint import Fingerprint
 from rhocache_schemas.index import IndexRow
-from rhocache_schemas.pairs import hash_caption, hash_image
 from rhocache_schemas.tar_shard import ShardReader
 from rhocache_workers.settled import SettledShard, read_columns, settle, status_counts
 
@@ -27,7 +27,7 @@ _BATCH = 1024  # shards that wait for a reader: each takes more memory than what
 _READ_BYTES = 128 << 20  # that they hold together, of shard files
 
 
-@dataclass(slots=True)
+@dataclass
 class Survey:
     """The shards that a cache holds, by name, as their sources are now."""
 
@@ -37,8 +37,8 @@ class Survey:
     unreadable: dict[str, SettledShard] = field(default_factory=dict)
     damaged: set[str] = field(default_factory=set)  # of them all, those whose own file is not whole
 
-    @property
-    def held(self) -> dict[str, SettledShard]:
+    @cached_property
+    def all(self) -> dict[str, SettledShard]:
         return self.same | self.changed | self.gone | self.unreadable
 
 
@@ -146,7 +146,7 @@ def _by_hash(shard: SettledShard, source: Shard) -> _Found:
         same = storage.sha256(source.uri) == shard.index.source_sha256
     except StorageError:  # its encoder will say so better
         return _Found(shard, "unreadable")
-    row = replace(shard.index, source_size=source.size, source_mtime_ns=source.mtime_ns)
+    row = replace(shard.index, source_mtime_ns=source.mtime_ns)
     return _Found(replace(shard, index=row), "same") if same else _Found(shard, "changed")
 
 
@@ -161,7 +161,7 @@ def _begins_alike(uri: str, source: Shard, caption_field: str | None) -> bool:
         return not rows
     scored = {
         "key": pair.key,
-        "image_hash": None if pair.image is None else hash_image(pair.image),
-        "caption_hash": None if pair.caption is None else hash_caption(pair.caption),
+        "image_hash": pair.image_hash,
+        "caption_hash": pair.caption_hash,
     }
     return rows == [scored]
