@@ -16,6 +16,13 @@ _LENGTH = 60  # of a name
 _METADATA = 100  # files that are looked into
 
 
+def split_name(name: str) -> tuple[str, str]:
+    """Give a member's key and its suffix in lower case: ``a/b.seg.PNG`` is ``a/b``, ``seg.png``."""
+    folder, slash, base = name.rpartition("/")
+    stem, _, suffix = base.partition(".")
+    return folder + slash + stem, suffix.lower()
+
+
 class Found:
     """The first files' names, how many have each suffix, and the fields of their KEY.json."""
 
@@ -69,7 +76,7 @@ def found_in(names: Iterable[str]) -> Found:
     """Tell of files by their paths."""
     found = Found()
     for name in names:
-        found.add(name, name.rpartition("/")[2].partition(".")[2].lower())
+        found.add(name, split_name(name)[1])
     return found
 
 

@@ -27,7 +27,13 @@ from rhocache_schemas.errors import (
     ShardErrorCode,
     StorageError,
 )
-from rhocache_schemas.found import CAPTION_SUFFIX, IMAGE_SUFFIXES, METADATA_SUFFIX, Found
+from rhocache_schemas.found import (
+    CAPTION_SUFFIX,
+    IMAGE_SUFFIXES,
+    METADATA_SUFFIX,
+    Found,
+    split_name,
+)
 from rhocache_schemas.limits import DEFAULT_LIMITS, Limits
 from rhocache_schemas.pairs import Pair, read_caption
 from rhocache_schemas.tree import is_hidden
@@ -244,13 +250,6 @@ def describe_shards(shards: Sequence[Shard], caption_field: str | None) -> str:
         if reader.found:
             return f"{shard.name} holds {reader.found.describe(caption_field)}"
     return "the first shards hold no file"
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """Give a member's key and its suffix in lower case: ``a/b.seg.PNG`` is ``a/b``, ``seg.png``."""
-    folder, slash, base = name.rpartition("/")
-    stem, _, suffix = base.partition(".")
-    return folder + slash + stem, suffix.lower()
 
 
 class _TarInfo(tarfile.TarInfo):

@@ -5,12 +5,16 @@ from functools import partial
 
 import pyarrow as pa
 
-from rhocache_schemas import storage
 from rhocache_schemas.errors import DatasetError, RowError, RowErrorCode
-from rhocache_schemas.found import CAPTION_SUFFIX, IMAGE_SUFFIXES, METADATA_SUFFIX, found_in
+from rhocache_schemas.found import (
+    CAPTION_SUFFIX,
+    IMAGE_SUFFIXES,
+    METADATA_SUFFIX,
+    found_in,
+    split_name,
+)
 from rhocache_schemas.limits import DEFAULT_LIMITS
 from rhocache_schemas.pairs import read_caption
-from rhocache_schemas.tar_shard import split_name
 from rhocache_trainer.container import Part, Record, blocks, checked
 from rhocache_trainer.files import Files
 
@@ -32,8 +36,6 @@ class ImageFolder:
         names = self._files.list()
         for name in names:
             stem, suffix = split_name(name)
-            if suffix in (CAPTION_SUFFIX, *IMAGE_SUFFIXES):
-                storage.check_utf8(name)
             members.setdefault(stem, {})[suffix] = name
         self._pairs = [
             (stem, image, files.get(self._captions))

@@ -9,8 +9,8 @@ from pyarrow import fs
 from rhocache_schemas import storage
 from rhocache_schemas.dataset import is_shard, list_shards
 from rhocache_schemas.errors import DatasetError, InvalidInput, StorageError
-from rhocache_schemas.found import CAPTION_SUFFIX, IMAGE_SUFFIXES
-from rhocache_schemas.tar_shard import describe_shards, split_name
+from rhocache_schemas.found import CAPTION_SUFFIX, IMAGE_SUFFIXES, split_name
+from rhocache_schemas.tar_shard import describe_shards
 from rhocache_trainer.cache import KEPT_BYTES, ReferenceCache
 from rhocache_trainer.columns import ColumnNames
 from rhocache_trainer.config import Data
