@@ -15,8 +15,10 @@ def activation_warning(model: str, pretrained: str | None, config: dict[str, Any
     """Say that weights are called like ones trained with another activation than ``config`` has.
 
     By open_clip's table of weights (files and Hugging Face repositories), or by the word quickgelu
-    or openai in the name of a file or its folder.
+    or openai in the name of a file or its folder. None for a tag, which open_clip itself compares.
     """
+    if pretrained and open_clip.get_pretrained_cfg(model, pretrained):
+        return None
     source = pretrained or model.removeprefix(LOCAL_DIR).removeprefix(HF_HUB)
     trained = _trained_with_quick_gelu(source)
     computes = bool(config.get("quick_gelu", False))

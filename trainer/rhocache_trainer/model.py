@@ -99,10 +99,8 @@ def _create(
         detail = without_advice(error).partition(" Available: ")[0]
         raise InvalidInput(f"open_clip cannot make {what}: {detail}") from error
     model_cfg = model_cfg or {}
-    if brings_weights and not (pretrained and open_clip.get_pretrained_cfg(name, pretrained)):
-        warning = activation_warning(name, pretrained, model_cfg)
-        if warning is not None:
-            log.warning("%s", printable(warning))
+    if brings_weights and (warning := activation_warning(name, pretrained, model_cfg)):
+        log.warning("%s", printable(warning))
     return ClipModel(module, tokenizer, model_cfg)
 
 

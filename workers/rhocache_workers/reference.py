@@ -118,13 +118,11 @@ def load_reference(spec: ReferenceSpec, device: str = "cpu") -> Reference:
     in this precision; MissingExtra when it needs transformers, which is not installed.
     """
     name = open_clip_name(spec.model, spec.pretrained)
-    warning = None
     with refusing(f"cannot load {_name(spec)}"):
         architecture: Any = open_clip.get_model_config(name)
         refuse_code(architecture)
         need_transformers(name, architecture)
-        if not (spec.pretrained and open_clip.get_pretrained_cfg(name, spec.pretrained)):
-            warning = activation_warning(name, spec.pretrained, architecture)
+        warning = activation_warning(name, spec.pretrained, architecture)
         with readable_weights(name, spec.pretrained) as (source, weights):
             made: Any = open_clip.create_model_from_pretrained(
                 source, weights, precision=spec.precision, device=device, weights_only=True
