@@ -19,6 +19,7 @@ from rhocache_service.database import JobRow
 from rhocache_service.drivers import Drivers, DriverState
 from rhocache_service.leadership import Leadership
 from rhocache_service.registry import Registry
+from rhocache_service.shards import committed_rows
 from rhocache_service.validation import check_dataset
 
 log = logging.getLogger(__name__)
@@ -47,12 +48,6 @@ class Reconciler:
         self._max_running_jobs = max_running_jobs
         self._busy: list[Place] = []  # caches that have a driver
         self._told: dict[str, str] = {}  # job -> its trouble, as it was logged last
-
-    def step(self) -> None:
-        """Look at every unfinished job once. Raises as ``drive`` does."""
-        self.settle()
-        self.drive()
-        self.admit()
 
     def settle(self) -> None:
         """End the jobs that need no Ray for it, which may be slow, or not there at all.
@@ -144,7 +139,7 @@ class Reconciler:
         try:
             check_job(spec, self._roots)
             shards = allowed_shards(spec, self._roots)
-            check_dataset(spec, shards)
+            check_dataset(spec, shards, committed_rows(spec.output))
         except RhocacheError as error:
             self._fail(row, Fault(code=error.code, detail=str(error)))
             return

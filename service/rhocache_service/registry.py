@@ -52,12 +52,12 @@ class Registry:
             id=f"job_{secrets.token_hex(12)}",
             status=JobState.VALIDATING,
             spec=spec.model_dump(mode="json"),
-            created_at=self.now(),
             times={JobState.VALIDATING: int(time.time())},
             last_event=1,
             **columns,
         )
         with self._session.begin() as session:
+            row.created_at = now(session.connection())
             session.add(row)
             _append(session, row.id, 1, [_status_event(JobState.VALIDATING)])
         return row
@@ -88,10 +88,10 @@ class Registry:
         """
         busy = [state for state in _UNFINISHED if state is not JobState.QUEUED]
         queued = JobRow.status == JobState.QUEUED
-        due = JobRow.follows.is_not(None) | (JobRow.deadline < self.now())
         order = (JobRow.priority.desc(), JobRow.number)
         found: dict[int, JobRow] = {}
         with self._session() as session:
+            due = JobRow.follows.is_not(None) | (JobRow.deadline < now(session.connection()))
             for part in (JobRow.status.in_(busy), queued & due, queued & JobRow.follows.is_(None)):
                 query = select(JobRow).where(part).order_by(*order).limit(_LOOK_AT)
                 found |= {row.number: row for row in session.scalars(query)}
@@ -133,14 +133,13 @@ class Registry:
 
         Jobs of a time to come were submitted before the clock was set back, and don't count.
         """
-        now = self.now()
-        query = select(JobRow.created_at).where(
-            JobRow.api_key == api_key, JobRow.created_at.between(now - 60, now)
-        )
-        query = query.order_by(JobRow.number.desc()).offset(most - 1).limit(1)
         with self._session() as session:
-            then = session.scalar(query)
-        return 0 if then is None else math.ceil(then + 60 - now)
+            at = now(session.connection())
+            query = select(JobRow.created_at).where(
+                JobRow.api_key == api_key, JobRow.created_at.between(at - 60, at)
+            )
+            then = session.scalar(query.order_by(JobRow.number.desc()).offset(most - 1).limit(1))
+        return 0 if then is None else math.ceil(then + 60 - at)
 
     def counts(self) -> dict[JobState, int]:
         """How many jobs are in each state."""
@@ -204,16 +203,16 @@ class Registry:
     def _update(
         self, row: JobRow, changes: dict[str, Any], happenings: Sequence[Happening]
     ) -> bool:
-        if changes.keys() & {"progress", "started_at"}:
-            changes["moved_at"] = self.now()
-        statement = (
-            update(JobRow)
-            .where(JobRow.id == row.id, JobRow.status == row.status)
-            # This locks the row, so that events are numbered in the order of their commits.
-            .values(last_event=JobRow.last_event + len(happenings), **changes)
-            .returning(JobRow.last_event)
-        )
         with self._session.begin() as session:
+            if changes.keys() & {"progress", "started_at"}:
+                changes["moved_at"] = now(session.connection())
+            statement = (
+                update(JobRow)
+                .where(JobRow.id == row.id, JobRow.status == row.status)
+                # This locks the row, so that events are numbered in the order of their commits.
+                .values(last_event=JobRow.last_event + len(happenings), **changes)
+                .returning(JobRow.last_event)
+            )
             last = session.scalar(statement)
             if last is not None:
                 _append(session, row.id, last - len(happenings) + 1, happenings)

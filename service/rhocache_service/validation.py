@@ -3,6 +3,7 @@
 from rhocache_schemas import layout, storage
 from rhocache_schemas.api import Validation
 from rhocache_schemas.dataset import Shard
+from rhocache_schemas.index import IndexRow
 from rhocache_schemas.job import JobSpec, JobState
 from rhocache_schemas.listing import shard_files
 from rhocache_schemas.records import Manifest, Plan, Progress
@@ -19,7 +20,7 @@ def validate(spec: JobSpec, roots: list[str], registry: Registry) -> Validation:
     shards = allowed_shards(spec, roots)
     there = shard_files(spec.output)
     rows = committed_rows(spec.output)
-    check_dataset(spec, shards)
+    check_dataset(spec, shards, rows)
     todo = [shard for shard in shards if shard.name not in there]
     known = all(shard.name in rows for shard in shards)
     seconds, size = _predict(spec, shards, todo, registry)
@@ -35,15 +36,14 @@ def validate(spec: JobSpec, roots: list[str], registry: Registry) -> Validation:
     )
 
 
-def check_dataset(spec: JobSpec, shards: list[Shard]) -> None:
+def check_dataset(spec: JobSpec, shards: list[Shard], rows: dict[str, IndexRow]) -> None:
     """Refuse at once what the driver would refuse after hashing, as far as sizes tell.
 
-    Raises DatasetMismatch.
+    ``rows`` are those of the output's index. Raises DatasetMismatch.
     """
     uri = layout.manifest_file(spec.output)
     if spec.replace or not storage.exists(uri):
         return
-    rows = committed_rows(spec.output)
     alike = [rows[shard.name].source_size == shard.size for shard in shards if shard.name in rows]
     check_same_dataset(
         spec.output,

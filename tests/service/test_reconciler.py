@@ -50,6 +50,13 @@ def add(registry: Registry, dataset: str, root: Path, **fields: Any) -> JobRow:
     return registry.add(JobSpec.model_validate(spec))
 
 
+def step(reconciler: Reconciler) -> None:
+    """Look at every unfinished job once, as the service's three loops do."""
+    reconciler.settle()
+    reconciler.drive()
+    reconciler.admit()
+
+
 def again(registry: Registry, row: JobRow) -> JobRow:
     found = registry.get(row.id)
     assert found is not None
@@ -60,7 +67,7 @@ def test_a_job_with_shards_is_queued(
     reconciler: Reconciler, registry: Registry, root: Path
 ) -> None:
     row = add(registry, f"{root}/dataset", root)
-    reconciler.step()
+    step(reconciler)
     assert (again(registry, row).state, again(registry, row).shards) == (JobState.QUEUED, 1)
 
 
@@ -72,7 +79,7 @@ def test_a_job_with_another_dataset_for_a_cache_fails_before_it_has_a_driver(
     (root / "dataset" / SHARD).write_bytes(bytes(10240))
     before = {file: file.read_bytes() for file in Path(made.output).rglob("*.*")}
     row = add(registry, f"{root}/dataset", root, output=made.output, replace=replace)
-    reconciler.step()
+    step(reconciler)
     found = again(registry, row)
     if replace:
         assert found.state is JobState.QUEUED
@@ -101,7 +108,7 @@ def test_a_job_without_shards_that_it_may_read_fails(
     code: str,
 ) -> None:
     row = add(registry, f"{root}{dataset}", root, **fields)
-    reconciler.step()
+    step(reconciler)
     assert (again(registry, row).state, again(registry, row).error_code) == (JobState.FAILED, code)
 
 
@@ -109,7 +116,7 @@ def test_a_job_that_never_started_is_cancelled_at_once(
     reconciler: Reconciler, registry: Registry, root: Path
 ) -> None:
     row = registry.advance(add(registry, f"{root}/dataset", root), JobState.CANCELLING)
-    reconciler.step()
+    step(reconciler)
     assert again(registry, row).state == JobState.CANCELLED
 
 
@@ -119,7 +126,7 @@ def test_a_job_that_can_not_be_handled_does_not_hold_up_the_others(
     ruined = add(registry, f"{root}/dataset", root)
     registry.note(ruined, spec={})
     row = add(registry, f"{root}/dataset", root)
-    reconciler.step()
+    step(reconciler)
     assert again(registry, row).state == JobState.QUEUED
     assert f"{ruined.id}: unforeseen" in caplog.text
 
@@ -129,7 +136,7 @@ def test_a_job_goes_along_with_the_one_that_it_repeats(
 ) -> None:
     leader = add(registry, f"{root}/dataset", root)
     row = registry.add(leader.job_spec(), follows=leader.id)
-    reconciler.step()
+    step(reconciler)
     assert again(registry, row).state == JobState.QUEUED
     leader = registry.advance(again(registry, leader), JobState.IN_PROGRESS)
     outcome = ShardOutcome(shard="0.tar", rows=3, failed=1)
@@ -140,7 +147,7 @@ def test_a_job_goes_along_with_the_one_that_it_repeats(
     fingerprint = "f" * 64
     leader = registry.advance(leader, JobState.FINALIZING)
     registry.advance(leader, JobState.COMPLETED, fingerprint=fingerprint)
-    reconciler.step()
+    step(reconciler)
     done = again(registry, row)
     assert (done.state, done.fingerprint, done.shards) == (JobState.COMPLETED, fingerprint, 1)
     assert done.progress is not None
@@ -155,16 +162,16 @@ def test_it_fails_with_it_but_is_not_stopped_with_it(
     leader = add(registry, f"{root}/dataset", root)
     row = registry.add(leader.job_spec(), follows=leader.id)
     stopped = registry.advance(leader, JobState.CANCELLING)
-    reconciler.step()  # the leader is looked at first, and has no driver to wait for
+    step(reconciler)  # the leader is looked at first, and has no driver to wait for
     assert again(registry, row).follows is None
     assert again(registry, stopped).state == JobState.CANCELLED
-    reconciler.step()
+    step(reconciler)
     assert again(registry, row).state == JobState.QUEUED, "validated by itself"
 
     other = add(registry, f"{root}/dataset", root)
     row = registry.add(other.job_spec(), follows=other.id)
     registry.advance(other, JobState.FAILED, Fault(code="dataset", detail="gone"))
-    reconciler.step()
+    step(reconciler)
     failed = again(registry, row)
     assert (failed.state, failed.error_code) == (JobState.FAILED, "dataset")
     assert other.id in (failed.error_detail or "")
@@ -177,11 +184,11 @@ def test_a_deadline(reconciler: Reconciler, registry: Registry, root: Path) -> N
     early = registry.add(spec, deadline=time.time() + 60)
     running = registry.advance(registry.add(spec, deadline=time.time() - 1), JobState.QUEUED)
     registry.advance(running, JobState.IN_PROGRESS)
-    reconciler.step()
+    step(reconciler)
     assert again(registry, late).state == JobState.EXPIRED
     assert again(registry, queued).state == JobState.EXPIRED
     assert again(registry, early).state == JobState.QUEUED
-    reconciler.step()  # it had no driver: nothing to wait for
+    step(reconciler)  # it had no driver: nothing to wait for
     assert again(registry, running).state == JobState.EXPIRED
 
 
@@ -191,10 +198,10 @@ def test_one_service_of_several_moves_the_jobs(
     row = add(registry, f"{root}/dataset", root)
     leader = Leadership(registry.engine)
     assert leader.hold()
-    reconciler.step()
+    step(reconciler)
     assert again(registry, row).state == JobState.VALIDATING
     leader.give_up()
-    reconciler.step()
+    step(reconciler)
     assert again(registry, row).state == JobState.QUEUED
 
 
@@ -227,7 +234,7 @@ def test_what_needs_no_ray_is_ended_without_it(registry: Registry, root: Path) -
     running = registry.advance(running, JobState.IN_PROGRESS, starts=1)
     running = registry.advance(running, JobState.CANCELLING)
     with pytest.raises(RayUnreachable):
-        reconciler.step()
+        step(reconciler)
     ended = [again(registry, row).state for row in (new, queued, follower, late)]
     assert ended == [JobState.CANCELLED] * 3 + [JobState.EXPIRED]
     assert again(registry, running).state == JobState.CANCELLING, "its driver may still be at work"
@@ -263,7 +270,7 @@ def test_a_job_that_can_not_be_handled_fails_and_tells_why(
     ruined = add(registry, f"{root}/dataset", root)
     registry.note(ruined, spec={})
     endless = add(registry, f"{root}/{{0..99999999}}.tar", root)
-    reconciler.step()
+    step(reconciler)
     assert again(registry, ruined).error_code == "internal"
     failed = again(registry, endless)
     assert (failed.state, failed.error_code) == (JobState.FAILED, "invalid-input")
@@ -284,5 +291,5 @@ def test_a_trouble_is_told_once(
     leadership = Leadership(registry.engine)
     reconciler = Reconciler(registry, leadership, refusing, [str(root)], max_running_jobs=1)
     for _ in range(3):
-        reconciler.step()
+        step(reconciler)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
