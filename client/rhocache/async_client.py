@@ -91,7 +91,7 @@ class AsyncClient:
 
         With ``stream`` the body of a success is left to be read, and the response to be closed.
         """
-        patience = self.patience()
+        patience = Patience(self._patience, known=self._known)
         while True:
             try:
                 response = await self._http.send(call.request(self._http), stream=stream)
@@ -106,9 +106,6 @@ class AsyncClient:
                     return response
             await asyncio.sleep(pause)
             call = call.again()
-
-    def patience(self) -> Patience:
-        return Patience(self._patience, known=self._known)
 
 
 class AsyncJobs:

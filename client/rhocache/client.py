@@ -87,7 +87,7 @@ class Client:
 
         With ``stream`` the body of a success is left to be read, and the response to be closed.
         """
-        patience = self.patience()
+        patience = Patience(self._patience, known=self._known)
         while True:
             try:
                 response = self._http.send(call.request(self._http), stream=stream)
@@ -102,9 +102,6 @@ class Client:
                     return response
             time.sleep(pause)
             call = call.again()
-
-    def patience(self) -> Patience:
-        return Patience(self._patience, known=self._known)
 
 
 class Jobs:
@@ -207,7 +204,7 @@ class Jobs:
                 pass  # a connection that broke
             finally:
                 response.close()
-            ended = (self.get(job)).status.terminal
+            ended = self.get(job).status.terminal
             time.sleep(POLL_SECONDS)
 
 

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from rhocache import tables
 from rhocache.extras import extra
-from rhocache_schemas.errors import InvalidInput, StorageError
+from rhocache_schemas import storage
+from rhocache_schemas.errors import InvalidInput
 from rhocache_schemas.scopes import SCOPES
 
 if TYPE_CHECKING:
@@ -89,8 +90,7 @@ def _opened(data_dir: str | None, database_url: str | None) -> "Iterator[Keys]":
         try:
             settings.data_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            place = settings.data_dir
-            raise StorageError(f"cannot write in {place}: {error.strerror}") from error
+            raise storage.failure(f"cannot write in {settings.data_dir}", error) from error
     engine = open_database(settings.registry_url)
     try:
         yield Keys(engine)

