@@ -40,4 +40,6 @@ def repair(
             f"{spec.dataset} has no shard {gone[0]}, which is broken in {report.cache}: name the "
             "folder that has it (--dataset), or drop it with `rhocache score --prune`"
         )
-    return score(spec, redo=broken, ray_address=ray_address, on_progress=on_progress)
+    # Without a readable manifest and index no shard was looked at: any may be broken or missing.
+    redo = broken if report.shards else None
+    return score(spec, redo=redo, ray_address=ray_address, on_progress=on_progress)
