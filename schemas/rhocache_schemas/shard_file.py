@@ -27,6 +27,8 @@ _SOURCE = b"rhocache.source_sha256"
 _VERSION = b"rhocache.format_version"
 _IMAGE_SHAPE = b"rhocache.image_shape"
 _TEXT_SHAPE = b"rhocache.text_shape"
+_CONTENT = b"rhocache.content_sha256"
+_KEYS = {_FINGERPRINT, _SOURCE, _VERSION, _IMAGE_SHAPE, _TEXT_SHAPE, _CONTENT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class Footer:
     rows: int
     image_shape: tuple[int, ...]  # of a row's embeddings: views, dimension
     text_shape: tuple[int, ...]  # captions, dimension
+    content_sha256: str  # of the rows, as ContentDigest has it
 
 
 def schema(dtype: np.dtype[Any]) -> pa.Schema:
@@ -189,11 +192,13 @@ class ShardFileWriter:
 
     def close(self, fingerprint_sha256: str, source_sha256: str) -> Totals:
         """Write the footer. The sink stays open."""
+        content_sha256 = self._content.hexdigest()
         self._writer.add_key_value_metadata(
             {
                 _VERSION: FORMAT_VERSION,  # pyright: ignore[reportArgumentType]
                 _FINGERPRINT: fingerprint_sha256,
                 _SOURCE: source_sha256,
+                _CONTENT: content_sha256,
                 **self._shapes,
             }
         )
@@ -202,7 +207,7 @@ class ShardFileWriter:
             rows=self._rows,
             failed_by_code=self._failed,
             size=self._sink.position,
-            content_sha256=self._content.hexdigest(),
+            content_sha256=content_sha256,
             file_sha256=self._sink.sha256.hexdigest(),
         )
 
@@ -241,7 +246,8 @@ def decode(data: bytes, source: str) -> tuple[ShardRows, Footer]:
 def sum_up(data: bytes, source: str) -> tuple[Totals, Footer]:
     """Give what a shard file comes to. Holds a row group at a time, where ``decode`` has them all.
 
-    Raises CacheCorrupt, or UnsupportedVersion for a newer major version.
+    Raises CacheCorrupt, also where its rows are not those of the hash in its own footer, or
+    UnsupportedVersion for a newer major version.
     """
     content, failed = ContentDigest(), Counter[str]()
     try:
@@ -254,6 +260,8 @@ def sum_up(data: bytes, source: str) -> tuple[Totals, Footer]:
                 failed.update(status for status in rows.status if status != OK)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise CacheCorrupt(f"{source} is not a readable shard file: {error}") from error
+    if content.hexdigest() != footer.content_sha256:
+        raise CacheCorrupt(f"{source} is damaged: its rows differ from their hash in its footer")
     sha256 = hashlib.sha256(data).hexdigest()
     return Totals(footer.rows, failed, len(data), content.hexdigest(), sha256), footer
 
@@ -272,7 +280,7 @@ def read_footer(data: Any, source: str) -> Footer:
 
 def _footer(file: pq.FileMetaData, source: str) -> Footer:
     metadata = file.metadata or {}
-    if not {_VERSION, _FINGERPRINT, _SOURCE, _IMAGE_SHAPE, _TEXT_SHAPE} <= metadata.keys():
+    if not metadata.keys() >= _KEYS:
         raise CacheCorrupt(f"{source} is a Parquet file, but not one of rhocache's")
     check_version(metadata[_VERSION].decode(), source)
     return Footer(
@@ -281,6 +289,7 @@ def _footer(file: pq.FileMetaData, source: str) -> Footer:
         file.num_rows,
         _shape(metadata[_IMAGE_SHAPE]),
         _shape(metadata[_TEXT_SHAPE]),
+        metadata[_CONTENT].decode(),
     )
 
 
