@@ -77,6 +77,8 @@ $(PEER)/.installed:
 gpu-check: setup ## Check exactness and speed on this machine's GPU
 	$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "torch finds no GPU on this machine")'
 	$(BIN)/python -m pytest tests/workers/test_cuda.py tests/workers/test_towers.py tests/workers/test_driver.py
+	$(BIN)/python -m pytest tests/trainer/test_cuda.py tests/trainer/test_risk_common.py
+	$(BIN)/python -m benchmarks.loss --device cuda --batch 8192
 	$(MAKE) benchmark
 
 architectures: setup ## Compare a model of every family that open_clip lists with open_clip's own; writes docs/architectures.md
