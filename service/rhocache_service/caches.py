@@ -112,7 +112,8 @@ def read_columns(cache: str, shard: str, columns: list[str]) -> pa.Table:
     filesystem, path = storage.resolve(uri)
     keep_on()
     try:
-        return pq.read_table(path, filesystem=filesystem, columns=columns)
+        with filesystem.open_input_file(path) as file:
+            return pq.ParquetFile(file).read(columns)
     except (pa.ArrowException, OSError) as error:
         raise StorageError(f"cannot read {uri}: {error}") from error
 

@@ -65,6 +65,7 @@ def read_columns(uri: str, columns: list[str]) -> pa.Table:
     """
     filesystem, path = storage.resolve(uri)
     try:
-        return pq.read_table(path, filesystem=filesystem, columns=columns)
+        with filesystem.open_input_file(path) as file:
+            return pq.ParquetFile(file).read(columns)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise CacheCorrupt(f"{uri} is not a readable shard file: {error}") from error
