@@ -17,6 +17,7 @@ from ray.train.torch import TorchTrainer
 from rhocache_schemas.errors import InvalidInput, RhocacheError, TrainingError
 from rhocache_trainer import TrainConfig, TrainResult, train
 from rhocache_trainer.stopping import Stop
+from rhocache_trainer.training import Resume, check_output
 
 RAY = "ray"  # in the run's folder: what Ray Train notes of its own
 
@@ -24,7 +25,7 @@ RAY = "ray"  # in the run's folder: what Ray Train notes of its own
 def train_on_ray(
     config: TrainConfig,
     *,
-    resume: str = "never",
+    resume: Resume = "never",
     processes: int = 1,
     gpus_per_process: int | None = None,
     address: str | None = None,
@@ -41,6 +42,7 @@ def train_on_ray(
     Raises what ``train`` does, InvalidInput where the Ray that was started here has too few GPUs,
     and TrainingError when Ray or a worker breaks down.
     """
+    check_output(config, resume)
     owns_ray = not ray.is_initialized()
     try:
         if owns_ray:

@@ -75,21 +75,30 @@ def train(
     Raises TrainingError when the folder holds a run that is not to be resumed, or one with other
     settings; InvalidInput, DatasetError, CacheError and their kin for what the config names.
     """
+    check_output(config, resume)
     run = _Run(config)
     if run.checkpoints.exist():
-        if resume == "never":
-            raise TrainingError(
-                f"{config.output} already holds a run; resume it, or choose another output"
-            )
         run.restore()
     return run.train(stop or Stop())
+
+
+def check_output(config: TrainConfig, resume: Resume) -> None:
+    """Raises TrainingError when the folder holds a run that is not to be resumed."""
+    if resume == "never" and _checkpoints(config).exist():
+        raise TrainingError(
+            f"{config.output} already holds a run; resume it, or choose another output"
+        )
+
+
+def _checkpoints(config: TrainConfig) -> Checkpoints:
+    return Checkpoints(Path(config.output) / CHECKPOINTS, config.keep_checkpoints)
 
 
 class _Run:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.folder = Path(config.output)
-        self.checkpoints = Checkpoints(self.folder / CHECKPOINTS, config.keep_checkpoints)
+        self.checkpoints = _checkpoints(config)
         self.fabric = launch(config)
         self.ranks = Ranks()
         self.learner = Learner(config, self.fabric)
