@@ -1,12 +1,19 @@
 """What the tests of several rooms share: one small Ray cluster and small references."""
 
 import json
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
 
 import pytest
+
+# Several tests run at once, each in several processes, and threads that wait for one another keep
+# cores from the rest. torch reads this when it is imported.
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+# Ray's own 15 lets workers starve beside other tests. It is read by every Ray that is started.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 so Ray has it
 
 TINY = {
     "embed_dim": 32,

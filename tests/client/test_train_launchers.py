@@ -141,7 +141,7 @@ def started(command: list[str], folder: Path, output: str, *arguments: str) -> s
     process = start(command, folder, f"output={output}", "epochs=300", *arguments)
     log = folder / output / "log.jsonl"
     while not log.exists() or not log.read_text():
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.communicate()[1]
         time.sleep(0.01)
     return process
 

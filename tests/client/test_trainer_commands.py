@@ -31,9 +31,8 @@ def caches(
 
 
 def test_a_reference_is_evaluated_with_and_without_its_weights(
-    caches: tuple[Path, Path], reference_folder: Path, monkeypatch: pytest.MonkeyPatch
+    caches: tuple[Path, Path], reference_folder: Path
 ) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # threads wait for one another on a busy machine
     cache, prompts = caches
     options = [SHARD, *CLASSES, "--json"]
     live = json.loads(run("evaluate", reference_folder, EXAMPLES, *options).stdout)

@@ -1,6 +1,7 @@
 """Jobs from their submission to their end, through kills of what runs them."""
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from rhocache_schemas.api import Job
 from rhocache_schemas.job import JobState
 from rhocache_schemas.records import Plan
 
-from .conftest import COMMAND, Service, wait_until
+from .conftest import COMMAND, EXAMPLES, Service, wait_until
 
 
 @pytest.fixture
@@ -126,7 +127,8 @@ def test_the_longest_spec_that_is_taken_runs(
 def test_jobs_are_cancelled(
     client: Client, service: Service, fields: dict[str, Any], work: Path
 ) -> None:
-    fields["output"] = str(work / "cancelled")
+    shutil.copytree(EXAMPLES, work / "much")  # and one at a time: the job is still at work below
+    fields |= {"dataset": str(work / "much"), "output": str(work / "cancelled"), "batch_size": 1}
     running = client.jobs.submit(**fields)
     wait_for(client, service, running, JobState.IN_PROGRESS)
     (work / "alias").symlink_to(work)

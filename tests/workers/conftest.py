@@ -95,6 +95,16 @@ def scored(
 
 
 @pytest.fixture
+def crew_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encode in this process, for tests of what is encoded and not of who does it."""
+    from faults import CrewHere
+
+    from rhocache_workers import driver
+
+    monkeypatch.setattr(driver, "Crew", CrewHere)
+
+
+@pytest.fixture
 def copied(tmp_path: Path, scored: JobSpec) -> JobSpec:
     """A copy of that job's dataset and cache, to be damaged."""
     shutil.copytree(Path(scored.dataset).parent, tmp_path / "copied")

@@ -151,7 +151,7 @@ class CrewHere:
 def main() -> None:
     import torch
 
-    from rhocache_workers import driver
+    from rhocache_workers import driver, encoder  # noqa: F401 here, and not again in each child
 
     torch.set_num_threads(1)  # a pool of them would not survive the fork
     driver.Crew = CrewHere

@@ -121,7 +121,7 @@ def test_only_what_is_missing_is_done_again(
 
 
 def test_a_source_of_another_size_is_done_again(
-    copied: JobSpec, write_tar: Callable, pictures: list, ray_address: str
+    copied: JobSpec, write_tar: Callable, pictures: list, crew_here: None
 ) -> None:
     write_tar(Path(copied.dataset) / "00001.tar", pictures[:3])
     before = shard_files(copied)
@@ -133,7 +133,7 @@ def test_a_source_of_another_size_is_done_again(
 
 
 def test_a_source_with_another_time_is_looked_at(
-    copied: JobSpec, write_tar: Callable, pictures: list, ray_address: str
+    copied: JobSpec, write_tar: Callable, pictures: list, crew_here: None
 ) -> None:
     before = shard_files(copied)
     touched, changed = (Path(copied.dataset) / f"0000{shard}.tar" for shard in (0, 2))
@@ -157,7 +157,7 @@ def test_a_source_with_another_time_is_looked_at(
 
 
 def test_failed_rows_are_tried_again_when_asked(
-    copied: JobSpec, scored: JobSpec, ray_address: str
+    copied: JobSpec, scored: JobSpec, crew_here: None
 ) -> None:
     before = shard_files(copied)
     score(copied.model_copy(update={"retry_failed": True}))
@@ -166,7 +166,7 @@ def test_failed_rows_are_tried_again_when_asked(
     ]
 
 
-def test_what_killed_runs_left_is_cleared_away(copied: JobSpec, ray_address: str) -> None:
+def test_what_killed_runs_left_is_cleared_away(copied: JobSpec, crew_here: None) -> None:
     litter = Path(copied.output, "shards", ".00001.tar.parquet.abcd_123.tmp")
     litter.touch()
     score(copied)
@@ -183,7 +183,7 @@ def test_what_killed_runs_left_is_cleared_away(copied: JobSpec, ray_address: str
     ],
 )
 def test_another_fingerprint_is_refused(
-    copied: JobSpec, change: dict, field: str, make_reference: Callable, ray_address: str
+    copied: JobSpec, change: dict, field: str, make_reference: Callable, crew_here: None
 ) -> None:
     if "dtype" in change:
         spec = copied.model_copy(update=change)
@@ -203,7 +203,7 @@ def test_another_fingerprint_is_refused(
     assert (fault.code, fault.detail) == ("fingerprint-mismatch", str(caught.value))
 
 
-def test_a_truncated_shard_is_recorded_until_it_is_mended(spec: JobSpec, ray_address: str) -> None:
+def test_a_truncated_shard_is_recorded_until_it_is_mended(spec: JobSpec, crew_here: None) -> None:
     tar = Path(spec.dataset) / "00001.tar"
     whole = tar.read_bytes()
     tar.write_bytes(whole[: len(whole) // 2])
@@ -224,7 +224,7 @@ def test_a_truncated_shard_is_recorded_until_it_is_mended(spec: JobSpec, ray_add
     assert before.items() <= shard_files(spec).items()
 
 
-def test_the_error_budget(spec: JobSpec, ray_address: str) -> None:
+def test_the_error_budget(spec: JobSpec, crew_here: None) -> None:
     (Path(spec.dataset) / "00001.tar").write_bytes(b"")
     strict = spec.model_copy(update={"error_budget": 0.2})
     with pytest.raises(ErrorBudgetExceeded, match=r"1 of 3 shards.*--error-budget") as caught:
@@ -236,7 +236,7 @@ def test_the_error_budget(spec: JobSpec, ray_address: str) -> None:
     assert shard_files(spec) == before
 
 
-def test_no_usable_row_is_a_job_error(spec: JobSpec, write_tar: Callable, ray_address: str) -> None:
+def test_no_usable_row_is_a_job_error(spec: JobSpec, write_tar: Callable, crew_here: None) -> None:
     for shard in Path(spec.dataset).glob("*.tar"):
         write_tar(shard, [{"a.txt": b"no picture"}])
     with pytest.raises(JobError, match=r"image_missing.*a\.txt.*txt 1.*KEY\.jpg"):
@@ -284,7 +284,7 @@ def test_what_can_not_be_scored_is_told_before_anything_is_loaded(
             score(spec.model_copy(update={"dataset": str(dataset), "reference": reference}))
 
 
-def test_hidden_names_and_a_link_to_nothing(copied: JobSpec, ray_address: str) -> None:
+def test_hidden_names_and_a_link_to_nothing(copied: JobSpec, crew_here: None) -> None:
     dataset = Path(copied.dataset)
     for name in ("._00000.tar", ".Trash-1000/00000.tar", "00000.parquet"):
         (dataset / name).parent.mkdir(exist_ok=True)

@@ -15,7 +15,7 @@ from rhocache_workers.driver import score
 from rhocache_workers.repair import repair
 from rhocache_workers.verify import verify
 
-pytestmark = pytest.mark.usefixtures("ray_address")
+pytestmark = pytest.mark.usefixtures("crew_here")
 
 
 @pytest.fixture
