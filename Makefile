@@ -24,10 +24,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: setup ## See the whole product work on 2,048 real pairs (writes demo/report.html)
 	$(BIN)/python -m examples.demo
 
-# Each worker has a Ray of its own.
+# Each worker has a Ray of its own. Files keep their order, as few tests may take the longest.
 WORKERS ?= 2
 test: check browser ## Run the checks and every test (WORKERS=2)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # A browser of the system's, or playwright's own, or, where that can't be had, Debian's.
 browser: setup
