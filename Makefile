@@ -52,7 +52,7 @@ $(LOWEST)/.installed: pyproject.toml tests/lowest.py
 	@touch $@
 
 openapi: setup ## Write docs/openapi.json anew
-	$(BIN)/python -m rhocache_service.openapi > docs/openapi.json
+	$(BIN)/python -m rhocache_service.openapi_document > docs/openapi.json
 
 format: setup ## Format the code and sort its imports
 	$(BIN)/ruff check --fix
@@ -76,13 +76,13 @@ $(PEER)/.installed:
 
 gpu-check: setup ## Check exactness and speed on this machine's GPU
 	$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "torch finds no GPU on this machine")'
-	$(BIN)/python -m pytest tests/workers/test_cuda.py tests/workers/test_towers.py tests/workers/test_driver.py
-	$(BIN)/python -m pytest tests/trainer/test_cuda.py tests/trainer/test_risk_common.py
+	$(BIN)/python -m pytest tests/workers/test_cuda.py tests/workers/encode/test_batches.py tests/workers/run/test_driver.py
+	$(BIN)/python -m pytest tests/trainer/test_cuda.py tests/trainer/risk/test_common.py
 	$(BIN)/python -m benchmarks.loss --device cuda --batch 8192
 	$(MAKE) benchmark
 
 architectures: setup ## Compare a model of every family that open_clip lists with open_clip's own; writes docs/architectures.md
-	$(BIN)/python -m pytest -m by_hand tests/workers/test_architectures.py
+	$(BIN)/python -m pytest -m by_hand tests/workers/reference/test_architectures.py
 
 clean: ## Remove the environment and what the demo wrote
 	rm -rf $(VENV) $(PEER) $(LOWEST) demo

@@ -27,8 +27,8 @@ from rich.table import Table
 from benchmarks.machine import describe
 from benchmarks.peers import random_reference
 from benchmarks.shards import split
-from rhocache_schemas.job import JobSpec
-from rhocache_schemas.records import Manifest
+from rhocache_schemas.cache.documents import Manifest
+from rhocache_schemas.job.spec import JobSpec
 from rhocache_schemas.reference import ReferenceSpec
 
 SMALL = {
@@ -43,8 +43,8 @@ MEAN_SECONDS = 3.0  # from then to a kill
 LAST_SECONDS = 600.0  # for a run that nothing disturbs, and for another shard of any
 DRIVER = """
 import sys
-from rhocache_schemas.job import JobSpec
-from rhocache_workers.driver import score
+from rhocache_schemas.job.spec import JobSpec
+from rhocache_workers.run.driver import score
 score(JobSpec.model_validate_json(sys.argv[1]))
 """
 

@@ -27,17 +27,17 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import describe, peak_memory
-from rhocache_schemas import layout, shard_file
-from rhocache_schemas.dataset import Shard
-from rhocache_schemas.job import JobSpec
-from rhocache_schemas.pairs import hash_caption, hash_image
-from rhocache_schemas.records import Progress
+from rhocache_schemas import layout
+from rhocache_schemas.cache import shard_file
+from rhocache_schemas.cache.documents import Progress
+from rhocache_schemas.cache.shard_file import OK, ShardRows
+from rhocache_schemas.dataset.pair import hash_caption, hash_image
+from rhocache_schemas.dataset.shards import Shard
+from rhocache_schemas.job.spec import JobSpec
 from rhocache_schemas.reference import ReferenceSpec
-from rhocache_schemas.shard_file import OK, ShardRows
-from rhocache_workers import crew
-from rhocache_workers.driver import score
-from rhocache_workers.messages import Description, UnderWay
-from rhocache_workers.settled import SettledShard, settle
+from rhocache_workers.cluster import actor_pool
+from rhocache_workers.messages import Description, SettledShard, UnderWay, settle
+from rhocache_workers.run.driver import score
 from tests.caches import FINGERPRINT
 
 A_FOLDER = 1000  # shards
@@ -108,7 +108,7 @@ def measure(folder: Path, shards: int, run: str) -> Cost:
     """Score in this process."""
     if run == "interrupt":
         (folder / "cache" / "manifest.json").unlink()
-    crew.EncoderActor = NullEncoder  # pyright: ignore
+    actor_pool.EncoderActor = NullEncoder  # pyright: ignore
     import ray  # not before the crew has set its environment
 
     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")

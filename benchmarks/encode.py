@@ -26,10 +26,10 @@ from benchmarks import peers
 from benchmarks.machine import describe, product_rate
 from benchmarks.shards import split
 from benchmarks.work import useful_flops
-from rhocache_schemas import shard_file
-from rhocache_schemas.job import JobSpec
+from rhocache_schemas.cache import shard_file
+from rhocache_schemas.job.spec import JobSpec
 from rhocache_schemas.reference import ReferenceSpec
-from rhocache_workers.driver import score
+from rhocache_workers.run.driver import score
 
 BATCH = 32
 

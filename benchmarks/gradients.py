@@ -1,8 +1,8 @@
 """How far the gradients of the contrastive risks are from the ones they should be.
 
 ``python -m benchmarks.gradients`` prints tables, as Markdown: against autograd through the
-objective as it is on paper, and of several processes against one. tests/trainer/test_loss.py and
-test_ranks.py hold the code to them.
+objective as it is on paper, and of several processes against one. tests/trainer/loss and
+tests/trainer/distributed hold the code to them.
 """
 
 import itertools
@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from benchmarks import machine
-from rhocache_trainer.loss import DRRhoClipLoss
-from rhocache_trainer.temperature import MODES
+from rhocache_trainer.loss.contrastive import DRRhoClipLoss
+from rhocache_trainer.loss.temperature import MODES
 from tests.trainer import rank_steps
 
 PAIRS, WIDTH, TAU, RHO, EPSILON = 64, 16, 0.07, 2.0, 1e-14

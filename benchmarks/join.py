@@ -27,18 +27,19 @@ import torch
 import typer
 
 from benchmarks.machine import describe
-from rhocache_schemas import layout, shard_file, storage
-from rhocache_schemas.dataset import list_shards
-from rhocache_schemas.images import open_image
-from rhocache_schemas.pairs import hash_caption, hash_image
-from rhocache_schemas.tar_shard import ShardReader
-from rhocache_trainer.augment import augment, pair_random
-from rhocache_trainer.cache import ReferenceCache
+from rhocache_schemas import layout, storage
+from rhocache_schemas.cache import shard_file
+from rhocache_schemas.dataset.formats.webdataset import ShardReader
+from rhocache_schemas.dataset.image import open_image
+from rhocache_schemas.dataset.pair import hash_caption, hash_image
+from rhocache_schemas.dataset.shards import list_shards
+from rhocache_trainer.cache.reader import ReferenceCache
 from rhocache_trainer.config import Augmentation, Data
-from rhocache_trainer.loader import build_loader
-from rhocache_trainer.pairs import CachedPairs
-from rhocache_trainer.sources import open_pairs
-from rhocache_trainer.tars import TarShards
+from rhocache_trainer.data.augment import augment, pair_random
+from rhocache_trainer.data.formats.webdataset import TarShards
+from rhocache_trainer.data.join import CachedPairs
+from rhocache_trainer.data.loader import build_loader
+from rhocache_trainer.data.open import open_pairs
 from tests.caches import commit
 
 SIZE = (224, 224)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from benchmarks import machine
-from rhocache_trainer.loss import DRRhoClipLoss, GlobalContrastiveLoss
+from rhocache_trainer.loss.contrastive import DRRhoClipLoss, GlobalContrastiveLoss
 
 TAU = 0.07
 Step = Callable[[], Tensor]

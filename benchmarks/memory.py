@@ -23,11 +23,11 @@ from rich.table import Table
 
 from benchmarks.machine import describe, peak_memory
 from benchmarks.peers import pairs, random_reference
-from rhocache_schemas.dataset import list_shards
-from rhocache_schemas.job import JobSpec
+from rhocache_schemas.dataset.shards import list_shards
+from rhocache_schemas.job.spec import JobSpec
 from rhocache_schemas.reference import ReferenceSpec
-from rhocache_workers.encode import MEMORIES
-from rhocache_workers.encoder import Encoder
+from rhocache_workers.encode.encoder import Encoder
+from rhocache_workers.encode.shard import MEMORIES
 
 SMALL = {
     "embed_dim": 512,

@@ -30,10 +30,10 @@ from sqlalchemy.orm import sessionmaker
 
 from benchmarks.machine import describe
 from rhocache_schemas.api import Job
-from rhocache_schemas.job import JobSpec, JobState
-from rhocache_service.database import JobRow, open_database, parse_url
-from rhocache_service.registry import Registry
-from rhocache_service.resources import job_resource
+from rhocache_schemas.job.spec import JobSpec, JobState
+from rhocache_service.jobs.resource import job_resource
+from rhocache_service.registry.jobs import Registry
+from rhocache_service.registry.tables import JobRow, open_database, parse_url
 from rhocache_service.settings import Settings
 
 JOBS = 10_000

@@ -33,9 +33,9 @@ from benchmarks.shards import split
 from rhocache import Client
 from rhocache_schemas.api import Job
 from rhocache_schemas.errors import ServiceError
-from rhocache_schemas.job import JobSpec
+from rhocache_schemas.job.spec import JobSpec
 from rhocache_schemas.reference import ReferenceSpec
-from rhocache_workers.driver import score
+from rhocache_workers.run.driver import score
 
 JOBS = 20
 SHARDS = 4  # of 128 pairs

@@ -23,14 +23,14 @@ from benchmarks.machine import describe, product_rate
 from benchmarks.peers import random_reference
 from benchmarks.shards import split
 from benchmarks.work import useful_flops
-from rhocache_schemas.dataset import list_shards
-from rhocache_schemas.pairs import Pair, hash_caption, hash_image
+from rhocache_schemas.dataset.formats.webdataset import ShardReader
+from rhocache_schemas.dataset.pair import Pair, hash_caption, hash_image
+from rhocache_schemas.dataset.shards import list_shards
 from rhocache_schemas.reference import ReferenceSpec
-from rhocache_schemas.tar_shard import ShardReader
-from rhocache_workers.calibration import calibrate
-from rhocache_workers.decode import decode
-from rhocache_workers.reference import load_reference
-from rhocache_workers.towers import Towers
+from rhocache_workers.encode.batches import Towers
+from rhocache_workers.encode.calibration import calibrate
+from rhocache_workers.encode.decode import decode
+from rhocache_workers.reference.model import load_reference
 
 IMAGE, TEXT, WHOLE = "image tower", "text tower", "all together"
 

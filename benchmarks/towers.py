@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from benchmarks.machine import SIDE, describe
 from benchmarks.peers import random_reference
 from rhocache_schemas.reference import ReferenceSpec
-from rhocache_workers.flops import Outline
-from rhocache_workers.reference import Reference, load_reference
+from rhocache_workers.plan.flops import Outline
+from rhocache_workers.reference.model import Reference, load_reference
 
 Encode = Callable[[Tensor], Tensor]  # uint8 [B, 3, height, width] to float32 [B, d]
 

@@ -3,10 +3,10 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from rhocache_schemas.dataset import list_shards
-from rhocache_schemas.pairs import hash_caption, hash_image
-from rhocache_schemas.tar_shard import ShardReader
-from rhocache_workers.flops import Outline
+from rhocache_schemas.dataset.formats.webdataset import ShardReader
+from rhocache_schemas.dataset.pair import hash_caption, hash_image
+from rhocache_schemas.dataset.shards import list_shards
+from rhocache_workers.plan.flops import Outline
 
 
 @dataclass(frozen=True, slots=True)

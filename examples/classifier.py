@@ -26,10 +26,10 @@ from pyarrow import parquet
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from rhocache_schemas.dataset import list_shards
+from rhocache_schemas.dataset.formats.webdataset import ShardReader
+from rhocache_schemas.dataset.image import open_image
+from rhocache_schemas.dataset.shards import list_shards
 from rhocache_schemas.errors import MissingPair
-from rhocache_schemas.images import open_image
-from rhocache_schemas.tar_shard import ShardReader
 from rhocache_trainer import ChiSquareRisk, CVaRRisk, KLBallRisk, KLRisk
 from rhocache_trainer.risk.base import Risk
 

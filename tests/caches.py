@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rhocache_schemas import index, layout, shard_file, storage
-from rhocache_schemas.fingerprint import Fingerprint
-from rhocache_schemas.records import Manifest
+from rhocache_schemas import layout, storage
+from rhocache_schemas.cache import index, shard_file
+from rhocache_schemas.cache.documents import Manifest
+from rhocache_schemas.cache.fingerprint import Fingerprint
+from rhocache_schemas.cache.shard_file import OK, ShardRows
 from rhocache_schemas.reference import ReferenceSpec
-from rhocache_schemas.shard_file import OK, ShardRows
 
 FINGERPRINT = Fingerprint(
     weights_sha256="0" * 64,

@@ -18,17 +18,17 @@ from rhocache_schemas.api import (
     JobList,
     ModelList,
     PairErrorList,
-    Problem,
     ShardList,
     Submission,
     Validation,
 )
+from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.documents import describe
 from rhocache_schemas.errors import InvalidInput, ServiceError
-from rhocache_schemas.job import JobState
-from rhocache_schemas.locations import absolute
-from rhocache_schemas.loopback import is_loopback
-from rhocache_schemas.records import Manifest
+from rhocache_schemas.job.paths import absolute
+from rhocache_schemas.job.spec import JobState
+from rhocache_schemas.network.loopback import is_loopback
+from rhocache_schemas.problem import Problem
 
 Body = TypeVar("Body", bound=BaseModel)
 Connection = TypeVar("Connection", httpx.Client, httpx.AsyncClient)

@@ -4,9 +4,9 @@ import sys
 
 import typer
 
-from rhocache import jobs_commands, keys_commands, offline_commands, trainer_commands
+from rhocache.commands import jobs, keys, offline, training
 from rhocache_schemas.errors import RhocacheError
-from rhocache_schemas.redact import tell_crash
+from rhocache_schemas.text.redact import tell_crash
 
 INTERRUPTED = 130
 
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for commands in (offline_commands, jobs_commands, keys_commands, trainer_commands):
+for commands in (offline, jobs, keys, training):
     commands.add_to(app)
 
 

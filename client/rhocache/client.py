@@ -21,8 +21,8 @@ from rhocache_schemas.api import (
     ShardList,
     Validation,
 )
-from rhocache_schemas.job import JobSpec
-from rhocache_schemas.records import Manifest
+from rhocache_schemas.cache.documents import Manifest
+from rhocache_schemas.job.spec import JobSpec
 
 
 class Client:

@@ -16,8 +16,8 @@ from ray.train.torch import TorchTrainer
 
 from rhocache_schemas.errors import InvalidInput, RhocacheError, TrainingError
 from rhocache_trainer import TrainConfig, TrainResult, train
-from rhocache_trainer.stopping import Stop
-from rhocache_trainer.training import Resume, check_output
+from rhocache_trainer.training.loop import Resume, check_output
+from rhocache_trainer.training.signals import Stop
 
 RAY = "ray"  # in the run's folder: what Ray Train notes of its own
 

@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from rich.table import Table
 from safetensors import safe_open
 
-from rhocache_schemas.dataset import list_shards
-from rhocache_schemas.pairs import Pair
-from rhocache_schemas.records import Manifest
-from rhocache_schemas.tar_shard import ShardReader
+from rhocache_schemas.cache.documents import Manifest
+from rhocache_schemas.dataset.formats.webdataset import ShardReader
+from rhocache_schemas.dataset.pair import Pair
+from rhocache_schemas.dataset.shards import list_shards
 from rhocache_trainer import EvaluationResult, ReferenceCache
 
 matplotlib.use("agg")

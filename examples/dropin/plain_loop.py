@@ -11,12 +11,12 @@ import open_clip
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from rhocache_schemas.dataset import list_shards
-from rhocache_schemas.images import open_image
-from rhocache_schemas.pairs import hash_image
-from rhocache_schemas.tar_shard import ShardReader
+from rhocache_schemas.dataset.formats.webdataset import ShardReader
+from rhocache_schemas.dataset.image import open_image
+from rhocache_schemas.dataset.pair import hash_image
+from rhocache_schemas.dataset.shards import list_shards
 from rhocache_trainer import DRRhoClipLoss, ReferenceCache
-from rhocache_trainer.schedule import cosine_gamma
+from rhocache_trainer.optim.schedules import cosine_gamma
 
 
 class Pairs(Dataset):

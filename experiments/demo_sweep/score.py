@@ -10,14 +10,15 @@ import numpy as np
 import open_clip
 import torch
 
-from rhocache_schemas import index, layout, shard_file, storage
-from rhocache_schemas.dataset import list_shards
-from rhocache_schemas.fingerprint import Fingerprint
-from rhocache_schemas.images import open_image
-from rhocache_schemas.pairs import hash_caption, hash_image
-from rhocache_schemas.records import Manifest
+from rhocache_schemas import layout, storage
+from rhocache_schemas.cache import index, shard_file
+from rhocache_schemas.cache.documents import Manifest
+from rhocache_schemas.cache.fingerprint import Fingerprint
+from rhocache_schemas.dataset.formats.webdataset import ShardReader
+from rhocache_schemas.dataset.image import open_image
+from rhocache_schemas.dataset.pair import hash_caption, hash_image
+from rhocache_schemas.dataset.shards import list_shards
 from rhocache_schemas.reference import ReferenceSpec
-from rhocache_schemas.tar_shard import ShardReader
 
 
 @torch.no_grad()

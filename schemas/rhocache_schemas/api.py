@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rhocache_schemas.job import JobSpec, JobState
-from rhocache_schemas.records import Fault
+from rhocache_schemas.cache.documents import Fault
+from rhocache_schemas.job.spec import JobSpec, JobState
 
 
 class RequestCounts(BaseModel):
@@ -204,20 +204,3 @@ class Model(BaseModel):
 class ModelList(BaseModel):
     object: Literal["list"] = "list"
     data: list[Model]
-
-
-class FieldError(BaseModel):
-    pointer: str  # JSON pointer into the request body
-    detail: str
-
-
-class Problem(BaseModel):
-    """application/problem+json."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    instance: str
-    request_id: str
-    errors: list[FieldError] = []

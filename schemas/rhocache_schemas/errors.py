@@ -36,10 +36,10 @@ end on terminals and in logs: ``str`` gives them printable, in one line.
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from rhocache_schemas.redact import tell
+from rhocache_schemas.text.redact import tell
 
 if TYPE_CHECKING:
-    from rhocache_schemas.api import Problem
+    from rhocache_schemas.problem import Problem
 
 
 class RhocacheError(Exception):

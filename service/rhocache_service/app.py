@@ -11,31 +11,25 @@ from sqlalchemy.exc import OperationalError
 from starlette.concurrency import run_in_threadpool
 
 from rhocache_schemas.errors import RhocacheError
-from rhocache_service import (
-    caches_api,
-    health_api,
-    jobs_api,
-    models_api,
-    openapi,
-    pages,
-    problems,
-)
-from rhocache_service.caches import Remembered, read_similarities
-from rhocache_service.callers import Callers
-from rhocache_service.changes import Changes
-from rhocache_service.database import open_database
-from rhocache_service.idempotency import Answers
-from rhocache_service.keys import Keys
-from rhocache_service.leadership import Leadership
-from rhocache_service.pictures import Pictures
-from rhocache_service.proxies import Proxied
-from rhocache_service.ray_cluster import RayCluster
-from rhocache_service.reconciler import Reconciler
-from rhocache_service.registry import Registry
-from rhocache_service.requests import Gate
-from rhocache_service.sessions import Sessions
+from rhocache_service.api import caches, health, jobs, models
+from rhocache_service.caches.images import Pictures
+from rhocache_service.caches.similarity import Remembered, read_similarities
+from rhocache_service.http import openapi, problems
+from rhocache_service.http.middleware import Gate
+from rhocache_service.http.proxies import Proxied
+from rhocache_service.jobs.submit import Submissions
+from rhocache_service.registry.api_keys import Keys
+from rhocache_service.registry.callers import Callers
+from rhocache_service.registry.idempotency import Answers
+from rhocache_service.registry.jobs import Registry
+from rhocache_service.registry.leader_lease import Leadership
+from rhocache_service.registry.notifier import Changes
+from rhocache_service.registry.sessions import Sessions
+from rhocache_service.registry.tables import open_database
+from rhocache_service.scheduling.ray_cluster import RayCluster
+from rhocache_service.scheduling.reconciler import Reconciler
 from rhocache_service.settings import Settings
-from rhocache_service.submissions import Submissions
+from rhocache_service.web import pages
 
 log = logging.getLogger(__name__)
 
@@ -108,9 +102,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(
         Proxied, trusted=settings.trusted_proxy, root_path=settings.root_path
     )  # the last one added is the first that a request passes
-    for api in (jobs_api, caches_api, models_api, health_api):
+    for api in (jobs, caches, models, health):
         app.include_router(api.router)
-    app.include_router(jobs_api.validation_router)
+    app.include_router(jobs.validation_router)
     pages.install(app)
     openapi.install(app)
     return app

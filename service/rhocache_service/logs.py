@@ -5,16 +5,10 @@ import sys
 from typing import Any
 
 import structlog
-from fastapi import Request
 from structlog.typing import EventDict
 
-from rhocache_schemas.printable import printable, printable_lines
-from rhocache_schemas.redact import redact
-from rhocache_service import root_paths
-
-_QUIET = {"/livez", "/readyz", "/metrics"}  # asked for every few seconds
-
-log = structlog.stdlib.get_logger("rhocache_service.requests")
+from rhocache_schemas.text.printable import printable, printable_lines
+from rhocache_schemas.text.redact import redact
 
 
 def configure() -> None:
@@ -55,17 +49,3 @@ def _printable(_logger: Any, _method: str, event: EventDict) -> EventDict:
         name: printable_lines(value) if name == "exception" else printable(str(value))
         for name, value in event.items()
     }
-
-
-def log_request(request: Request, status: int, seconds: float) -> None:
-    """Never its headers or query: they may hold keys."""
-    quiet = root_paths.inside(request) in _QUIET
-    level = log.debug if quiet and status < 400 else log.info
-    level(
-        "request",
-        request_id=request.state.request_id,
-        method=request.method,
-        path=request.url.path,
-        status=status,
-        milliseconds=round(1000 * seconds, 1),
-    )

@@ -19,9 +19,9 @@ from sqlalchemy.engine import URL
 
 from rhocache_schemas import storage
 from rhocache_schemas.errors import InvalidInput
-from rhocache_schemas.locations import absolute_location
-from rhocache_service import hosts, root_paths
-from rhocache_service.database import parse_url
+from rhocache_schemas.job.paths import absolute_location
+from rhocache_service.http import hosts, root_paths
+from rhocache_service.registry.tables import parse_url
 from rhocache_service.variables import PREFIX, split_list, without_foreign
 
 _SECRET = {"database_url", "ray_token"}  # settings whose values no message shows

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rhocache_service.app import create_app
-from rhocache_service.registry import Registry
+from rhocache_service.registry.jobs import Registry
 
 from ..service.conftest import served, settings_without_ray
 

@@ -61,7 +61,7 @@ def test_nothing_that_was_asked_for_is_lost(url: str, root: Path, way: str) -> N
 
 @pytest.mark.parametrize("given", ["plain", '{"a": ', "{x=1"])
 def test_a_note_without_a_value_is_refused(given: str) -> None:
-    from rhocache import options
+    from rhocache.commands import options
     from rhocache_schemas.errors import InvalidInput
 
     with pytest.raises(InvalidInput, match="KEY=VALUE"):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from rhocache_schemas.job import JobState
-from rhocache_service.registry import Registry
+from rhocache_schemas.job.spec import JobState
+from rhocache_service.registry.jobs import Registry
 
 COMMAND = str(Path(sys.executable).with_name("rhocache"))
 EXAMPLES = Path(__file__).parents[2] / "examples" / "openclipart"

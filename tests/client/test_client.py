@@ -10,9 +10,9 @@ import pytest
 
 from rhocache import AsyncClient, Client
 from rhocache_schemas.errors import InvalidInput, ServiceError
-from rhocache_schemas.job import JobSpec, JobState
+from rhocache_schemas.job.spec import JobSpec, JobState
 from rhocache_service.app import create_app
-from rhocache_service.registry import Registry
+from rhocache_service.registry.jobs import Registry
 
 from ..service.conftest import served, settings_without_ray
 from ..service.made import completed, make_cache, picture

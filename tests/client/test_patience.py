@@ -17,9 +17,9 @@ from starlette.responses import Response, StreamingResponse
 from rhocache import AsyncClient, Client
 from rhocache.patience import POLL_SECONDS, Patience
 from rhocache_schemas.errors import InvalidInput, JobStateConflict, ServiceError
-from rhocache_schemas.job import JobSpec, JobState
-from rhocache_service.database import JobRow, open_database
-from rhocache_service.registry import Registry
+from rhocache_schemas.job.spec import JobSpec, JobState
+from rhocache_service.registry.jobs import Registry
+from rhocache_service.registry.tables import JobRow, open_database
 from rhocache_service.settings import Settings
 
 from ..service.conftest import Service

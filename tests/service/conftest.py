@@ -24,7 +24,7 @@ from fastapi import APIRouter, FastAPI
 from sqlalchemy.engine import Engine
 from starlette.routing import BaseRoute
 
-from rhocache_service.database import open_database
+from rhocache_service.registry.tables import open_database
 from rhocache_service.settings import Settings
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "openclipart"

@@ -8,12 +8,13 @@ import numpy as np
 from caches import FINGERPRINT, commit
 from PIL import Image
 
-from rhocache_schemas import layout, shard_file
-from rhocache_schemas.job import JobSpec, JobState
-from rhocache_schemas.pairs import hash_caption, hash_image
-from rhocache_schemas.records import Manifest, Progress
-from rhocache_service.database import JobRow
-from rhocache_service.registry import Registry
+from rhocache_schemas import layout
+from rhocache_schemas.cache import shard_file
+from rhocache_schemas.cache.documents import Manifest, Progress
+from rhocache_schemas.dataset.pair import hash_caption, hash_image
+from rhocache_schemas.job.spec import JobSpec, JobState
+from rhocache_service.registry.jobs import Registry
+from rhocache_service.registry.tables import JobRow
 
 SHARD = "00000.tar"
 

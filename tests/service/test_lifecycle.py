@@ -12,8 +12,8 @@ import pytest
 
 from rhocache import Client, calls
 from rhocache_schemas.api import Job
-from rhocache_schemas.job import JobState
-from rhocache_schemas.records import Plan
+from rhocache_schemas.cache.documents import Plan
+from rhocache_schemas.job.spec import JobState
 
 from .conftest import COMMAND, EXAMPLES, Service, wait_until
 

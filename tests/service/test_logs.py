@@ -9,10 +9,11 @@ import sys
 CODE = r"""
 import logging
 from rhocache_service import logs
+from rhocache_service.http import access_log
 logs.configure()
 said = "x\x1b[2J\x9b\u202e\ny"
 logging.getLogger("other").warning("job: %s", said)
-logs.log.info("request", path=said, status=200)
+access_log.log.info("request", path=said, status=200)
 try:
     raise ValueError(said)
 except ValueError:

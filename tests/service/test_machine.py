@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from rhocache_schemas.errors import JobStateConflict
-from rhocache_schemas.job import JobSpec, JobState
-from rhocache_service.database import open_database
-from rhocache_service.registry import Registry
+from rhocache_schemas.job.spec import JobSpec, JobState
+from rhocache_service.registry.jobs import Registry
+from rhocache_service.registry.tables import open_database
 from rhocache_service.settings import Settings
 
 SPEC = JobSpec.model_validate(

@@ -15,9 +15,9 @@ import pytest
 
 from rhocache import Client
 from rhocache_schemas.api import Job
-from rhocache_service.database import open_database
-from rhocache_service.embedded_ray import EmbeddedRay
-from rhocache_service.registry import Registry
+from rhocache_service.registry.jobs import Registry
+from rhocache_service.registry.tables import open_database
+from rhocache_service.scheduling.embedded_ray import EmbeddedRay
 from rhocache_service.settings import Settings
 
 from .conftest import EXAMPLES, Service, wait_until
@@ -30,8 +30,8 @@ def ray(work: Path) -> Iterator[EmbeddedRay]:
     """A Ray that asks for a token, and that none of the services has started."""
     (work / "shared").mkdir()
     code = (
-        "import pathlib, sys; from rhocache_service.embedded_ray import EmbeddedRay as Ray; "
-        "Ray(pathlib.Path(sys.argv[1])).ensure_running()"
+        "import pathlib, sys; from rhocache_service.scheduling import embedded_ray; "
+        "embedded_ray.EmbeddedRay(pathlib.Path(sys.argv[1])).ensure_running()"
     )
     # Drivers are started with the cluster's own "python": let that be this one.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"

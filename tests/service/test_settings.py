@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from rhocache_schemas.errors import InvalidInput
-from rhocache_service.database import parse_url, shown
+from rhocache_service.registry.tables import parse_url, shown
 from rhocache_service.settings import Settings
 
 

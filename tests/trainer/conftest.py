@@ -12,7 +12,7 @@ import xxhash
 from caches import commit
 from PIL import Image
 
-from rhocache_schemas import shard_file
+from rhocache_schemas.cache import shard_file
 
 COLOURS = ["red", "green", "blue", "white"]
 DIMENSION = 6

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from rhocache_trainer.loss import DRRhoClipLoss
-from rhocache_trainer.temperature import MODES
+from rhocache_trainer.loss.contrastive import DRRhoClipLoss
+from rhocache_trainer.loss.temperature import MODES
 
-from .test_training import OBJECTIVES, newest, records, run, settings_of, weights
+from .training.test_loop import OBJECTIVES, newest, records, run, settings_of, weights
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a GPU: make gpu-check, on a machine that has one"

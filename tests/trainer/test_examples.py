@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from caches import commit
 
-from rhocache_schemas import shard_file
-from rhocache_schemas.dataset import list_shards
-from rhocache_schemas.pairs import hash_caption, hash_image
-from rhocache_schemas.tar_shard import ShardReader
+from rhocache_schemas.cache import shard_file
+from rhocache_schemas.dataset.formats.webdataset import ShardReader
+from rhocache_schemas.dataset.pair import hash_caption, hash_image
+from rhocache_schemas.dataset.shards import list_shards
 from rhocache_trainer import load_config, train
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rhocache_schemas.job import JobSpec
+from rhocache_schemas.job.spec import JobSpec
 from rhocache_schemas.reference import ReferenceSpec
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "openclipart"
@@ -75,7 +75,7 @@ def scored(
     ray_address: str,
 ) -> JobSpec:
     """A job that is done: three shards, of whose 24 pairs one has a damaged picture."""
-    from rhocache_workers.driver import score
+    from rhocache_workers.run.driver import score
 
     root = tmp_path_factory.mktemp("scored")
     pairs = [dict(members) for members in pictures]
@@ -99,7 +99,7 @@ def crew_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Encode in this process, for tests of what is encoded and not of who does it."""
     from faults import CrewHere
 
-    from rhocache_workers import driver
+    from rhocache_workers.run import driver
 
     monkeypatch.setattr(driver, "Crew", CrewHere)
 

@@ -19,8 +19,8 @@ import pyarrow as pa
 from pyarrow import fs
 
 from rhocache_schemas import storage
-from rhocache_schemas.dataset import Shard
-from rhocache_schemas.job import JobSpec
+from rhocache_schemas.dataset.shards import Shard
+from rhocache_schemas.job.spec import JobSpec
 
 # Around the life of a file: what an AtomicFile does, told with the path that it is for.
 STEPS = ("before write", "half-written", "before rename", "after rename")
@@ -129,7 +129,7 @@ class CrewHere:
     """The driver's crew as one encoder in this process, without Ray."""
 
     def __init__(self, spec: JobSpec, _: str | None, batch_sizes: dict[str, int]) -> None:
-        from rhocache_workers.encoder import Encoder
+        from rhocache_workers.encode.encoder import Encoder
 
         self._encoder = Encoder(spec, threads=1)
         self._batch_sizes = batch_sizes
@@ -151,7 +151,8 @@ class CrewHere:
 def main() -> None:
     import torch
 
-    from rhocache_workers import driver, encoder  # noqa: F401 here, and not again in each child
+    from rhocache_workers.encode import encoder  # noqa: F401 here, and not again in each child
+    from rhocache_workers.run import driver
 
     torch.set_num_threads(1)  # a pool of them would not survive the fork
     driver.Crew = CrewHere

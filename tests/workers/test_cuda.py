@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from rhocache_schemas import shard_file
-from rhocache_schemas.job import JobSpec
+from rhocache_schemas.cache import shard_file
+from rhocache_schemas.job.spec import JobSpec
 from rhocache_schemas.reference import ReferenceSpec
-from rhocache_workers.calibration import calibrate
-from rhocache_workers.driver import score
-from rhocache_workers.reference import Reference, load_reference
-from rhocache_workers.towers import Towers
+from rhocache_workers.encode.batches import Towers
+from rhocache_workers.encode.calibration import calibrate
+from rhocache_workers.reference.model import Reference, load_reference
+from rhocache_workers.run.driver import score
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a GPU: make gpu-check, on a machine that has one"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rhocache_schemas.job import JobOrder, JobSpec
-from rhocache_schemas.records import Manifest, Progress
+from rhocache_schemas.cache.documents import Manifest, Progress
+from rhocache_schemas.job.spec import JobOrder, JobSpec
 
 
 def run_job(folder: Path, order: bytes, address: str) -> subprocess.CompletedProcess:

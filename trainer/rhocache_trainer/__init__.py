@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rhocache_trainer.cache import ReferenceCache
+    from rhocache_trainer.cache.reader import ReferenceCache
     from rhocache_trainer.config import TrainConfig, load_config
     from rhocache_trainer.evaluation import (
         EvaluationResult,
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
         evaluate_cache,
         write_prompts,
     )
-    from rhocache_trainer.loss import DRRhoClipLoss, GlobalContrastiveLoss
+    from rhocache_trainer.loss.contrastive import DRRhoClipLoss, GlobalContrastiveLoss
     from rhocache_trainer.report import write_report
     from rhocache_trainer.risk import ChiSquareRisk, CVaRRisk, KLBallRisk, KLRisk, RiskOutput
-    from rhocache_trainer.training import TrainResult, train
+    from rhocache_trainer.training.loop import TrainResult, train
 
 __all__ = [
     "CVaRRisk",
@@ -40,19 +40,19 @@ __all__ = [
 _MODULES = {
     "CVaRRisk": "risk",
     "ChiSquareRisk": "risk",
-    "DRRhoClipLoss": "loss",
+    "DRRhoClipLoss": "loss.contrastive",
     "EvaluationResult": "evaluation",
-    "GlobalContrastiveLoss": "loss",
+    "GlobalContrastiveLoss": "loss.contrastive",
     "KLBallRisk": "risk",
     "KLRisk": "risk",
-    "ReferenceCache": "cache",
+    "ReferenceCache": "cache.reader",
     "RiskOutput": "risk",
     "TrainConfig": "config",
-    "TrainResult": "training",
+    "TrainResult": "training.loop",
     "evaluate": "evaluation",
     "evaluate_cache": "evaluation",
     "load_config": "config",
-    "train": "training",
+    "train": "training.loop",
     "write_prompts": "evaluation",
     "write_report": "report",
 }

@@ -9,9 +9,9 @@ import signal
 import sys
 
 from rhocache_schemas.errors import RhocacheError
-from rhocache_schemas.job import JobOrder
-from rhocache_schemas.redact import tell_crash
-from rhocache_workers.driver import score
+from rhocache_schemas.job.spec import JobOrder
+from rhocache_schemas.text.redact import tell_crash
+from rhocache_workers.run.driver import score
 
 INTERRUPTED = 130
 

@@ -1,8 +1,14 @@
 """What encoders tell the driver, which needs no torch to understand it."""
 
+from collections import Counter
 from dataclasses import dataclass
 
-from rhocache_schemas.fingerprint import Fingerprint
+from rhocache_schemas.cache.fingerprint import Fingerprint
+from rhocache_schemas.cache.index import IndexRow
+from rhocache_schemas.cache.shard_file import Totals
+from rhocache_schemas.dataset.shards import Shard
+from rhocache_schemas.errors import RowErrorCode
+from rhocache_workers.stage_times import Stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +31,38 @@ class UnderWay:
 
     shard: str
     pairs: int  # seen so far
+
+
+@dataclass(frozen=True, slots=True)
+class SettledShard:
+    index: IndexRow
+    failed_by_code: Counter[str]
+    stages: Stages | None = None  # where this run encoded it
+
+    @property
+    def retryable(self) -> bool:
+        """Whether it has rows that another try may mend."""
+        return any(RowErrorCode(code).retryable for code in self.failed_by_code)
+
+
+def settle(
+    shard: Shard, totals: Totals, source_sha256: str, stages: Stages | None = None
+) -> SettledShard:
+    """Sum up a shard file."""
+    failed = totals.failed_by_code.total()
+    return SettledShard(
+        IndexRow(
+            name=shard.name,
+            rows=totals.rows,
+            ok=totals.rows - failed,
+            failed=failed,
+            bytes=totals.size,
+            source_size=shard.size,
+            source_mtime_ns=shard.mtime_ns,
+            source_sha256=source_sha256,
+            content_sha256=totals.content_sha256,
+            file_sha256=totals.file_sha256,
+        ),
+        totals.failed_by_code,
+        stages,
+    )

@@ -9,9 +9,9 @@ from itertools import islice
 from PIL import Image
 
 from rhocache_schemas import storage
-from rhocache_schemas.dataset import list_shards
+from rhocache_schemas.dataset.formats.webdataset import ShardReader
+from rhocache_schemas.dataset.shards import list_shards
 from rhocache_schemas.errors import InvalidInput
-from rhocache_schemas.tar_shard import ShardReader
 from rhocache_trainer.evaluation.classes import Templates, check_some, class_of, prompts
 
 _SHARD_PAIRS = 10_000

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import torch
 
-from rhocache_schemas.dataset import Shard, list_shards
+from rhocache_schemas.dataset.shards import Shard, list_shards
 from rhocache_schemas.documents import Document
 from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.evaluation.classes import check_some
-from rhocache_trainer.evaluation.embedded import EmbeddedCaptions, EmbeddedImages
+from rhocache_trainer.evaluation.features import EmbeddedCaptions, EmbeddedImages
 from rhocache_trainer.evaluation.linear_probe import LinearProbe, linear_probe
 from rhocache_trainer.evaluation.retrieval import recalls
 from rhocache_trainer.evaluation.zero_shot import Classifier, ZeroShot, zero_shot

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rhocache_schemas.documents import Strict
-from rhocache_trainer.evaluation.embedded import EmbeddedImages
+from rhocache_trainer.evaluation.features import EmbeddedImages
 
 # Gives the classes of these names a unit vector each: [d, classes].
 Classifier = Callable[[list[str]], Tensor]

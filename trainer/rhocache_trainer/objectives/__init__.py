@@ -1,7 +1,7 @@
 """What a run minimises: one objective a file."""
 
+from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.errors import InvalidInput
-from rhocache_schemas.records import Manifest
 from rhocache_trainer.config import (
     ClipObjective,
     DistillObjective,

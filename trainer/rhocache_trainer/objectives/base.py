@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from rhocache_trainer.dataset import Batch
-from rhocache_trainer.loss import LossOutput
+from rhocache_trainer.data.dataset import Batch
+from rhocache_trainer.loss.contrastive import LossOutput
 
 # By open_clip's names: image_features, text_features [B, d], logit_scale [, logit_bias] 0-dim.
 Features = dict[str, Tensor]

@@ -3,10 +3,10 @@
 from open_clip.loss import ClipLoss, SigLipLoss
 from torch import Tensor
 
-from rhocache_trainer.dataset import Batch
-from rhocache_trainer.loss import LossOutput
+from rhocache_trainer.data.dataset import Batch
+from rhocache_trainer.distributed.collectives import Ranks
+from rhocache_trainer.loss.contrastive import LossOutput
 from rhocache_trainer.objectives.base import Features, Objective
-from rhocache_trainer.ranks import Ranks
 
 
 class Clip(Objective):

@@ -7,12 +7,12 @@ from torch.nn.functional import cross_entropy, normalize
 
 from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.config import DistillObjective, DRRhoDistillObjective
-from rhocache_trainer.dataset import Batch
-from rhocache_trainer.loss import LossOutput
+from rhocache_trainer.data.dataset import Batch
+from rhocache_trainer.distributed.collectives import Ranks
+from rhocache_trainer.loss.contrastive import LossOutput
 from rhocache_trainer.objectives.base import Features, Objective, reference_of
 from rhocache_trainer.objectives.clip import Clip, output
 from rhocache_trainer.objectives.risk import ContrastiveRisk
-from rhocache_trainer.ranks import Ranks
 
 
 class _Distillation:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from rhocache_trainer.config import JestObjective
-from rhocache_trainer.dataset import Batch
+from rhocache_trainer.data.dataset import Batch
 from rhocache_trainer.objectives.base import Features, reference_of
 from rhocache_trainer.objectives.clip import Siglip
 

@@ -15,9 +15,9 @@ import yaml
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from rhocache_schemas.dataset.image import open_image
 from rhocache_schemas.documents import describe
 from rhocache_schemas.errors import InvalidDocument, InvalidInput, RowError
-from rhocache_schemas.images import open_image
 from rhocache_trainer.evaluation import EvaluationResult
 
 LOG = "log.jsonl"

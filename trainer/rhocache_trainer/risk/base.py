@@ -5,10 +5,10 @@ import math
 from torch import Tensor
 
 from rhocache_schemas.errors import InvalidInput
-from rhocache_trainer.checks import check_index
+from rhocache_trainer.loss.state import State
+from rhocache_trainer.loss.validate import check_index
 from rhocache_trainer.risk.output import RiskOutput
 from rhocache_trainer.risk.residual import residual
-from rhocache_trainer.state import State
 
 
 class Risk(State):

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from rhocache_schemas.errors import InvalidInput
+from rhocache_trainer.loss.state import state_dtype
 from rhocache_trainer.risk.base import Risk, check_form
 from rhocache_trainer.risk.last_seen import LastSeen, exact_risk
 from rhocache_trainer.risk.output import RiskOutput, risk_output
-from rhocache_trainer.state import state_dtype
 
 
 class CVaRRisk(Risk):

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from rhocache_trainer.loss.state import OwnState
 from rhocache_trainer.risk.output import RiskOutput, risk_output
-from rhocache_trainer.state import OwnState
 
 
 class LastSeen(OwnState):

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rhocache_trainer.checks import check_gamma
-from rhocache_trainer.state import OwnState
+from rhocache_trainer.loss.state import OwnState
+from rhocache_trainer.loss.validate import check_gamma
 
 _LOWEST = torch.finfo(torch.float64).min
 

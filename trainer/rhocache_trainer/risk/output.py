@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rhocache_trainer.first_order import with_gradients
+from rhocache_trainer.loss.first_order import with_gradients
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,98 @@
+"""``keys``: the API keys of a service, made where its registry is."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from rhocache.commands import tables
+from rhocache.commands.extras import extra
+from rhocache_schemas import storage
+from rhocache_schemas.errors import InvalidInput
+from rhocache_schemas.scopes import SCOPES
+
+if TYPE_CHECKING:
+    from rhocache_service.registry.api_keys import Keys
+
+_DAY = 24 * 3600
+_MOST_DAYS = 3650
+
+DataDir = Annotated[str | None, typer.Option(help="Folder of the registry [rhocache-data].")]
+DatabaseUrl = Annotated[
+    str | None, typer.Option(help="Registry, as postgresql://... [SQLite in the data dir].")
+]
+
+keys = typer.Typer(help="Make, list and revoke a service's API keys.", no_args_is_help=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    app.add_typer(keys, name="keys")
+
+
+@keys.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Whose it is, or what for.")],
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help=f"What it permits, of {', '.join(SCOPES)}; repeatable, needed once."),
+    ] = None,
+    days: Annotated[float | None, typer.Option(help="Until it expires; default: never.")] = None,
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """Make an API key and print it: this is the only time that it can be seen."""
+    scopes: Any = scope or []
+    with extra("service"):
+        from rhocache_service.registry.api_keys import check_new
+    check_new(name, scopes)  # before a registry is made where there is none
+    if days is not None and not 0 <= days <= _MOST_DAYS:
+        raise InvalidInput(f"--days {days:g}: it must be from 0 to {_MOST_DAYS}")
+    expires = None if days is None else int(time.time() + days * _DAY)
+    with _opened(data_dir, database_url) as found:
+        _, key = found.create(name, scopes, expires)
+    typer.echo(key)
+
+
+@keys.command("list")
+def list_keys(data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
+    """List the API keys, newest first."""
+    with _opened(data_dir, database_url) as found:
+        Console().print(tables.keys(found.list()))
+
+
+@keys.command()
+def revoke(
+    key: Annotated[str, typer.Argument(help="The key's id, as the list has it.")],
+    data_dir: DataDir = None,
+    database_url: DatabaseUrl = None,
+) -> None:
+    """End an API key at once."""
+    with _opened(data_dir, database_url) as found:
+        found.revoke(key)
+
+
+@contextmanager
+def _opened(data_dir: str | None, database_url: str | None) -> "Iterator[Keys]":
+    with extra("service"):
+        from rhocache_service.registry.api_keys import Keys
+        from rhocache_service.registry.tables import open_database
+        from rhocache_service.settings import Settings
+        from rhocache_service.variables import tell_unknown
+    given = {"data_dir": data_dir, "database_url": database_url}
+    for line in tell_unknown(os.environ, Settings.model_fields):
+        typer.echo(f"rhocache: warning: {line}", err=True)
+    settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
+    if settings.database_url is None:
+        try:
+            settings.data_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage.failure(f"cannot write in {settings.data_dir}", error) from error
+    engine = open_database(settings.registry_url)
+    try:
+        yield Keys(engine)
+    finally:
+        engine.dispose()

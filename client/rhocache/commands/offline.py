@@ -1,0 +1,166 @@
+"""``plan``, ``score``, ``inspect`` and ``verify``: caches without a service."""
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from rhocache.commands import options, tables
+from rhocache.commands.extras import extra
+from rhocache.commands.progress import Seen, ShardProgress
+
+if TYPE_CHECKING:
+    from rhocache_workers.maintain.verify import VerifyReport
+
+Cache = Annotated[str, typer.Argument(help="The cache's folder: a path or a URI.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    for command in (plan, score, inspect, verify):
+        app.command()(command)
+
+
+def plan(
+    dataset: options.Dataset,
+    model: options.Model,
+    pretrained: options.Pretrained = None,
+    pairs: Annotated[
+        int | None, typer.Option(help="Pairs to plan for; default: an estimate of the dataset's.")
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="h100|a100|l4|cpu", help="What to score on; default: this machine's."),
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time the reference here, on pairs of the dataset.")
+    ] = False,
+    shards: options.Shards = None,
+    caption_field: options.CaptionField = None,
+    precision: options.PrecisionName = "fp32",
+    as_json: options.Json = False,
+) -> None:
+    """Say what scoring a dataset would cost: operations, hours and storage."""
+    with extra("workers"):
+        from rhocache_workers.plan.estimate import estimate
+    found = estimate(
+        dataset,
+        model,
+        pretrained,
+        precision=precision,
+        device=device,
+        pairs=pairs,
+        shards=shards,
+        caption_field=caption_field,
+        measure=measure,
+    )
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+    else:
+        Console().print(tables.cost(found))
+
+
+def score(
+    dataset: options.Dataset,
+    model: options.Model,
+    out: options.Out,
+    pretrained: options.Pretrained = None,
+    shards: options.Shards = None,
+    caption_field: options.CaptionField = None,
+    precision: options.PrecisionName = "fp32",
+    dtype: options.DtypeName = "float16",
+    workers: options.Workers = None,
+    remote_decoders: options.RemoteDecoders = None,
+    batch_size: options.BatchSize = "auto",
+    error_budget: options.ErrorBudget = 1.0,
+    retry_failed: options.RetryFailed = False,
+    prune: options.Prune = False,
+    replace: options.Replace = False,
+    ray_address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster to join; default: start Ray here.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Run a frozen reference over a dataset and write its embeddings and similarities.
+
+    Run it again to go on where it was interrupted: only shards that are not done are encoded.
+    """
+    spec = options.job_spec(
+        model,
+        pretrained,
+        precision,
+        dataset=dataset,
+        output=out,
+        shards=shards,
+        caption_field=caption_field,
+        dtype=dtype,
+        workers=workers,
+        remote_decoders=remote_decoders,
+        batch_size=batch_size,
+        error_budget=error_budget,
+        retry_failed=retry_failed,
+        prune=prune,
+        replace=replace,
+    )
+    with extra("workers"):
+        from rhocache_workers.run.driver import score as run
+    with ShardProgress() as progress:
+        summary = run(
+            spec, ray_address=ray_address, on_progress=lambda seen: progress.show(Seen.of_run(seen))
+        )
+    if as_json:
+        typer.echo(json.dumps(asdict(summary)))
+    else:
+        Console().print(tables.scored(summary))
+
+
+def inspect(cache: Cache, as_json: options.Json = False) -> None:
+    """Show what is in a cache."""
+    with extra("workers"):
+        from rhocache_workers.maintain.inspect import inspect as look
+    found = look(cache)
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+    else:
+        Console().print(tables.inspection(found))
+
+
+def verify(
+    cache: Cache,
+    dataset: Annotated[
+        str | None, typer.Option(help="Also compare every pair with this dataset.")
+    ] = None,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Compare with the dataset that was scored.")
+    ] = False,
+    mend: Annotated[
+        bool, typer.Option("--repair", help="Encode the shards again in which anything is wrong.")
+    ] = False,
+    sample: Annotated[
+        int, typer.Option(min=0, help="Pairs to encode again when the reference is at hand.")
+    ] = 64,
+    as_json: options.Json = False,
+) -> None:
+    """Check a cache: hashes, counts, footers and rows. Ends with 1 when anything is wrong."""
+    with extra("workers"):
+        from rhocache_workers.maintain.verify import verify as check
+    report = check(cache, dataset, sample=sample, deep=deep)
+    if as_json:
+        typer.echo(json.dumps(asdict(report) | {"ok": report.ok}))
+    else:
+        tables.print_report(Console(), report)
+    if mend and not report.ok:
+        _repair(report, dataset)
+        report = check(cache, dataset, sample=sample, deep=deep)
+        if not as_json:
+            tables.print_report(Console(), report)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def _repair(report: "VerifyReport", dataset: str | None) -> None:
+    with extra("workers"):
+        from rhocache_workers.maintain.repair import repair
+    with ShardProgress() as progress:
+        repair(report, dataset=dataset, on_progress=lambda seen: progress.show(Seen.of_run(seen)))

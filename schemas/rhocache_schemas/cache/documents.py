@@ -1,0 +1,130 @@
+"""The JSON documents that lie in a cache beside its Parquet files."""
+
+import hashlib
+import time
+from collections.abc import Iterable
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field
+
+from rhocache_schemas.cache.fingerprint import Fingerprint
+from rhocache_schemas.documents import Document, Strict
+from rhocache_schemas.errors import ShardError
+from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.reference import ReferenceSpec
+from rhocache_schemas.text.redact import tell
+
+Count = Annotated[int, Field(ge=0)]
+Told = Annotated[str, AfterValidator(tell)]  # kept and shown: no secret may be in it
+Phase = Literal["planning", "encoding", "finalizing", "completed", "failed", "cancelled"]
+
+
+class Plan(Document):
+    """``plan.json``: what the cache was begun for. Written once, never changed."""
+
+    spec: JobSpec
+    fingerprint: Fingerprint
+    shards_sha256: str  # over the sorted shard names
+    # Device -> batch size that it was found to suit: a run that goes on keeps to it.
+    batch_sizes: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    created_at: float  # Unix seconds
+
+    @classmethod
+    def begin(
+        cls,
+        spec: JobSpec,
+        fingerprint: Fingerprint,
+        shards: Iterable[str],
+        batch_sizes: dict[str, int],
+    ) -> Self:
+        digest = hashlib.sha256("\n".join(sorted(shards)).encode()).hexdigest()
+        return cls(
+            spec=spec,
+            fingerprint=fingerprint,
+            shards_sha256=digest,
+            batch_sizes=batch_sizes,
+            created_at=time.time(),
+        )
+
+
+class ShardFailure(Document):
+    """``failures/<shard>.json``: a shard that could not be read."""
+
+    shard: str
+    code: str
+    detail: Told
+    failed_at: float  # Unix seconds
+
+    @classmethod
+    def of(cls, error: ShardError) -> Self:
+        return cls(shard=error.shard, code=error.code, detail=error.detail, failed_at=time.time())
+
+
+class LeaseHolder(Document):
+    """``lease.json``: the run that is at work on the cache. There only while it is."""
+
+    run: str
+    host: str
+    pid: int
+    job: str | None = None  # the service's id, when a service started the run
+    renewals: Count = 0
+
+
+class Fault(Strict):
+    """Why a run ended without a manifest."""
+
+    code: str
+    detail: Told
+
+
+class ShardOutcome(Strict):
+    """A shard that this run has settled: with its rows, or with the code of what kept it out."""
+
+    shard: str
+    rows: Count = 0
+    failed: Count = 0
+    code: str | None = None
+
+
+class Progress(Document):
+    """``progress.json``: how far the newest run is. Advisory; the shard files are the truth."""
+
+    job: str | None = None  # the service's id, when a service started the run
+    phase: Phase
+    shards_total: Count = 0
+    shards_done: Count = 0  # files that are there, those of earlier runs included
+    shards_failed: Count = 0
+    pairs_done: Count = 0  # rows, ok or not; of the shards that are being encoded what is seen
+    pairs_failed: Count = 0  # of the shards that are done
+    failed_by_code: dict[str, Count] = Field(default_factory=dict[str, Count])  # of them
+    pairs_per_second: float = 0.0  # of this run
+    seconds_left: float | None = None  # None while no rate is known
+    started_at: float = 0.0  # Unix seconds, of this run
+    settled: Count = 0  # shards, by this run
+    # The newest of them, in their order.
+    recent: list[ShardOutcome] = Field(default_factory=list[ShardOutcome])
+    updated_at: float  # Unix seconds
+    fault: Fault | None = None
+
+
+class Manifest(Document):
+    """``manifest.json``: the commit point. A cache without it is not complete."""
+
+    fingerprint: Fingerprint
+    fingerprint_sha256: str
+    reference: ReferenceSpec
+    reference_sha256: str | None = None  # of its files, or its name where open_clip finds it
+    dataset: str
+    rows: Count
+    ok: Count
+    failed: Count
+    failed_by_code: dict[str, Count]
+    shards: Count
+    failed_shards: dict[str, str]  # shard name -> code
+    dimension: Annotated[int, Field(ge=1)]  # of the embeddings
+    logit_scale: float  # of the reference: the inverse of its temperature
+    logit_bias: float | None = None
+    index_sha256: str
+    batch_size: Annotated[int, Field(ge=1)]
+    software: dict[str, str]  # package -> version, of the run that committed
+    created_at: float  # Unix seconds

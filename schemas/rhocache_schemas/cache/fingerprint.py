@@ -1,0 +1,73 @@
+"""What the rows of a cache depend on, besides the shard itself."""
+
+import hashlib
+import json
+from typing import Any
+
+from rhocache_schemas.documents import Document
+from rhocache_schemas.errors import FingerprintMismatch
+from rhocache_schemas.job.spec import Dtype, JobSpec
+from rhocache_schemas.reference import Precision
+
+
+class Fingerprint(Document):
+    """Two runs with equal fingerprints write equal rows for equal shards.
+
+    Software versions and the batch size are recorded in the manifest but are not part of it:
+    they change embeddings by rounding only.
+    """
+
+    weights_sha256: str  # over names, dtypes, shapes and bytes of the named tensors
+    architecture: dict[str, Any]  # open_clip's model config
+    preprocessing: dict[str, Any]  # open_clip's preprocess config
+    tokenizer: dict[str, Any]  # its configuration and context length
+    precision: Precision
+    dtype: Dtype
+    caption_field: str | None = None
+    views: int = 1
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, in hexadecimal."""
+        canonical = json.dumps(
+            self.model_dump(mode="json"),
+            sort_keys=True,
+            separators=(",", ":"),
+            ensure_ascii=False,
+            allow_nan=False,
+        )
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def check_options(self, spec: JobSpec) -> None:
+        """Refuse a job for the cache with this fingerprint, as far as the job alone tells.
+
+        Raises FingerprintMismatch.
+        """
+        asked = {
+            "precision": spec.reference.precision,
+            "dtype": spec.dtype,
+            "caption_field": spec.caption_field,
+        }
+        self.check_same(self.model_copy(update=asked), spec.output)
+
+    def check_same(self, other: "Fingerprint", cache: str) -> None:
+        """Refuse ``other`` for a ``cache`` that was made with this fingerprint.
+
+        Raises FingerprintMismatch, which names each differing field with both its values.
+        """
+        ours, theirs = self.model_dump(mode="json"), other.model_dump(mode="json")
+        differing = [
+            f"{name} (cache: {_short(ours[name])}, now: {_short(theirs[name])})"
+            for name in ours
+            if ours[name] != theirs[name]
+        ]
+        if differing:
+            raise FingerprintMismatch(
+                f"{cache} was made with another fingerprint; differing: {', '.join(differing)}. "
+                "Use another output folder, or the same reference and options"
+            )
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -1,0 +1,68 @@
+"""What files a cache holds, found by listing rather than by asking for each."""
+
+import posixpath
+from collections.abc import Collection, Iterator
+
+from pyarrow import fs
+
+from rhocache_schemas import layout, storage
+from rhocache_schemas.cache.documents import ShardFailure
+
+
+def shard_files(cache: str) -> dict[str, fs.FileInfo]:
+    """Shard name -> size and modification time of its file."""
+    return dict(_files(cache, "shards", ".parquet"))
+
+
+def read_failures(cache: str) -> dict[str, ShardFailure]:
+    """Shard name -> its failure, of the shards that could not be read."""
+    return {
+        name: ShardFailure.read(layout.failure_file(cache, name)) for name in failure_files(cache)
+    }
+
+
+def failure_files(cache: str) -> set[str]:
+    """The names of the shards that have one."""
+    return {name for name, _ in _files(cache, "failures", ".json")}
+
+
+def unknown_files(cache: str, shards: Collection[str], failed: Collection[str]) -> list[str]:
+    """List what lies in a cache of these shards and failures and belongs to neither, by path.
+
+    Temporary files are left out: a run may be at work.
+    """
+    root = storage.resolve(cache)[1]
+    known = {
+        storage.resolve(uri)[1]
+        for uri in (
+            *(storage.join(cache, document) for document in layout.DOCUMENTS),
+            *(layout.shard_file(cache, name) for name in shards),
+            *(layout.failure_file(cache, name) for name in failed),
+        )
+    }
+    found = {storage.path_of(info) for info in _list(cache) if info.is_file} - known
+    names = (posixpath.relpath(path, root) for path in found)
+    return sorted(
+        name.encode(errors="backslashreplace").decode()  # a report must be UTF-8
+        for name in names
+        if not name.endswith(storage.TEMPORARY)
+    )
+
+
+def _files(cache: str, folder: str, suffix: str) -> Iterator[tuple[str, fs.FileInfo]]:
+    """The files below a folder, by their names under it without the suffix."""
+    where = storage.join(cache, folder)
+    root = storage.resolve(where)[1]
+    for info in _list(where):
+        name = posixpath.relpath(storage.path_of(info), root)
+        # No shard's name is not UTF-8; such a file is one of the unknown ones.
+        if info.is_file and name.endswith(suffix) and storage.is_utf8(name):
+            yield name.removesuffix(suffix), info
+
+
+def _list(folder: str) -> list[fs.FileInfo]:
+    filesystem, root = storage.resolve(folder)
+    try:
+        return filesystem.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
+    except OSError as error:
+        raise storage.failure(f"cannot list {folder}", error) from error

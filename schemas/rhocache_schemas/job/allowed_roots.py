@@ -1,0 +1,86 @@
+"""Which locations a job may name: those under the service's allowed roots."""
+
+from collections.abc import Iterable, Sequence
+
+from rhocache_schemas import storage
+from rhocache_schemas.abandonment import keep_on
+from rhocache_schemas.dataset.shards import Shard, list_shards
+from rhocache_schemas.errors import UriNotAllowed
+from rhocache_schemas.job.paths import named_locations
+from rhocache_schemas.job.spec import JobSpec
+
+Place = tuple[str, tuple[str, ...]]
+
+
+def check_allowed(uri: str, roots: Sequence[str]) -> None:
+    """Refuse a path or URI that is not one of ``roots`` or below one.
+
+    Local paths are compared with every symlink resolved, whether they exist yet or not; buckets by
+    whole path parts, with no ``..`` in them.
+
+    Raises UriNotAllowed, and InvalidInput for a scheme that is not one of storage.SCHEMES.
+    """
+    _check_under(uri, roots, [true_place(root) for root in roots])
+
+
+def check_job(spec: JobSpec, roots: Sequence[str]) -> None:
+    """Refuse a job that names a place outside ``roots``. Raises as check_allowed does."""
+    for location in named_locations(spec):
+        check_allowed(location, roots)
+
+
+def allowed_shards(spec: JobSpec, roots: Sequence[str]) -> list[Shard]:
+    """List a job's shards, none outside ``roots``: a brace pattern or a link may lead elsewhere.
+
+    Raises as list_shards and check_allowed do.
+    """
+    places = [true_place(root) for root in roots]
+    shards = list_shards(
+        spec.dataset, spec.shards, lambda place: _check_under(place, roots, places)
+    )
+    _check_shards(shards, roots, places)
+    return shards
+
+
+def check_shards_allowed(shards: Iterable[Shard], roots: Sequence[str]) -> None:
+    """Refuse shards outside ``roots``, whose links are followed once for all of them.
+
+    Raises as check_allowed does.
+    """
+    _check_shards(shards, roots, [true_place(root) for root in roots])
+
+
+def true_place(uri: str) -> Place:
+    """The kind of file system and the parts of the true path on it: equal for equal places.
+
+    Raises UriNotAllowed for a path that has more than one reading, and InvalidInput for a scheme.
+    """
+    if "\0" in uri:
+        raise UriNotAllowed(f"{uri!r} has a NUL byte in it")
+    scheme = storage.scheme(uri)
+    if scheme == "file":
+        path = storage.local_path(uri)
+        try:
+            return scheme, path.resolve().parts
+        except (OSError, RuntimeError) as error:  # a loop of symlinks is a RuntimeError
+            raise UriNotAllowed(f"{uri!r} can't be followed to its end: {error}") from error
+    parts = tuple(uri.removeprefix(f"{scheme}://").rstrip("/").split("/"))
+    if not all(parts) or {".", ".."} & set(parts):
+        raise UriNotAllowed(f"{uri!r} has an empty part, '.' or '..' in its path")
+    return scheme, parts
+
+
+def _check_shards(shards: Iterable[Shard], roots: Sequence[str], places: Sequence[Place]) -> None:
+    for shard in shards:
+        keep_on()
+        _check_under(shard.uri, roots, places)
+
+
+def _check_under(uri: str, roots: Sequence[str], places: Sequence[Place]) -> None:
+    place = true_place(uri)
+    if not any(_is_under(place, root) for root in places):
+        raise UriNotAllowed(f"{uri!r} is not under an allowed root ({', '.join(roots)})")
+
+
+def _is_under(place: Place, root: Place) -> bool:
+    return place[0] == root[0] and place[1][: len(root[1])] == root[1]

@@ -1,0 +1,170 @@
+"""``/v1/caches``."""
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from pyarrow import fs
+
+from rhocache_schemas import layout, storage
+from rhocache_schemas.api import CachedPairList, CacheList, CacheSummary
+from rhocache_schemas.cache.documents import Manifest
+from rhocache_schemas.job.allowed_roots import check_allowed
+from rhocache_service.api.auth import ReadsCaches
+from rhocache_service.api.dependencies import InRegistry
+from rhocache_service.caches import similarity
+from rhocache_service.caches.images import media_type
+from rhocache_service.http.problems import BrokenOff, ProblemError
+from rhocache_service.registry.callers import Caller, Callers
+from rhocache_service.registry.tables import CacheRow
+
+router = APIRouter(prefix="/v1/caches", tags=["caches"])
+
+_CHUNK = 1 << 20
+_WHOLE = (layout.MANIFEST, layout.INDEX, layout.PLAN)
+
+
+def _cache(registry: InRegistry, _: ReadsCaches, cache: str) -> CacheRow:
+    return registry.caches.find(cache)
+
+
+InCache = Annotated[CacheRow, Depends(_cache)]
+
+
+@router.get("", summary="List caches")
+def list_caches(
+    registry: InRegistry,
+    _: ReadsCaches,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    after: Annotated[str | None, Query(description="the last id of the page before")] = None,
+) -> CacheList:
+    """List the caches that jobs have committed, the last committed first."""
+    last = None if after is None else registry.caches.find(after)
+    rows = registry.caches.newest(limit + 1, last)
+    data = [CacheSummary.model_validate(row, from_attributes=True) for row in rows[:limit]]
+    return CacheList(
+        data=data,
+        first_id=data[0].id if data else None,
+        last_id=data[-1].id if data else None,
+        has_more=len(rows) > limit,
+    )
+
+
+@router.get("/{cache}", summary="Get a cache's manifest")
+def cache_manifest(cache: InCache) -> Manifest:
+    """Give the manifest of a cache, named by its id or by its fingerprint."""
+    return similarity.read_manifest(cache.uri)
+
+
+@router.get("/{cache}/pairs", summary="Look at pairs")
+def pairs(
+    request: Request,
+    cache: InCache,
+    key: Annotated[str | None, Query(description="only pairs of this key")] = None,
+    order: Annotated[
+        Literal["lowest", "highest"], Query(description="which similarity comes first")
+    ] = "lowest",
+    after: Annotated[int, Query(ge=0, le=10**12, description="how many to pass over")] = 0,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+) -> CachedPairList:
+    """List pairs by the rank of their similarity, or those of a key."""
+    if key is not None:
+        found = list(similarity.find_key(cache.uri, key))
+        return CachedPairList(
+            data=found[after : after + limit], has_more=len(found) > after + limit
+        )
+    ranked = request.app.state.similarities.get(cache.uri)
+    total = len(ranked.similarity)
+    ranks = range(after, min(after + limit, total))
+    if order == "highest":
+        ranks = [total - 1 - rank for rank in ranks]
+    data = similarity.pairs_at(cache.uri, ranked, ranks)
+    return CachedPairList(data=data, has_more=after + limit < total)
+
+
+@router.get("/{cache}/pictures", summary="Get a picture", response_class=Response)
+def picture(
+    request: Request,
+    cache: InCache,
+    shard: Annotated[str, Query(description="name of the dataset shard")],
+    row: Annotated[int, Query(ge=0, le=10**9, description="of the pair in it")],
+) -> Response:
+    """Give a pair's picture as the dataset has it."""
+    manifest = similarity.read_manifest(cache.uri)
+    pair = request.app.state.pictures.read(manifest, [(shard, row)]).get((shard, row))
+    if pair is None or pair.image is None:
+        raise ProblemError("not-found", f"the dataset has no picture at row {row} of {shard!r}")
+    headers = {
+        "Content-Security-Policy": "sandbox; default-src 'none'",
+        "Cache-Control": "private, max-age=3600",
+    }
+    return Response(pair.image, media_type=media_type(pair.image), headers=headers)
+
+
+@router.get("/{cache}/files/{name:path}", summary="Download a file", response_class=Response)
+def file(request: Request, who: ReadsCaches, cache: InCache, name: str) -> Response:
+    """Download a file of a cache: manifest.json, index.parquet, plan.json or shards/NAME.parquet.
+
+    One byte range may be asked for.
+    """
+    if name not in _WHOLE and not name.startswith("shards/"):
+        raise ProblemError("not-found", f"a cache has no file {name!r}")
+    if ".." in name.split("/"):
+        raise ProblemError("not-found", f"{name!r} lies outside the cache")
+    uri = storage.join(cache.uri, name)
+    check_allowed(uri, request.app.state.settings.roots)  # a link may have been put there since
+    filesystem, path = storage.resolve(uri)
+    try:
+        info = filesystem.get_file_info(path)
+    except OSError as error:
+        raise storage.failure(f"cannot look at {uri}", error) from error
+    if not info.is_file:
+        raise ProblemError("not-found", f"this cache has no file {name!r}")
+    size = info.size
+    first, last, partial = _range(request.headers.get("range"), size)
+    headers = {
+        "Accept-Ranges": "bytes",
+        "Content-Length": str(last - first + 1),
+        "Content-Disposition": "attachment",
+    }
+    if partial:
+        headers["Content-Range"] = f"bytes {first}-{last}/{size}"
+    callers: Callers = request.app.state.callers
+    stream = _while_permitted(callers, who, _read(filesystem, path, first, last + 1))
+    kind = "application/json" if name.endswith(".json") else "application/vnd.apache.parquet"
+    return StreamingResponse(stream, 206 if partial else 200, headers, kind)
+
+
+def _range(header: str | None, size: int) -> tuple[int, int, bool]:
+    """First and last byte to send, and whether that is a part. Several ranges are not: all is sent.
+
+    Raises ProblemError where the range lies beyond the end.
+    """
+    match = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", header or "")
+    if match is None or not any(match.groups()):
+        return 0, size - 1, False
+    if match[1]:
+        first, last = int(match[1]), min(int(match[2] or size), size - 1)
+    else:
+        first, last = max(0, size - int(match[2])), size - 1
+    if first > last:
+        detail = f"the file has {size} bytes; {header!r} has none of them"
+        headers = {"Content-Range": f"bytes */{size}"}
+        raise ProblemError("malformed-request", detail, status=416, headers=headers)
+    return first, last, True
+
+
+def _while_permitted(callers: Callers, who: Caller, parts: Iterator[bytes]) -> Iterator[bytes]:
+    """Raises BrokenOff as soon as the caller may not have the rest."""
+    for part in parts:
+        if not callers.may_go_on(who):
+            raise BrokenOff("the API key or session has ended")
+        yield part
+
+
+def _read(filesystem: fs.FileSystem, path: str, first: int, end: int) -> Iterator[bytes]:
+    with filesystem.open_input_file(path) as source:
+        for start in range(first, end, _CHUNK):
+            yield source.read_at(min(_CHUNK, end - start), start)  # pyright: ignore[reportCallIssue]

@@ -1,0 +1,77 @@
+"""Whether the service lives, is ready, and how it does."""
+
+import logging
+import os
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from rhocache_schemas.job.spec import JobState
+from rhocache_service import metrics
+from rhocache_service.api.auth import ReadsMetrics
+from rhocache_service.api.dependencies import InRegistry
+from rhocache_service.http.problems import ProblemError
+from rhocache_service.registry.jobs import Registry
+from rhocache_service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+router = APIRouter(tags=["health"])
+
+_PROBE_BYTES = 1 << 16
+
+
+@router.get("/livez", summary="Live?")
+async def livez() -> dict[str, str]:
+    """Whether the process answers."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz", summary="Ready?")
+def readyz(request: Request, registry: InRegistry) -> dict[str, str]:
+    """Whether the data dir and the registry can be written, Ray answers, and every running job
+    gets further."""
+    settings: Settings = request.app.state.settings
+    for trouble, ping in (
+        ("the data dir can't be written", lambda: _write(settings.data_dir)),
+        ("the registry can't be reached", registry.ping),
+        ("Ray can't be reached", request.app.state.cluster.ping),
+    ):
+        try:
+            ping()
+        except Exception as error:
+            log.info("not ready, %s: %s", trouble, " ".join(str(error).split()))
+            raise ProblemError("unavailable", trouble) from error
+    limit = settings.wedged_seconds
+    now = registry.now()
+    wedged = [job for job, then in last_progress(registry).items() if now - then > limit]
+    if wedged:
+        log.warning("not ready: no progress for %g s of %s", limit, ", ".join(wedged))
+        raise ProblemError("unavailable", f"a job has made no progress for {limit:g} seconds")
+    return {"status": "ok"}
+
+
+def _write(folder: Path) -> None:
+    """Raises OSError where the disk is full, or over its quota, or read-only."""
+    with TemporaryFile(dir=folder) as probe:
+        probe.write(bytes(_PROBE_BYTES))
+        probe.flush()
+        os.fsync(probe.fileno())
+
+
+@router.get("/metrics", response_class=Response, summary="Metrics")
+def show_metrics(_: ReadsMetrics, registry: InRegistry) -> Response:
+    """Prometheus metrics."""
+    counts = registry.counts()
+    for state, count in counts.items():
+        metrics.JOBS.labels(state).set(count)
+    metrics.QUEUE_DEPTH.set(counts[JobState.VALIDATING] + counts[JobState.QUEUED])
+    metrics.LAST_PROGRESS.set(min(last_progress(registry).values(), default=0))
+    return Response(generate_latest(metrics.REGISTRY), media_type=CONTENT_TYPE_LATEST)
+
+
+def last_progress(registry: Registry) -> dict[str, float]:
+    """Running job -> when its driver was seen to get further, or was started."""
+    return {row.id: row.moved_at for row in registry.running()}

@@ -1,0 +1,74 @@
+"""The pairs and shards of a job's cache that failed, read from the cache itself."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rhocache_schemas import layout
+from rhocache_schemas.api import PairError, PairErrorList
+from rhocache_schemas.cache.documents import ShardFailure
+from rhocache_schemas.cache.listing import failure_files, shard_files
+from rhocache_schemas.cache.shard_file import OK
+from rhocache_service.caches.shard_status import committed_rows
+from rhocache_service.caches.similarity import read_columns
+
+_SAMPLES = 5
+
+
+@dataclass(slots=True)
+class Failed:
+    """What failed with a code: how many, and a few of them."""
+
+    count: int = 0
+    samples: list[PairError] = field(default_factory=list[PairError])
+
+
+def pair_errors(cache: str, limit: int, after: int = 0, code: str | None = None) -> PairErrorList:
+    """The failed shards, then the pairs, of one code if it is given: ``limit`` after ``after``.
+
+    Raises StorageError.
+    """
+    chosen = (error for error in _all(cache) if code in (None, error.code))
+    found = list(islice(chosen, after, after + limit + 1))
+    return PairErrorList(data=found[:limit], has_more=len(found) > limit)
+
+
+def errors_by_code(cache: str, failed_by_code: Mapping[str, int]) -> dict[str, Failed]:
+    """Failed shards and pairs by code, with samples; the pairs were counted when they were made.
+
+    Reads no further than it must. Raises StorageError.
+    """
+    found = defaultdict[str, Failed](Failed)
+    missing = sum(min(count, _SAMPLES) for count in failed_by_code.values())
+    for code, count in failed_by_code.items():
+        found[code].count = count
+    for error in _all(cache):
+        group = found[error.code]
+        if error.key is None:
+            group.count += 1
+        elif not missing:
+            break
+        if len(group.samples) < _SAMPLES:
+            group.samples.append(error)
+            missing -= error.key is not None
+    return dict(found)
+
+
+def _all(cache: str) -> Iterator[PairError]:
+    for shard in sorted(failure_files(cache)):
+        failure = ShardFailure.read(layout.failure_file(cache, shard))
+        yield PairError(shard=failure.shard, code=failure.code, detail=failure.detail)
+    rows = committed_rows(cache)  # a shard that the index says nothing bad of needs no look
+    for shard in sorted(shard_files(cache)):
+        if shard in rows and not rows[shard].failed:
+            continue
+        table = read_columns(cache, shard, ["key", "row", "status"])
+        failed = table.filter(pc.field("status").cast(pa.string()) != OK)
+        for record in failed.to_pylist():
+            yield PairError(
+                shard=shard, key=record["key"], row=record["row"], code=record["status"]
+            )

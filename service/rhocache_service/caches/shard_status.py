@@ -1,0 +1,54 @@
+"""What has become of a job's shards, as its cache tells."""
+
+from bisect import bisect_right
+from collections.abc import Container
+
+from rhocache_schemas import layout, storage
+from rhocache_schemas.api import ShardList, ShardStatus
+from rhocache_schemas.cache import index
+from rhocache_schemas.cache.documents import ShardFailure
+from rhocache_schemas.cache.index import IndexRow
+from rhocache_schemas.cache.listing import failure_files, shard_files
+from rhocache_schemas.dataset.shards import list_shards
+from rhocache_schemas.job.spec import JobSpec
+
+
+def shard_list(spec: JobSpec, limit: int, after: str | None) -> ShardList:
+    """A page of a job's shards by name.
+
+    Raises DatasetError and StorageError.
+    """
+    names = sorted(shard.name for shard in list_shards(spec.dataset, spec.shards))
+    first = 0 if after is None else bisect_right(names, after)
+    page = names[first : first + limit]
+    rows, there = committed_rows(spec.output), shard_files(spec.output).keys()
+    failed = failure_files(spec.output)
+    data = [_status(spec.output, name, rows, there, failed) for name in page]
+    return ShardList(
+        data=data,
+        first_id=page[0] if page else None,
+        last_id=page[-1] if page else None,
+        has_more=first + limit < len(names),
+    )
+
+
+def _status(
+    cache: str, name: str, rows: dict[str, IndexRow], there: Container[str], failed: Container[str]
+) -> ShardStatus:
+    if name in there:
+        row = rows.get(name)
+        if row is None:
+            return ShardStatus(name=name, status="committed")
+        return ShardStatus(name=name, status="committed", rows=row.rows, failed=row.failed)
+    if name in failed:
+        code = ShardFailure.read(layout.failure_file(cache, name)).code
+        return ShardStatus(name=name, status="failed", code=code)
+    return ShardStatus(name=name, status="pending")
+
+
+def committed_rows(cache: str) -> dict[str, IndexRow]:
+    """The index by shard name; empty where there is none yet."""
+    uri = layout.index_file(cache)
+    if not storage.exists(uri):
+        return {}
+    return {row.name: row for row in index.decode(storage.read_bytes(uri), uri)}

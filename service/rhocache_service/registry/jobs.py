@@ -1,0 +1,239 @@
+"""The registry of jobs. The truth of their work is in the caches."""
+
+import math
+import re
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from rhocache_schemas.cache.documents import Fault
+from rhocache_schemas.errors import JobStateConflict
+from rhocache_schemas.job.spec import JobSpec, JobState, transition
+from rhocache_service import metrics
+from rhocache_service.registry.caches import Committed
+from rhocache_service.registry.tables import EventRow, JobRow, LeaseRow, now
+
+_ID = re.compile("job_[0-9a-f]{24}")
+_LOOK_AT = 200  # jobs of a kind, in one step
+_RATES = 300  # of a job's progress events, those that are kept when it has ended
+_UNFINISHED = [state for state in JobState if not state.terminal]
+
+Happening = tuple[str, dict[str, Any]]  # the kind of an event, and its data
+
+
+class Registry:
+    """Every change of a job and its events are one transaction."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.caches = Committed(engine)
+        self._session = sessionmaker(engine, expire_on_commit=False)
+
+    def ping(self) -> None:
+        """Write and forget a row: a registry that can only be read is of no use."""
+        name = f"ping-{secrets.token_hex(8)}"
+        with self.engine.begin() as connection:
+            row = {"name": name, "holder": "", "renewals": 0, "at": 0.0}
+            connection.execute(insert(LeaseRow).values(**row))
+            connection.execute(delete(LeaseRow).where(LeaseRow.name == name))
+
+    def now(self) -> float:
+        """Unix seconds, by the clock that deadlines and limits are kept in."""
+        with self.engine.connect() as connection:
+            return now(connection)
+
+    def add(self, spec: JobSpec, **columns: Any) -> JobRow:
+        row = JobRow(
+            id=f"job_{secrets.token_hex(12)}",
+            status=JobState.VALIDATING,
+            spec=spec.model_dump(mode="json"),
+            times={JobState.VALIDATING: int(time.time())},
+            last_event=1,
+            **columns,
+        )
+        with self._session.begin() as session:
+            row.created_at = now(session.connection())
+            session.add(row)
+            _append(session, row.id, 1, [_status_event(JobState.VALIDATING)])
+        return row
+
+    def get(self, job: str) -> JobRow | None:
+        if not _ID.fullmatch(job):
+            return None  # PostgreSQL refuses to look for some strings at all
+        with self._session() as session:
+            return session.scalar(select(JobRow).where(JobRow.id == job))
+
+    def newest(
+        self, limit: int, after: JobRow | None = None, status: JobState | None = None
+    ) -> list[JobRow]:
+        """Jobs in the order of arrival backwards, from the one that came before ``after``."""
+        query = select(JobRow).order_by(JobRow.number.desc()).limit(limit)
+        if after is not None:
+            query = query.where(JobRow.number < after.number)
+        if status is not None:
+            query = query.where(JobRow.status == status)
+        with self._session() as session:
+            return list(session.scalars(query))
+
+    def active(self) -> Sequence[JobRow]:
+        """Jobs to look at now: those of the highest priority first, then the oldest.
+
+        Of those that are queued only the next ones, followers, and those whose deadline has passed:
+        a long queue costs nothing.
+        """
+        busy = [state for state in _UNFINISHED if state is not JobState.QUEUED]
+        queued = JobRow.status == JobState.QUEUED
+        order = (JobRow.priority.desc(), JobRow.number)
+        found: dict[int, JobRow] = {}
+        with self._session() as session:
+            due = JobRow.follows.is_not(None) | (JobRow.deadline < now(session.connection()))
+            for part in (JobRow.status.in_(busy), queued & due, queued & JobRow.follows.is_(None)):
+                query = select(JobRow).where(part).order_by(*order).limit(_LOOK_AT)
+                found |= {row.number: row for row in session.scalars(query)}
+        return sorted(found.values(), key=lambda row: (-row.priority, row.number))
+
+    def idle(self) -> bool:
+        """Whether every job is at an end."""
+        query = select(JobRow.id).where(JobRow.status.in_(_UNFINISHED)).limit(1)
+        with self._session() as session:
+            return session.scalar(query) is None
+
+    def running(self) -> Sequence[JobRow]:
+        """Jobs that have a driver."""
+        states = [JobState.IN_PROGRESS, JobState.FINALIZING]
+        query = select(JobRow).where(JobRow.status.in_(states), JobRow.follows.is_(None))
+        with self._session() as session:
+            return session.scalars(query).all()
+
+    def at_work(self, content_sha256: str) -> str | None:
+        """The job that does the same and has not ended, if there is one."""
+        states = [state for state in _UNFINISHED if state is not JobState.CANCELLING]
+        query = select(JobRow.id).where(
+            JobRow.content_sha256 == content_sha256,
+            JobRow.status.in_(states),
+            JobRow.follows.is_(None),
+        )
+        with self._session() as session:
+            return session.scalar(query.order_by(JobRow.number).limit(1))
+
+    def waiting(self, api_key: str | None) -> int:
+        """How many jobs of a key have not been started."""
+        states = [JobState.VALIDATING, JobState.QUEUED]
+        query = select(func.count()).where(JobRow.api_key == api_key, JobRow.status.in_(states))
+        with self._session() as session:
+            return session.scalar(query) or 0
+
+    def seconds_to_wait(self, api_key: str | None, most: int) -> int:
+        """Until a key may submit again, at ``most`` jobs a minute; 0 where it may now.
+
+        Jobs of a time to come were submitted before the clock was set back, and don't count.
+        """
+        with self._session() as session:
+            at = now(session.connection())
+            query = select(JobRow.created_at).where(
+                JobRow.api_key == api_key, JobRow.created_at.between(at - 60, at)
+            )
+            then = session.scalar(query.order_by(JobRow.number.desc()).offset(most - 1).limit(1))
+        return 0 if then is None else math.ceil(then + 60 - at)
+
+    def counts(self) -> dict[JobState, int]:
+        """How many jobs are in each state."""
+        query = select(JobRow.status, func.count()).group_by(JobRow.status)
+        with self._session() as session:
+            found = {JobState(status): count for status, count in session.execute(query)}
+        return {state: found.get(state, 0) for state in JobState}
+
+    def advance(
+        self, row: JobRow, new: JobState, fault: Fault | None = None, **changes: Any
+    ) -> JobRow:
+        """Move a job to another state, if it is still in the state that ``row`` says.
+
+        Raises JobStateConflict where it is not, or where the move is not a legal one.
+        """
+        transition(row.id, row.state, new)
+        changes["times"] = row.times | {new: int(time.time())}
+        changes["status"] = new
+        if fault is not None:
+            changes |= {"error_code": fault.code, "error_detail": fault.detail}
+        if not self._update(row, changes, [_status_event(new, fault)]):
+            raise JobStateConflict(f"job {row.id} is no longer {row.status}")
+        entered = row.times.get(row.status, time.time())
+        seconds = max(0.0, time.time() - entered)  # a clock may have been set back
+        metrics.STAGE_SECONDS.labels(row.status).observe(seconds)
+        fresh = self.get(row.id)
+        if fresh is None:
+            raise JobStateConflict(f"job {row.id} is gone")
+        return fresh
+
+    def note(self, row: JobRow, happenings: Sequence[Happening] = (), **changes: Any) -> bool:
+        """Change other columns of a job, if it is still in the state that ``row`` says."""
+        return self._update(row, changes, happenings)
+
+    def delete(self, row: JobRow) -> None:
+        """Forget a job that is at an end; its cache stays.
+
+        Raises JobStateConflict for one that is not.
+        """
+        if not row.state.terminal:
+            raise JobStateConflict(f"job {row.id} is {row.status}: cancel it first")
+        with self._session.begin() as session:
+            session.execute(delete(EventRow).where(EventRow.job == row.id))
+            session.execute(delete(JobRow).where(JobRow.id == row.id))
+
+    def events(self, job: str, after: int, limit: int = 1000) -> Sequence[EventRow]:
+        """A job's events in order, those with a number above ``after``."""
+        query = select(EventRow).where(EventRow.job == job, EventRow.number > after)
+        with self._session() as session:
+            return session.scalars(query.order_by(EventRow.number).limit(limit)).all()
+
+    def last_events(self, jobs: Sequence[str]) -> dict[str, int]:
+        """Job -> number of its newest event; those that are gone are left out."""
+        query = select(JobRow.id, JobRow.last_event).where(JobRow.id.in_(jobs))
+        with self._session() as session:
+            return {row.id: row.last_event for row in session.execute(query)}
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def _update(
+        self, row: JobRow, changes: dict[str, Any], happenings: Sequence[Happening]
+    ) -> bool:
+        with self._session.begin() as session:
+            if changes.keys() & {"progress", "started_at"}:
+                changes["moved_at"] = now(session.connection())
+            statement = (
+                update(JobRow)
+                .where(JobRow.id == row.id, JobRow.status == row.status)
+                # This locks the row, so that events are numbered in the order of their commits.
+                .values(last_event=JobRow.last_event + len(happenings), **changes)
+                .returning(JobRow.last_event)
+            )
+            last = session.scalar(statement)
+            if last is not None:
+                _append(session, row.id, last - len(happenings) + 1, happenings)
+                if JobState(changes.get("status", row.status)).terminal:
+                    _thin_out(session, row.id, last - _RATES)
+        return last is not None
+
+
+def _append(session: Session, job: str, first: int, happenings: Sequence[Happening]) -> None:
+    session.add_all(
+        EventRow(job=job, number=first + offset, kind=kind, data=data, at=time.time())
+        for offset, (kind, data) in enumerate(happenings)
+    )
+
+
+def _thin_out(session: Session, job: str, before: int) -> None:
+    """Forget how far a job was at each second of its run."""
+    old = (EventRow.job == job) & (EventRow.number < before) & (EventRow.kind == "job.progress")
+    session.execute(delete(EventRow).where(old))
+
+
+def _status_event(state: JobState, fault: Fault | None = None) -> Happening:
+    error = None if fault is None else fault.model_dump()
+    return "job.status", {"status": state, "error": error}

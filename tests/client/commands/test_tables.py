@@ -1,0 +1,166 @@
+from dataclasses import replace
+
+from rich.console import Console
+from rich.table import Table
+
+from rhocache.commands import tables
+from rhocache_schemas.api import PairError, PairErrorList
+from rhocache_trainer import EvaluationResult
+from rhocache_workers.maintain.verify import Finding, VerifyReport
+from rhocache_workers.plan.devices import Device
+from rhocache_workers.plan.estimate import Cost, Storage, Work
+from rhocache_workers.run.driver import ScoreSummary
+
+
+def lines(table: Table) -> list[str]:
+    console = Console(width=120)
+    with console.capture() as shown:
+        console.print(table)
+    return [line.rstrip() for line in shown.get().splitlines()]
+
+
+def test_a_cost_is_told_in_units_that_fit() -> None:
+    found = Cost(
+        dataset="d",
+        model="m",
+        precision="bf16",
+        shards=12_800,
+        bytes=10**12,
+        pairs=128_000_000,
+        pairs_estimated=True,
+        work=Work(8_817_622_304, 1_440_000_000, 5_959_540_736, 18.83, 77),
+        device=Device("h100", 989e12, 0.35),
+        predicted_hours=2.0,
+        measured_hours=None,
+        measured_over_predicted=None,
+        storage={"float16": Storage(2100.4, 268_851_200_000)},
+    )
+    assert lines(tables.cost(found)) == [
+        "dataset           12,800 shards, 1.0 TB",
+        "pairs             128,000,000, estimated",
+        "image tower       8.82 GFLOP",
+        "text tower        1.44 GFLOP at 18.8 positions (5.96 GFLOP at all 77)",
+        "a pair            10.3 GFLOP",
+        "device            h100, 989 TFLOP/s in bf16, of which 35% is expected",
+        "hours             2 (17,778 pairs/s), predicted",
+        "cache in float16  268.9 GB, 2,100 bytes a pair",
+    ]
+
+
+def test_what_a_run_did() -> None:
+    done = ScoreSummary(
+        cache="/caches/c",
+        rows=10_240,
+        ok=10_237,
+        failed=3,
+        failed_by_code={"image_undecodable": 2, "text_missing": 1},
+        shards=20,
+        gone_shards=0,
+        encoded_shards=12,
+        failed_shards=1,
+        failures={"00003.tar": "tar_truncated: ends in the middle of a member"},
+        seconds=75.2,
+        encoder_seconds=140.0,
+        pairs_per_second=123.4,
+        limited_by="image tower, 97% busy",
+        fingerprint="ab" * 32,
+    )
+    assert lines(tables.scored(done)) == [
+        "cache          /caches/c",
+        "pairs          10,240, 10,237 of them ok",
+        "failed pairs   image_undecodable: 2, text_missing: 1",
+        "shards         20, 12 of them encoded by this run",
+        "failed shards  1, not in the cache; the next run tries them again",
+        "                 00003.tar: tar_truncated: ends in the middle of a member",
+        "time           1:15, encoding at 123 pairs/s",
+        "limited by     image tower, 97% busy",
+        "fingerprint    " + "ab" * 32,
+    ]
+    complete = replace(
+        done, failed_by_code={}, failures={}, gone_shards=0, encoded_shards=0, seconds=6.5
+    )
+    shown = "\n".join(lines(tables.scored(complete)))
+    assert "20, 0 of them encoded by this run" in shown
+    assert "failed" not in shown
+    assert "limited" not in shown
+    many = {f"{number:05}.tar": "io_error: gone" for number in range(12)}
+    shown = lines(tables.scored(replace(done, failures=many, failed_shards=12)))
+    assert sum("io_error" in line for line in shown) == 10
+    assert "                 and others, in the cache's failures folder" in shown
+
+
+def test_an_evaluation() -> None:
+    recalls = {1: 0.125, 5: 0.5, 10: 1.0}
+    found = EvaluationResult(
+        model="local-dir:m",
+        dataset="d",
+        shards=["0.tar"],
+        images=512,
+        captions=400,
+        skipped=0,
+        image_to_text=recalls,
+        text_to_image=recalls,
+        zero_shot=None,
+    )
+    assert lines(tables.evaluation(found)) == [
+        "model          local-dir:m",
+        "images         512",
+        "captions       400 different ones",
+        "skipped        0",
+        "image to text  R@1 12.5 %  R@5 50.0 %  R@10 100.0 %",
+        "text to image  R@1 12.5 %  R@5 50.0 %  R@10 100.0 %",
+    ]
+    accuracy = {"images": 500, "classes": ["a", "b"], "accuracy": 0.5, "mean_class_accuracy": 0.25}
+    fuller = EvaluationResult.model_validate(
+        found.model_dump()
+        | {
+            "cache": "/caches/c",
+            "zero_shot": accuracy,
+            "linear_probe": accuracy | {"train_images": 2000, "strength": 1e-5},
+        }
+    )
+    shown = "\n".join(lines(tables.evaluation(fuller)))
+    assert "cache          /caches/c" in shown
+    assert "zero-shot      50.0 % of 500 images, 2 classes (25.0 % mean over classes)" in shown
+    assert "trained on 2000 images with L2 1e-05" in " ".join(shown.split())
+
+
+def test_what_a_dataset_says_is_text_alone() -> None:
+    """Neither rich's markup nor a terminal's controls, and no line of its own."""
+    said = "[red]\x1b[2J\x1b]8;;http://e\x07x\n\u202ey[/red]"
+    shown = r"[red]\x1b[2J\x1b]8;;http://e\x07x\n\u202ey[/red]"
+    done = ScoreSummary(
+        cache=said,
+        rows=1,
+        ok=1,
+        failed=0,
+        failed_by_code={},
+        shards=1,
+        encoded_shards=1,
+        failed_shards=1,
+        gone_shards=0,
+        failures={said: said},
+        seconds=1.0,
+        encoder_seconds=1.0,
+        pairs_per_second=1.0,
+        limited_by="image tower",
+        fingerprint="ab",
+        warning=said,
+    )
+    text = "\n".join(lines(tables.scored(done)))
+    assert f"{shown}: {shown}" in text
+    assert "warning" in text
+    page = PairErrorList(
+        data=[PairError(shard=said, row=0, key=said, code="text_missing", detail=said)],
+        has_more=False,
+    )
+    text += "\n".join(lines(tables.pair_errors(page)))
+    report = VerifyReport(cache=said)
+    report.findings.append(Finding(said, said))
+    report.notes.append(said)
+    console = Console(width=120)
+    with console.capture() as captured:
+        tables.print_report(console, report)
+    text += captured.get()
+    assert not {"\x1b", "\x07", "\u202e"} & set(text)
+    assert text.count("[red]") == text.count("[/red]") >= 9

@@ -1,0 +1,116 @@
+import hashlib
+import io
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rhocache_schemas.cache import shard_file
+from rhocache_schemas.cache.shard_file import ShardFileWriter, ShardRows
+from rhocache_schemas.errors import CacheCorrupt, UnsupportedVersion
+
+
+def example(dtype: str = "float16", views: int = 1) -> ShardRows:
+    random = np.random.default_rng(0)
+    image = random.normal(size=(3, views, 8)).astype(dtype)
+    text = random.normal(size=(3, 1, 8)).astype(dtype)
+    image[1] = text[1] = np.nan
+    return ShardRows(
+        keys=["a", "b", "c"],
+        status=["ok", "image_missing", "ok"],
+        image=image,
+        text=text,
+        similarity=np.array([0.25, np.nan, -0.5], dtype=np.float32),
+        image_hash=[b"12345678", None, b"87654321"],
+        caption_hash=[b"abcdefgh"] * 3,
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("views", [1, 3])
+def test_round_trip(dtype: str, views: int) -> None:
+    rows = example(dtype, views)
+    back, footer = shard_file.decode(shard_file.encode(rows, "f" * 64, "5" * 64), "here")
+    assert (footer.fingerprint_sha256, footer.source_sha256, footer.rows) == ("f" * 64, "5" * 64, 3)
+    assert (back.keys, back.status) == (rows.keys, rows.status)
+    assert (back.image_hash, back.caption_hash) == (rows.image_hash, rows.caption_hash)
+    for name in ("image", "text", "similarity"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(rows, name))
+        assert getattr(back, name).dtype == getattr(rows, name).dtype
+    assert back.content_sha256() == rows.content_sha256()
+    assert back.ok.tolist() == [True, False, True]
+
+
+def test_a_plain_parquet_reader_sees_the_documented_columns() -> None:
+    table = pq.read_table(pa.BufferReader(shard_file.encode(example(), "f", "s")))
+    assert table.schema.remove_metadata() == pa.schema(
+        [
+            pa.field("key", pa.string(), nullable=False),
+            pa.field("row", pa.int32(), nullable=False),
+            pa.field("status", pa.string(), nullable=False),
+            ("image_embeddings", pa.list_(pa.float16())),
+            ("text_embeddings", pa.list_(pa.float16())),
+            ("similarity", pa.float32()),
+            ("image_hash", pa.binary(8)),
+            ("caption_hash", pa.binary(8)),
+        ]
+    )
+    for column in ("image_embeddings", "text_embeddings", "similarity"):
+        assert table[column].is_null().to_pylist() == [False, True, False]
+
+
+def test_equal_rows_give_equal_bytes_and_a_changed_number_another_content() -> None:
+    assert shard_file.encode(example(), "f", "s") == shard_file.encode(example(), "f", "s")
+    changed = example()
+    changed.image[0, 0, 0] += 1
+    assert changed.content_sha256() != example().content_sha256()
+
+
+def test_an_empty_shard() -> None:
+    none = np.zeros((0, 1, 8), dtype=np.float16)
+    rows = ShardRows([], [], none, none, np.zeros(0, dtype=np.float32), [], [])
+    back, footer = shard_file.decode(shard_file.encode(rows, "f", "s"), "here")
+    assert footer.rows == 0
+    assert back.image.shape == (0, 1, 8)
+
+
+def test_what_is_not_a_shard_file_is_refused() -> None:
+    data = shard_file.encode(example(), "f", "s")
+    with pytest.raises(CacheCorrupt, match="here is not a readable shard file"):
+        shard_file.decode(data[:-10], "here")
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"key": ["a"]}), sink)
+    with pytest.raises(CacheCorrupt, match="but not one of rhocache's"):
+        shard_file.decode(sink.getvalue().to_pybytes(), "here")
+
+
+@pytest.mark.parametrize("groups", [0, 1, 3])
+def test_a_file_is_summed_up_by_row_groups(groups: int) -> None:
+    sink = io.BytesIO()
+    with ShardFileWriter(
+        sink, views=1, captions=1, dimension=8, dtype=np.dtype(np.float16)
+    ) as writer:
+        for _ in range(groups):
+            writer.write(example())
+        told = writer.close("f", "s")
+    totals, footer = shard_file.sum_up(sink.getvalue(), "here")
+    assert totals == told
+    assert (footer.fingerprint_sha256, footer.source_sha256) == ("f", "s")
+    rows, _ = shard_file.decode(sink.getvalue(), "here")
+    assert (totals.rows, totals.failed_by_code) == (
+        3 * groups,
+        Counter(rows.status) - Counter(ok=99),
+    )
+    assert totals.content_sha256 == rows.content_sha256()
+    assert totals.file_sha256 == hashlib.sha256(sink.getvalue()).hexdigest()
+    with pytest.raises(CacheCorrupt, match="here is not a readable shard file"):
+        shard_file.sum_up(sink.getvalue()[:-10], "here")
+
+
+def test_a_newer_format_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_file, "FORMAT_VERSION", "2.0")
+    data = shard_file.encode(example(), "f", "s")
+    with pytest.raises(UnsupportedVersion):
+        shard_file.decode(data, "here")

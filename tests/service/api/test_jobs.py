@@ -1,0 +1,200 @@
+"""``/v1/jobs`` over real HTTP, with jobs moved by hand."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from httpx_sse import connect_sse
+
+from rhocache_schemas.cache.documents import Fault
+from rhocache_schemas.job.spec import JobState
+from rhocache_service.app import create_app
+from rhocache_service.registry.jobs import Registry
+from rhocache_service.registry.tables import JobRow
+
+from ..conftest import served, settings_without_ray
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("jobs")
+
+
+@pytest.fixture(scope="module")
+def app(root: Path) -> FastAPI:
+    limits = {"max_waiting_jobs": 10_000, "submits_per_minute": 10_000}
+    return create_app(settings_without_ray(root, **limits))
+
+
+@pytest.fixture(scope="module")
+def http(app: FastAPI) -> Iterator[httpx.Client]:
+    with served(app) as url, httpx.Client(base_url=url, timeout=40) as client:
+        yield client
+
+
+@pytest.fixture
+def registry(app: FastAPI) -> Registry:
+    return app.state.registry
+
+
+def spec(root: Path, **changes: Any) -> dict[str, Any]:
+    model = {"model": f"local-dir:{root}/model"}
+    return {"dataset": f"{root}/data", "output": f"{root}/cache", "reference": model} | changes
+
+
+def submit(http: httpx.Client, root: Path, **changes: Any) -> str:
+    return http.post("/v1/jobs", json=spec(root, **changes)).json()["id"]
+
+
+def row_of(registry: Registry, job: str) -> JobRow:
+    row = registry.get(job)
+    assert row is not None
+    return row
+
+
+def test_the_same_request_makes_one_job(http: httpx.Client, root: Path) -> None:
+    headers = {"Idempotency-Key": "one"}
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(
+            pool.map(lambda _: http.post("/v1/jobs", json=spec(root), headers=headers), range(8))
+        )
+    assert {answer.status_code for answer in answers} <= {202, 409}
+    made = {answer.json()["id"] for answer in answers if answer.status_code == 202}
+    assert len(made) == 1
+    again = http.post("/v1/jobs", json=spec(root), headers=headers)
+    assert (again.status_code, again.json()["id"]) == (202, made.pop())
+    assert again.headers["location"] == f"/v1/jobs/{again.json()['id']}"
+    other = http.post("/v1/jobs", json=spec(root, workers=2), headers=headers)
+    assert (other.status_code, other.json()["type"]) == (422, "/problems/idempotency-key-reused")
+
+
+def test_a_refused_request_leaves_its_key_free(http: httpx.Client, root: Path) -> None:
+    headers = {"Idempotency-Key": "refused"}
+    assert http.post("/v1/jobs", json=spec(root, output="/etc"), headers=headers).status_code == 403
+    assert http.post("/v1/jobs", json=spec(root), headers=headers).status_code == 202
+
+
+def test_jobs_that_do_the_same_go_together(http: httpx.Client, root: Path) -> None:
+    first = submit(http, root, output=f"{root}/same")
+    (root / "alias").symlink_to(root)
+    second = http.post("/v1/jobs", json=spec(root, output=f"{root}/alias/same/", workers=3)).json()
+    assert second["follows"] == first
+    third = http.post("/v1/jobs", json=spec(root, output=f"{root}/same", dtype="float32")).json()
+    assert third["follows"] is None
+
+
+def test_waiting_for_a_change(http: httpx.Client, root: Path, registry: Registry) -> None:
+    job = submit(http, root)
+    seen = http.get(f"/v1/jobs/{job}")
+    tag = {"If-None-Match": seen.headers["etag"]}
+    assert http.get(f"/v1/jobs/{job}", headers=tag).status_code == 304
+    started = time.monotonic()
+    assert http.get(f"/v1/jobs/{job}", params={"wait": 1}, headers=tag).status_code == 304
+    assert time.monotonic() - started > 0.9
+    mover = threading.Timer(0.5, lambda: registry.advance(row_of(registry, job), JobState.QUEUED))
+    mover.start()
+    changed = http.get(f"/v1/jobs/{job}", params={"wait": 30}, headers=tag)
+    mover.join()
+    assert (changed.status_code, changed.json()["status"]) == (200, "queued")
+    assert changed.headers["etag"] != seen.headers["etag"]
+    mover = threading.Timer(
+        0.5, lambda: registry.advance(row_of(registry, job), JobState.IN_PROGRESS)
+    )
+    mover.start()
+    assert http.get(f"/v1/jobs/{job}?wait=30").json()["status"] == "in_progress", "from now on"
+    mover.join()
+    assert http.get(f"/v1/jobs/{job}", params={"wait": 61}).status_code == 422
+
+
+def test_events_as_they_happen_and_again_from_anywhere(
+    http: httpx.Client, root: Path, registry: Registry
+) -> None:
+    job = submit(http, root)
+
+    def move() -> None:
+        row = registry.advance(row_of(registry, job), JobState.QUEUED, shards=2)
+        row = registry.advance(row, JobState.IN_PROGRESS)
+        registry.note(row, [("shard.committed", {"shard": "<é>\n0.tar"})])
+        time.sleep(0.5)
+        registry.advance(row, JobState.FAILED, Fault(code="job", detail="x"))
+
+    mover = threading.Timer(0.3, move)
+    mover.start()
+    with connect_sse(http, "GET", f"/v1/jobs/{job}/events") as source:
+        found = list(source.iter_sse())
+    mover.join()
+    assert [int(event.id) for event in found] == [1, 2, 3, 4, 5]
+    assert [event.event for event in found] == [
+        "job.status", "job.status", "job.status", "shard.committed", "job.status",
+    ]  # fmt: skip
+    assert found[3].json()["shard"] == "<é>\n0.tar"
+    assert found[4].json()["error"] == {"code": "job", "detail": "x"}
+    headers = {"Last-Event-ID": "3"}
+    with connect_sse(http, "GET", f"/v1/jobs/{job}/events", headers=headers) as source:
+        assert [int(event.id) for event in source.iter_sse()] == [4, 5]
+    with connect_sse(http, "GET", f"/v1/jobs/{job}/events", headers={"Last-Event-ID": "9"}) as none:
+        assert list(none.iter_sse()) == []
+
+
+def test_a_job_at_an_end_is_retried_and_forgotten(
+    http: httpx.Client, root: Path, registry: Registry
+) -> None:
+    job = submit(http, root, output=f"{root}/retried", metadata={"a": "b"}, priority=7)
+    for refused in (http.post(f"/v1/jobs/{job}/retry"), http.delete(f"/v1/jobs/{job}")):
+        assert (refused.status_code, refused.json()["type"]) == (
+            409,
+            "/problems/job-state-conflict",
+        )
+    registry.advance(row_of(registry, job), JobState.FAILED, Fault(code="job", detail="x"))
+    again = http.post(f"/v1/jobs/{job}/retry")
+    assert again.status_code == 202
+    found = again.json()
+    assert (found["retries"], found["priority"], found["metadata"]) == (job, 7, {"a": "b"})
+    assert found["spec"]["retry_failed"] is True
+    assert http.get(again.headers["location"]).is_success
+    assert http.delete(f"/v1/jobs/{job}").status_code == 204
+    assert http.get(f"/v1/jobs/{job}").status_code == 404
+    assert http.get(f"/v1/jobs/{job}/events").status_code == 404
+
+
+def test_a_job_is_looked_at_before_it_is_run(http: httpx.Client, root: Path) -> None:
+    (root / "looked").mkdir()
+    for shard in ("0.tar", "1.tar"):
+        (root / "looked" / shard).write_bytes(b"\0" * 1024)
+    found = http.post("/v1/jobs:validate", json=spec(root, dataset=f"{root}/looked")).json()
+    assert (found["shards"], found["shards_done"], found["source_bytes"]) == (2, 0, 2048)
+    assert (found["pairs"], found["predicted_seconds"]) == (None, None)
+    absent = http.post("/v1/jobs:validate", json=spec(root, dataset=f"{root}/absent"))
+    assert absent.json()["type"] == "/problems/not-found"
+    outside = http.post("/v1/jobs:validate", json=spec(root, dataset="/etc"))
+    assert outside.json()["type"] == "/problems/uri-not-allowed"
+
+
+def test_limits(tmp_path: Path) -> None:
+    limits = {"max_waiting_jobs": 3, "submits_per_minute": 2, "max_body_bytes": 2000}
+    app = create_app(settings_without_ray(tmp_path, **limits))
+    with served(app) as url, httpx.Client(base_url=url) as http:
+        for _ in range(2):
+            assert http.post("/v1/jobs", json=spec(tmp_path)).status_code == 202
+        limited = http.post("/v1/jobs", json=spec(tmp_path))
+        assert (limited.status_code, limited.json()["type"]) == (429, "/problems/rate-limited")
+        assert 0 < int(limited.headers["retry-after"]) <= 60
+        large = http.post("/v1/jobs", json=spec(tmp_path, metadata={"a": "b" * 3000}))
+        assert (large.status_code, large.json()["type"]) == (413, "/problems/payload-too-large")
+
+
+def test_a_full_queue(tmp_path: Path) -> None:
+    app = create_app(settings_without_ray(tmp_path, max_waiting_jobs=2))
+    with served(app) as url, httpx.Client(base_url=url) as http:
+        ids = [submit(http, tmp_path) for _ in range(2)]
+        full = http.post("/v1/jobs", json=spec(tmp_path))
+        assert (full.status_code, full.json()["type"]) == (429, "/problems/queue-full")
+        assert full.headers["retry-after"]
+        http.post(f"/v1/jobs/{ids[0]}/cancel")
+        assert http.post("/v1/jobs", json=spec(tmp_path)).status_code == 202

@@ -1,0 +1,142 @@
+"""Several processes against one with the whole batch, which test_loss.py holds to autograd."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from rhocache_trainer import TrainConfig
+from rhocache_trainer.distributed.launch import launch
+
+from .rank_steps import (
+    ASKED,
+    BATCH,
+    SCENARIOS,
+    SIZES,
+    STEPS,
+    Outcome,
+    mixed_dtypes,
+    run,
+    run_wrapped,
+)
+
+PROGRAM = Path(__file__).with_name("rank_steps.py")
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, Outcome]:
+    whole = {"parts": 1, "recompute": False}
+    return {name: run(scenario | whole, [BATCH], 0) for name, scenario in SCENARIOS.items()}
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def together(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[int, list[list[Outcome]]]:
+    """What each rank of so many ended with, by scenario."""
+    world_size, folder = request.param, tmp_path_factory.mktemp("ranks")
+    (folder / "store.json").write_text(json.dumps(ASKED[world_size]))
+    outs = [folder / f"{rank}.pt" for rank in range(world_size)]
+    started = [
+        subprocess.Popen(
+            [sys.executable, PROGRAM, str(rank), str(world_size), folder / "store", out],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, out in enumerate(outs)
+    ]
+    for process in started:
+        _, told = process.communicate(timeout=120)
+        assert process.returncode == 0, told
+    return world_size, [torch.load(out) for out in outs]
+
+
+def test_gradients_are_those_of_one_process(
+    alone: dict[str, Outcome], together: tuple[int, list[list[Outcome]]]
+) -> None:
+    world_size, ranks = together
+    for number, asked in enumerate(ASKED[world_size]):
+        expected = alone[asked["name"]]
+        # Each rank's gradients are rounded to bfloat16 before they are added up.
+        atol = 2**-8 if asked["name"] == "mixed" else 1e-12
+        for rank in ranks:
+            for what in ("objectives", "gradients", "state"):
+                torch.testing.assert_close(rank[number][what], expected[what], rtol=0, atol=atol)
+
+
+def test_every_rank_has_the_same_state_to_the_bit(
+    together: tuple[int, list[list[Outcome]]],
+) -> None:
+    _, (first, *others) = together
+    for other in others:
+        for one, two in zip(first, other, strict=True):
+            if "state" not in one:
+                continue
+            assert all(torch.equal(one["state"][name], two["state"][name]) for name in one["state"])
+
+
+def test_features_travel_once_and_scalars_after(
+    together: tuple[int, list[list[Outcome]]],
+) -> None:
+    """Of float64 features of 5 numbers and reference features of 4, two of each a pair."""
+    world_size, ranks = together
+    even = next(n for n, asked in enumerate(ASKED[world_size]) if asked["name"] == "drrho")
+    pairs = BATCH // world_size
+    features = pairs * 8 * (2 * 5 + 2 * 4 + 1)  # with the index
+    scalars = 8 * 3 * (BATCH + pairs) + 8 * 5  # peak, total, moment; and the sizes
+    assert ranks[0][even]["bytes_sent"] == STEPS * (world_size - 1) * (features + scalars)
+
+
+def test_a_module_with_its_loss_can_be_wrapped(
+    together: tuple[int, list[list[Outcome]]],
+) -> None:
+    """By DistributedDataParallel, whatever the temperatures are: to the same weights, u and τ."""
+    world_size, ranks = together
+    if world_size != 2:
+        pytest.skip("done by two ranks")
+    for rank in ranks:
+        for wrapped in rank[len(ASKED[2]) : len(ASKED[2]) + 2]:
+            for mode, state in wrapped.items():
+                torch.testing.assert_close(state, run_wrapped(mode, 0, 1), rtol=0, atol=1e-12)
+
+
+def test_ranks_may_differ_in_dtype_and_in_what_a_risk_has_seen(
+    together: tuple[int, list[list[Outcome]]],
+) -> None:
+    world_size, ranks = together
+    if world_size != 2:
+        pytest.skip("done by two ranks")
+    for number, rank in enumerate(ranks):
+        dtypes, risk = rank[-2:]
+        assert dtypes["objective"] == pytest.approx(mixed_dtypes(0, 1))
+        assert risk["False"] == "8 seen"
+        refused = "rank 1 has got rank 0's state of its risk: make DistributedDataParallel with"
+        assert risk["True"].startswith(refused if number else "8 seen")
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_parts_give_the_gradients_of_the_whole(alone: dict[str, Outcome], recompute: bool) -> None:
+    for parts in (2, 3, 5):
+        in_parts = run({"parts": parts, "recompute": recompute}, [BATCH], 0)
+        torch.testing.assert_close(
+            in_parts["gradients"], alone["drrho"]["gradients"], rtol=0, atol=1e-12
+        )
+
+
+def test_dropout_is_the_same_when_it_is_computed_again() -> None:
+    kept, again = (
+        run({"parts": 3, "dropout": 0.5, "recompute": recompute}, [BATCH], 0)
+        for recompute in (False, True)
+    )
+    torch.testing.assert_close(kept["gradients"], again["gradients"], rtol=0, atol=1e-12)
+
+
+def test_a_launchers_empty_variables_say_nothing(
+    config: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR"):
+        monkeypatch.setenv(name, "")
+    assert launch(TrainConfig.model_validate(config)).world_size == 1

@@ -1,0 +1,22 @@
+import pytest
+
+from rhocache_trainer.optim.schedules import cosine_gamma, warmup_cosine
+
+
+def test_gamma_goes_from_one_to_its_minimum():
+    values = [cosine_gamma(epoch, 10, 0.2) for epoch in range(13)]
+    assert values[0] == 1.0
+    assert values[5] == pytest.approx(0.6)
+    assert values[10:] == [0.2] * 3
+    assert values == sorted(values, reverse=True)
+    assert cosine_gamma(0, 0, 0.2) == 0.2
+
+
+def test_warmup_and_cosine():
+    values = [warmup_cosine(step, 4, 20) for step in range(21)]
+    assert values[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert values[4] == 1.0
+    assert values[12] == pytest.approx(0.5)
+    assert values[20] == pytest.approx(0.0)
+    assert warmup_cosine(25, 4, 20) == pytest.approx(0.0)
+    assert warmup_cosine(0, 0, 20) == 1.0

@@ -1,0 +1,303 @@
+"""Runs that join a cluster of several nodes, which come and go."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+
+from rhocache_schemas.job.spec import JobSpec
+from rhocache_workers.run.driver import score
+
+# In a process of its own, as the tests' process has joined another cluster. The head has no cores;
+# each line read is the cores of a node to add, and is answered with the pid of its raylet.
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+soon = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500}
+head = {"num_cpus": 0, "include_dashboard": False, "_system_config": soon}
+cluster = Cluster(initialize_head=True, head_node_args=head)
+print(cluster.address, flush=True)
+for line in sys.stdin:
+    node = cluster.add_node(num_cpus=int(line), include_dashboard=False)
+    print(node.all_processes["raylet"][0].process.pid, flush=True)
+cluster.shutdown()
+"""
+
+# Takes its time over each shard, until a file is there, and tells of shards under suspicion.
+DRIVER = """
+import sys, time
+from pathlib import Path
+from rhocache_schemas.job.spec import JobSpec
+from rhocache_workers.cluster.actor_pool import Crew
+from rhocache_workers.run.driver import score
+from rhocache_workers.messages import UnderWay
+from rhocache_workers.run.progress import ProgressLog
+
+spec, address, gate = sys.argv[1:]
+
+def slowly(self, event, add=ProgressLog.add):
+    add(self, event)
+    if not isinstance(event, UnderWay) and not Path(gate).exists():
+        time.sleep(1)
+
+def tell(self, member, shard, *, isolate, start=Crew._start):
+    if isolate:
+        print("isolated", file=sys.stderr)
+    start(self, member, shard, isolate=isolate)
+
+ProgressLog.add = slowly
+Crew._start = tell
+score(JobSpec.model_validate_json(spec), ray_address=address or None)
+"""
+
+# Runs beside an actor that has a core, and tells which actors are left.
+NEIGHBOUR = """
+import json, sys
+import ray
+from rhocache_schemas.job.spec import JobSpec
+from rhocache_workers.run.driver import score
+
+@ray.remote(num_cpus=1)
+class Neighbour:
+    def ready(self):
+        return True
+
+ray.init(address=sys.argv[2], log_to_driver=False)
+neighbour = Neighbour.remote()
+ray.get(neighbour.ready.remote())
+score(JobSpec.model_validate_json(sys.argv[1]))
+actors = ray._private.state.actors().values()
+print(json.dumps([a["ActorClassName"] for a in actors if a["State"] != "DEAD"]))
+"""
+
+
+def environment() -> dict[str, str]:
+    """Of every process: Ray turns tokens on in that of the tests, where it starts a cluster."""
+    return os.environ | {"RAY_AUTH_MODE": "disabled"}
+
+
+class Nodes:
+    def __init__(self, process: subprocess.Popen) -> None:
+        self._process = process
+        self.address = self._answer()
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().decode().strip()
+
+    def add(self, cores: int) -> psutil.Process:
+        """Give the process whose children are the node's encoders."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{cores}\n".encode())
+        self._process.stdin.flush()
+        return psutil.Process(int(self._answer()))
+
+
+@pytest.fixture
+def nodes() -> Iterator[Nodes]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", CLUSTER],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    yield Nodes(process)
+    process.communicate(timeout=60)
+
+
+def encoders(node: psutil.Process, actor: str = "Encoder") -> list[psutil.Process]:
+    processes = node.children(recursive=True)
+    return [process for process in processes if process.name().startswith(f"ray::{actor}")]
+
+
+def at_work(node: psutil.Process, spec: JobSpec) -> bool:
+    """Whether an encoder of the node is writing a shard file."""
+    files = [file.path for encoder in encoders(node) for file in encoder.open_files()]
+    return any(path.startswith(f"{spec.output}/shards") for path in files)
+
+
+def kill(node: psutil.Process) -> None:
+    """As if its machine lost its power."""
+    for process in (node, *node.children(recursive=True)):
+        process.kill()
+
+
+def until(condition: Callable[[], object], driver: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 100
+    while not condition():
+        if driver.poll() is not None or time.monotonic() > deadline:
+            driver.kill()
+            raise AssertionError(driver.communicate()[1])
+        time.sleep(0.05)
+
+
+def contents(spec: JobSpec) -> dict[str, bytes]:
+    root = Path(spec.output)
+    return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*.parquet")}
+
+
+def listens(host: str, port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex((host, port)) == 0
+
+
+@pytest.fixture
+def many(tmp_path: Path, spec: JobSpec, pictures: list, write_tar: Callable) -> JobSpec:
+    """A job of 24 shards, in batches of a single pair."""
+    for shard in range(24):
+        write_tar(tmp_path / "many" / f"{shard:05}.tar", pictures[shard % 16 :][:8])
+    return spec.model_copy(update={"dataset": str(tmp_path / "many"), "batch_size": 1})
+
+
+def start(spec: JobSpec, address: str, gate: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER, spec.model_dump_json(), address, str(gate)],
+        env=environment(),
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_a_crew_follows_the_nodes(
+    many: JobSpec, nodes: Nodes, tmp_path: Path, ray_address: str
+) -> None:
+    """One of two dies and another comes."""
+    first, second = nodes.add(1), nodes.add(1)
+    driver = start(many, nodes.address, tmp_path / "gate")
+    until(lambda: encoders(first) and at_work(second, many), driver)
+    kill(second)
+    third = nodes.add(1)
+    until(lambda: encoders(third), driver)
+    (tmp_path / "gate").touch()
+    _, told = driver.communicate(timeout=100)
+    assert driver.returncode == 0, told.decode()
+    assert told == b""
+
+    undisturbed = many.model_copy(update={"output": str(tmp_path / "undisturbed"), "workers": 2})
+    score(undisturbed)
+    assert contents(many) == contents(undisturbed)
+    assert not (Path(many.output) / "failures").exists()
+
+
+def test_a_remote_decoder_takes_no_row_with_it(
+    many: JobSpec, nodes: Nodes, tmp_path: Path, ray_address: str
+) -> None:
+    both = nodes.add(1), nodes.add(1)
+    spec = many.model_copy(update={"workers": 1, "remote_decoders": 1})
+    driver = start(spec, nodes.address, tmp_path / "gate")
+
+    def decoders() -> list[psutil.Process]:
+        return [decoder for node in both for decoder in encoders(node, "_Helper")]
+
+    until(decoders, driver)
+    for decoder in decoders():
+        decoder.kill()
+    (tmp_path / "gate").touch()
+    _, told = driver.communicate(timeout=100)
+    assert (driver.returncode, told) == (0, b"")
+
+    undisturbed = many.model_copy(update={"output": str(tmp_path / "undisturbed")})
+    score(undisturbed)
+    assert contents(many) == contents(undisturbed)
+
+
+def test_a_run_whose_own_node_dies_ends(many: JobSpec, tmp_path: Path) -> None:
+    """Nothing would come in its place: a Ray that the run started has no other."""
+    driver = start(many, "", tmp_path / "gate")
+    process = psutil.Process(driver.pid)
+    until(lambda: at_work(process, many), driver)
+    for child in process.children(recursive=True):
+        if child.name() == "raylet":
+            child.kill()
+    _, told = driver.communicate(timeout=100)
+    assert driver.returncode == 1
+    assert b"JobError: the Ray node that this run is on died" in told.splitlines()[-1]
+    assert not (Path(many.output) / "manifest.json").exists()
+
+
+def test_a_run_leaves_the_cores_of_others_alone(spec: JobSpec, nodes: Nodes) -> None:
+    """Four encoders are asked for where one has room, and it does the work."""
+    for _ in range(2):
+        nodes.add(1)
+    command = [
+        sys.executable,
+        "-c",
+        NEIGHBOUR,
+        spec.model_copy(update={"workers": 4}).model_dump_json(),
+        nodes.address,
+    ]
+    done = subprocess.run(command, env=environment(), capture_output=True, check=True)
+    assert json.loads(done.stdout) == ["Neighbour"]
+    assert (Path(spec.output) / "manifest.json").exists()
+
+
+# What else an autoscaler's configuration must have.
+LISTS = """
+    initialization_commands setup_commands head_setup_commands worker_setup_commands
+    head_start_ray_commands worker_start_ray_commands cluster_synced_files
+"""
+
+
+@pytest.fixture
+def growing(tmp_path: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """A head without cores, which starts up to two nodes of one when asked."""
+    host = ray.util.get_node_ip_address()
+    with socket.socket() as sock:
+        sock.bind((host, 0))
+        port = sock.getsockname()[1]
+    address = f"{host}:{port}"
+    node = {"resources": {"CPU": 1, "object_store_memory": 150 << 20}, "node_config": {}}
+    config = {
+        "cluster_name": "growing",
+        "max_workers": 2,
+        "idle_timeout_minutes": 10,
+        "upscaling_speed": 1.0,
+        "provider": {
+            "type": "fake_multinode",
+            "gcs_address": address,
+            "use_node_id_as_ip": True,
+            "disable_node_updaters": True,
+            "disable_launch_config_check": True,
+        },
+        "head_node_type": "ray.head.default",
+        "available_node_types": {
+            "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            "small": node | {"min_workers": 0, "max_workers": 2},
+        },
+        **{key: {} for key in ("auth", "docker", "file_mounts")},
+        **{key: [] for key in LISTS.split()},
+    }
+    (tmp_path / "growing.json").write_text(json.dumps(config))
+    # Fixed ports might be another cluster's.
+    options = f"--head --block --num-cpus=0 --port={port} --min-worker-port=0 --max-worker-port=0"
+    file = f"--autoscaling-config={tmp_path / 'growing.json'}"
+    head = psutil.Popen(
+        [sys.executable, "-m", "ray.scripts.scripts", "start", *options.split(), file],
+        env=environment() | {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    until(lambda: listens(host, port), head)
+    yield address, head
+    kill(head)
+    head.wait()
+
+
+def test_an_autoscaler_sees_what_is_missing(
+    many: JobSpec, tmp_path: Path, growing: tuple[str, psutil.Process]
+) -> None:
+    address, head = growing
+    driver = start(many.model_copy(update={"workers": 2}), address, tmp_path / "gate")
+    until(lambda: len(encoders(head)) == 2, driver)
+    (tmp_path / "gate").touch()
+    _, told = driver.communicate(timeout=100)
+    assert driver.returncode == 0, told.decode()
+    assert told == b"no node of the Ray cluster has a core to give: waiting for one\n"
+    assert (Path(many.output) / "manifest.json").exists()

@@ -1,0 +1,143 @@
+"""A run that is killed at each step around each file that it writes, and then run again."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from faults import STEPS
+
+from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.reference import ReferenceSpec
+from rhocache_workers.maintain.verify import verify
+
+WRITTEN = (
+    "lease.json",
+    "progress.json",
+    "plan.json",
+    "shards/00001.tar.parquet",
+    "index.parquet",
+    "manifest.json",
+)
+Run = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    """Score in a process that is killed at a step of a file; gives how that process ended."""
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    with subprocess.Popen(
+        [sys.executable, "-m", "faults"],
+        env=os.environ | {"PYTHONPATH": path},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+
+        def ask(spec: JobSpec, step: str | None = None, name: str | None = None) -> int:
+            line = json.dumps([spec.model_dump(mode="json"), step, name])
+            server.stdin.write(line + "\n")
+            server.stdin.flush()
+            return int(server.stdout.readline())
+
+        yield ask
+        server.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory,
+    pictures: list,
+    write_tar: Callable,
+    reference_folder: Path,
+    run: Run,
+) -> JobSpec:
+    """A job of three shards that is done."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    for shard in range(3):
+        write_tar(root / "dataset" / f"{shard:05}.tar", pictures[4 * shard : 4 * shard + 4])
+    spec = JobSpec(
+        dataset=str(root / "dataset"),
+        output=str(root / "cache"),
+        reference=ReferenceSpec(model=f"local-dir:{reference_folder}"),
+        batch_size=4,
+        metadata={},
+    )
+    assert run(spec) == 0
+    return spec
+
+
+def files(spec: JobSpec, pattern: str = "*") -> dict[str, tuple[int, int]]:
+    """Name -> inode and modification time: what changes when a file is written again."""
+    root = Path(spec.output)
+    return {
+        str(file.relative_to(root)): (file.stat().st_ino, file.stat().st_mtime_ns)
+        for file in root.rglob(pattern)
+        if file.is_file()
+    }
+
+
+def contents(spec: JobSpec) -> dict[str, bytes]:
+    root = Path(spec.output)
+    return {name: (root / name).read_bytes() for name in files(spec, "*.parquet")}
+
+
+def check_going_on(spec: JobSpec, undisturbed: JobSpec, run: Run) -> None:
+    """Run it again: as if nothing had been, and without doing again what was done."""
+    in_place = files(spec, "*.tar.parquet")
+    assert run(spec) == 0
+    assert contents(spec) == contents(undisturbed)
+    assert in_place.items() <= files(spec).items()
+    assert files(spec).keys() == files(undisturbed).keys()  # so nothing is left over
+    report = verify(spec.output)
+    assert (report.findings, report.shards, report.rows) == ([], 3, 12)
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+@pytest.mark.parametrize("step", STEPS)
+def test_a_run_killed_at_a_step_goes_on(
+    step: str, name: str, undisturbed: JobSpec, tmp_path: Path, run: Run
+) -> None:
+    spec = undisturbed.model_copy(update={"output": str(tmp_path / "cache")})
+    assert os.WTERMSIG(run(spec, step, name)) == signal.SIGKILL
+    assert Path(spec.output, name).exists() == (step == "after rename")
+    assert Path(spec.output, "manifest.json").exists() == (
+        (step, name) == ("after rename", "manifest.json")
+    )
+    check_going_on(spec, undisturbed, run)
+
+
+@pytest.mark.parametrize(
+    ("step", "name"),
+    [
+        ("before delete", "manifest.json"),
+        ("after delete", "manifest.json"),
+        ("after rename", "index.parquet"),
+        ("after rename", "manifest.json"),
+    ],
+)
+def test_a_cache_that_grows_is_never_half_committed(
+    step: str, name: str, undisturbed: JobSpec, tmp_path: Path, run: Run
+) -> None:
+    """A manifest names the index beside it, or is not there."""
+    dataset = tmp_path / "dataset"
+    dataset.mkdir()
+    for shard in Path(undisturbed.dataset).iterdir():
+        shutil.copy2(shard, dataset)
+    last = dataset / "00002.tar"
+    last.rename(tmp_path / "aside")
+    change = {"dataset": str(dataset), "output": str(tmp_path / "cache")}
+    spec = undisturbed.model_copy(update=change)
+    assert run(spec) == 0
+    (tmp_path / "aside").rename(last)
+    assert os.WTERMSIG(run(spec, step, name)) == signal.SIGKILL
+    if Path(spec.output, "manifest.json").exists():
+        assert verify(spec.output).findings == []
+    check_going_on(spec, undisturbed, run)

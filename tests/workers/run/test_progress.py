@@ -1,0 +1,68 @@
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from rhocache_schemas.cache.documents import Fault, Progress
+from rhocache_schemas.cache.index import IndexRow
+from rhocache_schemas.dataset.shards import Shard
+from rhocache_schemas.errors import ShardError, ShardErrorCode
+from rhocache_workers.messages import SettledShard, UnderWay
+from rhocache_workers.run.progress import ProgressLog
+
+SHARDS = [Shard(name, f"/{name}", 1000, 0) for name in "abcd"]
+
+
+def done(name: str, rows: int, failed: int = 0) -> SettledShard:
+    row = IndexRow(name, rows, rows - failed, failed, 1, 1000, 0, "", "", "")
+    return SettledShard(row, Counter(image_undecodable=failed))
+
+
+def test_it_counts_what_is_under_way_and_estimates_what_is_left(tmp_path: Path) -> None:
+    told: list[Progress] = []
+    log = ProgressLog(str(tmp_path), "job_1", told.append)
+    log.plan(SHARDS)
+    log.begin([done("a", 10)], lambda: None)
+    assert told[-1].pairs_per_second == 0
+    assert told[-1].seconds_left is None
+    log.add(UnderWay("b", 4))
+    log.add(ShardError(ShardErrorCode.IO_ERROR, "c", "gone"))
+    time.sleep(0.1)
+    log.add(UnderWay("b", 6))
+    log.enter("encoding")
+
+    progress = Progress.read(str(tmp_path / "progress.json"))
+    assert progress == told[-1]
+    assert (progress.shards_total, progress.shards_done, progress.shards_failed) == (4, 1, 1)
+    assert progress.pairs_done == 16
+    assert 20 < progress.pairs_per_second < 60  # 6 pairs in a little over 0.1 s
+    assert progress.seconds_left is not None
+    left = 2 * 10 - 6  # b and d have as many bytes as a, which has 10 pairs
+    assert progress.seconds_left == pytest.approx(left / progress.pairs_per_second)
+
+    log.add(done("b", 12, failed=2))
+    log.add(done("d", 1))
+    log.enter("completed")
+    assert (told[-1].pairs_done, told[-1].pairs_failed, told[-1].shards_done) == (23, 2, 3)
+    assert told[-1].failed_by_code == {"image_undecodable": 2}
+
+
+def test_the_file_is_written_once_a_second_at_most(tmp_path: Path) -> None:
+    told: list[Progress] = []
+    log = ProgressLog(str(tmp_path), None, told.append)
+    log.plan(SHARDS)
+    log.begin([], lambda: None)
+    for pairs in range(1000):
+        log.add(UnderWay("a", pairs))
+    assert len(told) == 2
+
+
+def test_a_fault_that_can_not_be_written_hides_no_other_error(tmp_path: Path) -> None:
+    log = ProgressLog(str(tmp_path), "job_1", None)
+    log.plan(SHARDS)
+    assert not (tmp_path / "progress.json").exists(), "the cache may still refuse the run"
+    log.enter("planning")
+    (tmp_path / "progress.json").unlink()
+    (tmp_path / "progress.json").mkdir()
+    log.enter("failed", Fault(code="storage", detail="disk full"))

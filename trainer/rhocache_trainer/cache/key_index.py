@@ -1,0 +1,90 @@
+"""Finding the rows of a cache by their pairs' keys, whatever dataset holds the pairs."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+
+from rhocache_schemas import layout, storage
+from rhocache_schemas.cache.shard_file import OK
+from rhocache_schemas.dataset.keys import AMBIGUOUS, below, find_keys, without_suffix
+from rhocache_schemas.errors import CacheCorrupt, CacheIncomplete, DatasetError, InvalidInput
+from rhocache_trainer.cache.reader import ReferenceCache
+
+pc: Any = pyarrow.compute  # whose stubs know no strings and numbers beside columns
+
+
+def find_rows(
+    cache: ReferenceCache, keys: pa.ChunkedArray, shards: pa.ChunkedArray | None = None
+) -> npt.NDArray[np.int64]:
+    """Give each key's usable row by its number in the whole cache, −1 where there is none.
+
+    ``keys`` are strings; ``shards``, just as many, the names of the shards to look them up in, and
+    None to look in all. Both are found by the rule of rhocache_schemas.dataset.keys, where a row's
+    path is its shard's name and its key. Only the keys are read from the cache's files, all of
+    them.
+
+    Raises InvalidInput when keys that are looked for may mean several rows, DatasetError for keys
+    that are not UTF-8, and CacheIncomplete or CacheCorrupt for files that are missing or broken.
+    """
+    known, names, numbers = _rows(cache)
+    try:
+        if shards is None:
+            paths = below(without_suffix(names), known)
+            found = find_keys(keys, known, paths=paths)
+        else:
+            found = find_keys(keys, known, groups=(_known_names(cache, shards), names))
+    except pa.ArrowInvalid as error:
+        raise DatasetError(f"the dataset's keys are not UTF-8: {error}") from error
+    ambiguous = np.flatnonzero(found == AMBIGUOUS)
+    if len(ambiguous):
+        raise InvalidInput(
+            f"{cache.uri} has key {keys[int(ambiguous[0])]} in several shards, or several that end "
+            f"alike, and {len(ambiguous)} of the dataset's pairs have such keys; add a column with "
+            "each pair's shard to the dataset (data.shard_column), or give keys with their folders"
+        )
+    return np.where(found < 0, -1, numbers[found]) if len(numbers) else found
+
+
+def _known_names(cache: ReferenceCache, shards: pa.ChunkedArray) -> pa.Array:
+    """The cache's names of shards, which a table may give as paths or without suffix."""
+    given: Any = shards.combine_chunks().dictionary_encode()
+    known: Any = pa.array(cache.shards, pa.large_string())
+    found = find_keys(given.dictionary, known)
+    names: Any = pc.if_else(
+        found >= 0, known.take(pa.array(np.maximum(found, 0))), given.dictionary
+    )
+    return names.take(given.indices)
+
+
+def _rows(cache: ReferenceCache) -> tuple[pa.ChunkedArray, pa.Array, npt.NDArray[np.int64]]:
+    """The keys of all rows that are ok, the names of their shards, and their numbers."""
+    keys: list[pa.Array] = []
+    numbers: list[npt.NDArray[np.int64]] = []
+    first = 0
+    for name, entry in cache.shards.items():
+        table = _read(layout.shard_file(cache.uri, name))
+        if len(table) != entry.rows:
+            raise CacheCorrupt(f"{cache.uri}: shard {name} has other rows than its index entry")
+        ok = pc.equal(table["status"].cast(pa.string()), OK)
+        keys.append(table["key"].filter(ok).cast(pa.large_string()).combine_chunks())
+        numbers.append(first + np.flatnonzero(ok.to_numpy()))
+        first += entry.rows
+    counts = [len(each) for each in keys]
+    names = pa.array(np.repeat(np.array(list(cache.shards), object), counts), pa.large_string())
+    all_keys = pa.chunked_array(keys, pa.large_string())
+    return all_keys, names, np.concatenate([*numbers, np.empty(0, int)])
+
+
+def _read(source: str) -> pa.Table:
+    filesystem, path = storage.resolve(source)
+    try:
+        with filesystem.open_input_file(path) as file:
+            return pq.ParquetFile(file).read(["key", "status"])
+    except FileNotFoundError as error:
+        raise CacheIncomplete(f"{source} is in the cache's index but is not there") from error
+    except (pa.ArrowException, OSError) as error:
+        raise CacheCorrupt(f"{source} is not a readable shard file: {error}") from error

@@ -1,0 +1,278 @@
+"""The stream of training batches: shuffled, decoded off the main thread, resumable exactly."""
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import count, islice
+from random import Random
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
+
+from rhocache_schemas.dataset.image import open_image
+from rhocache_schemas.errors import (
+    MissingPair,
+    PairMismatch,
+    RhocacheError,
+    RowError,
+    TrainingError,
+)
+from rhocache_trainer.config import Augmentation
+from rhocache_trainer.data.augment import augment, pair_random
+from rhocache_trainer.data.join import OnMissing, PairSource, Pending, Sample
+from rhocache_trainer.data.partition import Share, share_of
+from rhocache_trainer.data.shuffle import shuffle
+
+_READ_AHEAD = 64  # pairs that wait for each decoding thread
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    image: Tensor  # uint8 [3, height, width]
+    tokens: Tensor  # int64 [context length]
+    sample: Sample
+
+
+class PairName(NamedTuple):
+    shard: str
+    key: str
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    image: Tensor  # uint8 [B, 3, height, width]
+    tokens: Tensor  # int64 [B, context length]
+    index: Tensor  # int64 [B]
+    reference_image: Tensor | None  # float32 [B, d']
+    reference_text: Tensor | None
+    names: list[PairName] = field(default_factory=list[PairName])
+    # Error code -> pairs that were left out on the way to this batch.
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    def to(self, device: torch.device) -> "Batch":
+        return self._with(lambda tensor: tensor.to(device, non_blocking=True), self.names)
+
+    def take(self, rows: Tensor) -> "Batch":
+        """Some of its pairs; ``rows`` int64."""
+        names = [self.names[row] for row in rows.tolist()] if self.names else []
+        return self._with(lambda tensor: tensor[rows.to(tensor.device)], names)
+
+    def _with(self, change: Callable[[Tensor], Tensor], names: list[PairName]) -> "Batch":
+        def changed(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else change(tensor)
+
+        return Batch(
+            change(self.image),
+            change(self.tokens),
+            change(self.index),
+            changed(self.reference_image),
+            changed(self.reference_text),
+            names,
+            self.skipped,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error on its way from a worker process, which a DataLoader would make another of."""
+
+    kind: type[RhocacheError]
+    arguments: tuple[Any, ...]
+    attributes: dict[str, Any]
+
+    @classmethod
+    def of(cls, error: RhocacheError) -> "Failure":
+        return cls(type(error), error.args, vars(error))
+
+    def error(self) -> RhocacheError:
+        error = self.kind.__new__(self.kind, *self.arguments)
+        vars(error).update(self.attributes)
+        return error
+
+
+class Tokenizer(Protocol):
+    def __call__(self, texts: str) -> Tensor: ...
+
+
+class PairDataset(IterableDataset[Batch | Failure]):
+    """Batches without end: an epoch is ``steps`` of them, the same number on every rank.
+
+    Which pairs are in an epoch, their order, and each pair's augmentation are functions of (seed,
+    epoch, rank, world size, number of workers). Parts are shuffled by (seed, epoch), the same on
+    every rank, and their rows cut into equal runs (see ``shares``), so no pair comes twice in an
+    epoch; fewer than batch_size x world_size are not in it at all. Where pairs are left out, a rank
+    goes through its run again until its steps are done, so that no other rank waits for it in vain.
+
+    ``state_dict`` holds no more than the epoch and how much of it was given out. In a DataLoader's
+    worker process it gives that worker's batches; with ``batch_size=None``, for they are whole.
+
+    Raises TrainingError when made, where there are too few pairs for a batch on every rank.
+    """
+
+    def __init__(
+        self,
+        pairs: PairSource,
+        tokenizer: Tokenizer,
+        image_size: tuple[int, int],
+        augmentation: Augmentation,
+        *,
+        batch_size: int,
+        seed: int,
+        shuffle_buffer: int,
+        threads: int,
+        on_missing: OnMissing = "error",
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.steps = pairs.usable // (batch_size * world_size)
+        if not self.steps:
+            ranks = f" on each of {world_size} ranks" if world_size > 1 else ""
+            raise TrainingError(
+                f"{pairs.usable} usable pairs are fewer than batch_size={batch_size}{ranks}"
+            )
+        self._pairs = pairs
+        self._tokenizer = tokenizer
+        self._image_size = image_size
+        self._augmentation = augmentation
+        self._batch_size = batch_size
+        self._seed = seed
+        self._shuffle_buffer = shuffle_buffer
+        self._threads = threads
+        self._on_missing = on_missing
+        self._rank = rank
+        self._world_size = world_size
+        self._epoch = 0
+        self._batches = 0  # of this epoch, given out by this process
+        self._position = 0  # pairs of this epoch, given out or left out
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self._epoch, "batches": self._batches, "position": self._position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self._epoch, self._batches = state["epoch"], state["batches"]
+        self._position = state["position"]
+
+    def __iter__(self) -> Iterator[Batch | Failure]:
+        in_worker = get_worker_info() is not None
+        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
+        try:
+            while True:
+                yield from self._rest_of_epoch(pool)
+                self._epoch += 1
+                self._batches = self._position = 0
+        except RhocacheError as error:
+            if not in_worker:
+                raise
+            yield Failure.of(error)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _rest_of_epoch(self, pool: ThreadPoolExecutor) -> Iterator[Batch]:
+        info = get_worker_info()
+        worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        share = self._share(worker, workers)
+        pending = islice(self._pending(share, worker), self._position, None)
+        decoding: deque[tuple[int, Future[Example]]] = deque()
+        batch: list[Example] = []
+        skipped: Counter[str] = Counter()
+        turn = last_turn = None  # the one that is under way, and the last one that gave a batch
+        while self._batches < share.batches:
+            needed = (share.batches - self._batches) * self._batch_size - len(batch)
+            while len(decoding) < min(needed, _READ_AHEAD * self._threads):
+                turn_of_pair, pair = next(pending)
+                decoding.append((turn_of_pair, pool.submit(self._example, pair, self._epoch)))
+            turn_of_pair, future = decoding.popleft()
+            self._position += 1
+            if turn_of_pair != turn:
+                turn = turn_of_pair
+                last_turn = turn if last_turn is None else last_turn
+                if turn > last_turn + 1:
+                    raise TrainingError(
+                        f"{share.rows} pairs hold no batch of {self._batch_size} usable ones; left "
+                        f"out: {dict(skipped)}"
+                    )
+                batch.clear()  # for no pair may come twice in one
+            try:
+                batch.append(future.result())
+            except (MissingPair, PairMismatch, RowError) as error:
+                if self._on_missing == "error":
+                    raise
+                skipped[error.code] += 1
+            if len(batch) == self._batch_size:
+                last_turn = turn
+                self._batches += 1
+                yield collate(batch, dict(skipped))
+                batch.clear()
+                skipped.clear()
+
+    def _share(self, worker: int, workers: int) -> Share:
+        random = Random(f"{self._seed}/{self._epoch}")  # noqa: S311 (not for secrets)
+        return share_of(
+            random.sample(self._pairs.parts, len(self._pairs.parts)),
+            steps=self.steps,
+            first_step=self._epoch * self.steps,
+            rank=self._rank,
+            world_size=self._world_size,
+            worker=worker,
+            workers=workers,
+        )
+
+    def _pending(self, share: Share, worker: int) -> Iterator[tuple[int, Pending]]:
+        """A share's pairs, turn after turn, each in another order."""
+        for turn in count():
+            where = f"{self._seed}/{self._epoch}/{self._rank}/{worker}/{turn}"
+            stream = (
+                pair
+                for piece in share.pieces
+                for pair in islice(
+                    self._pairs.read(piece.part, piece.start),
+                    None if piece.stop is None else piece.stop - piece.start,
+                )
+            )
+            empty = True
+            for pair in shuffle(stream, self._shuffle_buffer, Random(where)):  # noqa: S311
+                empty = False
+                yield turn, pair
+            if empty:
+                names = ", ".join(piece.part.name for piece in share.pieces[:5])
+                raise TrainingError(f"there is no pair left where {share.rows} were: {names}")
+
+    def _example(self, pending: Pending, epoch: int) -> Example:
+        sample = pending()
+        try:
+            image = open_image(sample.image)
+        except RowError as error:
+            raise RowError(
+                error.code,  # pyright: ignore[reportArgumentType]
+                f"shard {sample.shard}, key {sample.key}: {error}",
+            ) from error
+        random = pair_random(self._seed, epoch, sample.shard, sample.key)
+        return Example(
+            augment(image, self._image_size, self._augmentation, random),
+            self._tokenizer(sample.caption)[0],
+            sample,
+        )
+
+
+def collate(examples: list[Example], skipped: dict[str, int]) -> Batch:
+    """Stack examples into a batch; the images stay uint8 until they are on the device."""
+    samples = [example.sample for example in examples]
+    return Batch(
+        torch.stack([example.image for example in examples]),
+        torch.stack([example.tokens for example in examples]),
+        torch.tensor([sample.index for sample in samples]),
+        _rows([sample.reference_image for sample in samples]),
+        _rows([sample.reference_text for sample in samples]),
+        [PairName(sample.shard, sample.key, sample.caption) for sample in samples],
+        skipped,
+    )
+
+
+def _rows(vectors: list[np.ndarray | None]) -> Tensor | None:
+    present = [vector for vector in vectors if vector is not None]
+    return torch.from_numpy(np.stack(present)).float() if present else None

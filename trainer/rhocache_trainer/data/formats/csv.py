@@ -1,0 +1,185 @@
+"""A CSV or TSV of pairs, which tells where the images lie."""
+
+import csv
+import io
+import posixpath
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rhocache_schemas import storage
+from rhocache_schemas.dataset.found import IMAGE_SUFFIXES
+from rhocache_schemas.dataset.keys import without_suffix
+from rhocache_schemas.errors import DatasetError
+from rhocache_trainer.data.formats.base import Part, Record, blocks, checked
+from rhocache_trainer.data.formats.columns import ColumnNames, Columns
+from rhocache_trainer.data.formats.files import Files
+
+_DELIMITERS = ",\t;|"
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_CHUNK = 1 << 16  # rows that are held as Python's strings
+# What leads out of a folder, or out of its storage.
+_OUTSIDE = r"^/|://|(^|/)\.\.(/|$)|\x00"
+
+
+class CsvTable:
+    """A CSV or TSV with a header, the paths of images and their captions.
+
+    ``images`` is the folder that the paths start from, where they are not whole paths below it.
+    Without a key column, a pair's key is the path of its image up to the first dot of the name.
+
+    Raises DatasetError where it is unreadable, lacks a column, or names a path outside ``images``.
+    """
+
+    def __init__(self, location: str, names: ColumnNames, images: str) -> None:
+        columns, table = _read_csv(location, names)
+        self._files = Files(images)
+        self._images = _below(table[columns.image], images, location)
+        self._captions = table[columns.caption].combine_chunks()
+        self._keys = (
+            without_suffix(self._images)
+            if columns.key is None
+            else table[columns.key].combine_chunks()
+        )
+        self._shards = None if columns.shard is None else table[columns.shard]
+        self.parts = blocks(len(table))
+
+    def keys(self) -> pa.ChunkedArray:
+        return pa.chunked_array([self._keys])
+
+    def shards(self) -> pa.ChunkedArray | None:
+        return self._shards
+
+    def read(self, part: Part, start: int) -> Iterator[Record]:
+        first = int(part.name)
+        for row in range(start, part.rows or 0):
+            image, caption, key = (
+                column[first + row].as_py() for column in (self._images, self._captions, self._keys)
+            )
+            yield Record(row, key, partial(self._content, image, caption))
+
+    def _content(self, image: str, caption: str) -> tuple[bytes, str]:
+        return checked(self._files.read_image(image), caption)
+
+
+def _read_csv(location: str, names: ColumnNames) -> tuple[Columns, pa.Table]:
+    """All columns that are of use, as strings: a key may begin with zeros.
+
+    Every row is one that Python's csv reader gives, or an error: where a quote is not closed, a
+    reader takes the rows after it for a part of the field.
+    """
+    data = storage.read_bytes(location)
+    encoding = "utf-16" if data.startswith(_UTF_16) else "utf-8-sig"
+    columns, delimiter = _header(data, encoding, names, location)
+    reader = _reader(data, encoding, delimiter)
+    tables: list[pa.Table] = []
+    line = 1  # on which a row begins
+    try:
+        header = next(reader)
+        chosen = (columns.image, columns.caption, columns.key, columns.shard)
+        places = {name: header.index(name) for name in chosen if name is not None}
+        content: dict[str, list[str]] = {name: [] for name in places}
+        line = reader.line_num + 1
+        for row in reader:
+            if row:  # not an empty line
+                if wrong := _fault(row, header, places[columns.image], delimiter):
+                    raise DatasetError(f"{location}, line {line}: not a readable CSV: {wrong}")
+                for name, place in places.items():
+                    content[name].append(row[place])
+            line = reader.line_num + 1
+            if len(content[columns.image]) == _CHUNK:
+                tables.append(_table(content))
+                content = {name: [] for name in places}
+    except csv.Error as error:
+        raise DatasetError(
+            f"{location}, line {line}: not a readable CSV: {error}; a field that begins with a "
+            "quote must end with one, and those in it be doubled"
+        ) from error
+    except UnicodeDecodeError as error:
+        line = _undecodable_line(data, encoding)
+        raise DatasetError(
+            f"{location}, line {line}: not {encoding.removesuffix('-sig').upper()}"
+        ) from error
+    table = pa.concat_tables([*tables, _table(content)])
+    if not len(table):
+        raise DatasetError(f"{location} has a header but no row")
+    return columns, table
+
+
+def _reader(data: bytes, encoding: str, delimiter: str, errors: str = "strict") -> Any:
+    text = io.TextIOWrapper(io.BytesIO(data), encoding, errors, newline="")
+    return csv.reader(text, delimiter=delimiter, strict=True)
+
+
+def _header(data: bytes, encoding: str, names: ColumnNames, location: str) -> tuple[Columns, str]:
+    """The columns, and the delimiter by which the header has them."""
+    if data[:2].count(0) and encoding != "utf-16":
+        raise DatasetError(f"{location} begins like UTF-16 without its mark: save it as UTF-8")
+    errors: list[tuple[int, DatasetError]] = []
+    for delimiter in _DELIMITERS:
+        try:
+            header = next(_reader(data, encoding, delimiter, "replace"), [])
+        except csv.Error:
+            continue
+        try:
+            return names.among(header, location), delimiter
+        except DatasetError as error:
+            errors.append((len(header), error))
+    if not errors:
+        raise DatasetError(f"{location} is not a readable CSV: its header can't be read")
+    raise max(errors, key=lambda each: each[0])[1]
+
+
+def _fault(row: list[str], header: list[str], image: int, delimiter: str) -> str | None:
+    """What is wrong with a row, as one can tell."""
+    if len(row) != len(header):
+        return (
+            f"{len(row)} fields where the header has {len(header)}; one with a delimiter or a line "
+            "break in it must be in quotes"
+        )
+    for field in row:
+        for line in field.splitlines()[1:] if "\n" in field or "\r" in field else ():
+            fields = line.split(delimiter)
+            if len(fields) > image and _is_image(fields[image]):
+                return (
+                    f"a field in quotes goes on over the row of {fields[image]}; close its quote, "
+                    "or double one that belongs to it"
+                )
+    return None
+
+
+def _is_image(path: str) -> bool:
+    return posixpath.splitext(path.strip('"').lower())[1][1:] in IMAGE_SUFFIXES
+
+
+def _table(content: dict[str, list[str]]) -> pa.Table:
+    return pa.table({name: pa.array(each, pa.large_string()) for name, each in content.items()})
+
+
+def _undecodable_line(data: bytes, encoding: str) -> int:
+    try:
+        data.decode(encoding)
+    except UnicodeDecodeError as error:
+        text = io.StringIO(data[: error.start].decode(encoding, "ignore") + "x", newline="")
+        return sum(1 for _ in text)
+    return 1
+
+
+def _below(paths: pa.ChunkedArray, images: str, location: str) -> pa.Array:
+    """Paths from the folder ``images``, which none may lead out of."""
+    prefix = images.rstrip("/") + "/"
+    whole = pc.starts_with(paths, prefix)
+    relative = pc.if_else(whole, pc.utf8_slice_codeunits(paths, len(prefix)), paths)
+    relative = relative.combine_chunks()
+    if not pc.any(pc.match_substring(relative, "/")).as_py():  # as Windows writes paths
+        relative = pc.replace_substring(relative, "\\", "/")
+    outside = pc.index(pc.match_substring_regex(relative, _OUTSIDE), True).as_py()
+    if outside >= 0:
+        raise DatasetError(
+            f"{location}: the image {relative[outside]} lies outside {images}; "
+            "name the folder that holds all images with data.images"
+        )
+    return relative

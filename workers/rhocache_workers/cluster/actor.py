@@ -1,0 +1,36 @@
+"""The encoder as a Ray actor."""
+
+import time
+from collections.abc import Iterator
+
+from rhocache_schemas.dataset.shards import Shard
+from rhocache_schemas.errors import ShardError
+from rhocache_schemas.job.spec import JobSpec
+from rhocache_workers.messages import Description, SettledShard, UnderWay
+
+SHARDS_AT_A_TIME = 2  # while one is in the towers, the next is being read
+SECONDS = 1.0  # between two pieces of news of a shard
+
+
+class EncoderActor:
+    """An Encoder, imported where it works: with torch the driver would take 700 MB more."""
+
+    def __init__(self, spec: JobSpec, threads: int) -> None:
+        self._spec = spec
+        self._threads = threads
+
+    def load(self, batch_sizes: dict[str, int]) -> Description:
+        from rhocache_workers.encode.encoder import Encoder
+
+        self._encoder = Encoder(self._spec, self._threads)
+        return self._encoder.load(batch_sizes)
+
+    def encode(
+        self, shard: Shard, *, isolate: bool
+    ) -> Iterator[UnderWay | SettledShard | ShardError]:
+        told = 0.0
+        for event in self._encoder.encode(shard, isolate=isolate):
+            # To hear of every batch would keep the driver of many encoders busy.
+            if not isinstance(event, UnderWay) or time.monotonic() - told >= SECONDS:
+                told = time.monotonic()
+                yield event

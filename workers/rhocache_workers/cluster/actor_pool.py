@@ -1,0 +1,269 @@
+"""The encoders of one run: Ray actors that each hold a reference and pull shards."""
+
+import socket
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import ray
+from ray.exceptions import (
+    ActorUnavailableError,
+    ActorUnschedulableError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
+
+from rhocache_schemas.dataset.shards import Shard
+from rhocache_schemas.errors import JobError, ShardError, ShardErrorCode
+from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.network import sockets
+from rhocache_workers.cluster.actor import SHARDS_AT_A_TIME, EncoderActor
+from rhocache_workers.cluster.placement import Place, Places
+from rhocache_workers.messages import Description, SettledShard, UnderWay
+
+# Of an encoder's node, or the way to it: what it was doing is not to blame.
+_OUTAGES = (ActorUnavailableError, ActorUnschedulableError, NodeDiedError, ObjectLostError)
+_DEATHS = (*_OUTAGES, OutOfMemoryError, RayActorError)
+_ANSWER_SECONDS = 10.0
+_LOOK_SECONDS = 1.0  # between two looks at the cluster's nodes
+_PATIENCE_SECONDS = 10.0  # with the first encoder alone, whose node may be busy with other things
+ATTEMPTS = 3  # at a shard, or at loading the reference, before a dying encoder counts as its fault
+OUTAGES = 10  # of the nodes that a shard was on, before they count as its fault
+
+
+@dataclass(eq=False)
+class _Member:
+    actor: Any
+    place: Place
+    ready: bool = False  # it has loaded
+    holds: int = 0  # shards
+    isolates: bool = False  # the one that it holds
+
+
+class Crew:
+    """A context manager around the actors, and around Ray where it was not running yet.
+
+    Raises JobError when Ray can't be started or joined, or breaks down.
+    """
+
+    def __init__(self, spec: JobSpec, ray_address: str | None, batch_sizes: dict[str, int]) -> None:
+        self._spec = spec
+        self._batch_sizes = batch_sizes  # what ``auto`` means, by device, where that is known
+        self._address = ray_address
+        self._description: Description | None = None
+        self._deaths = 0  # of encoders that were loading, since one has loaded
+        self._look_at = 0.0  # the nodes, next
+        self._members: list[_Member] = []
+        self._loading: dict[Any, _Member] = {}  # by ref
+        self._working: dict[Any, tuple[_Member, Shard]] = {}  # by generator of refs
+        self._waiting: deque[Shard] = deque()
+        # Shards whose encoder died: each is tried again by itself, its images decoded apart.
+        self._alone: deque[Shard] = deque()
+        self._attempts: Counter[str] = Counter()  # by shard, those that ended in a death
+        self._outages: Counter[str] = Counter()  # by shard
+
+    def __enter__(self) -> Self:
+        self._owns_ray = not ray.is_initialized()
+        if self._owns_ray:
+            _start_ray(self._address)
+        own_machine = self._owns_ray and self._address is None
+        self._places = Places(self._spec.workers, grows=not own_machine)
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        for member in self._members:
+            ray.kill(member.actor)
+        if self._owns_ray:
+            ray.shutdown()
+        if isinstance(error, RayError):
+            raise JobError(f"Ray broke down: {_one_line(error)}") from error
+
+    def describe(self) -> Description:
+        """Load one encoder and tell what it holds.
+
+        Raises ReferenceUnavailable.
+        """
+        patient_until = time.monotonic() + _PATIENCE_SECONDS
+        while self._description is None:
+            self._follow(1 if time.monotonic() < patient_until else sys.maxsize)
+            if (ref := self._next()) is not None:
+                self._loaded(ref)
+        return self._description
+
+    def encode(self, shards: Iterable[Shard]) -> Iterator[UnderWay | SettledShard | ShardError]:
+        """Give how each shard comes along, and in the end its outcome.
+
+        Raises StorageError when the cache can't be written, JobError when encoders die whatever
+        they do, or hold different references.
+        """
+        self._waiting = deque(shards)
+        self._look_at = 0.0
+        while left := len(self._waiting) + len(self._alone) + len(self._working):
+            self._follow(left)
+            self._hand_out()
+            ready = self._next()
+            if ready is None:
+                continue
+            if ready in self._loading:
+                self._loaded(ready)
+                continue
+            member, _ = self._working[ready]
+            try:
+                outcome = _result(next(ready))
+            except _DEATHS as error:
+                yield from self._lose(member, error)
+                continue
+            if not isinstance(outcome, UnderWay):
+                del self._working[ready]
+                member.holds -= 1
+                member.isolates = False
+            yield outcome
+
+    def _follow(self, most: int) -> None:
+        """Have an encoder wherever the cluster has a place for one, ``most`` at most.
+
+        One that has no node yet is kept waiting, so that an autoscaler sees it.
+        """
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + _LOOK_SECONDS
+        places = self._places.look()[:most]
+        for member in [m for m in self._members if not m.ready and m.place not in places]:
+            self._dismiss(member)
+        taken = {member.place for member in self._members}
+        for place in places:
+            if place not in taken and len(self._members) < len(places):
+                self._hire(place)
+
+    def _next(self) -> Any | None:
+        """Give a ref, or a generator of refs, that has something new; None where none has soon."""
+        waits: list[Any] = [*self._working, *self._loading]
+        if not waits:
+            time.sleep(_LOOK_SECONDS)
+            return None
+        ready, _ = ray.wait(waits, timeout=_LOOK_SECONDS, fetch_local=False)
+        return ready[0] if ready else None
+
+    def _hand_out(self) -> None:
+        """Keep every encoder busy, with a second shard to read where all have a first."""
+        size = sum(member.ready or member.place.node is not None for member in self._members)
+        for most in range(SHARDS_AT_A_TIME):
+            for member in self._members:
+                if not member.ready or member.holds != most or member.isolates:
+                    continue
+                if member.holds == 0 and self._alone:
+                    self._start(member, self._alone.popleft(), isolate=True)
+                elif self._waiting and (member.holds == 0 or len(self._waiting) >= size):
+                    self._start(member, self._waiting.popleft(), isolate=False)
+
+    def _start(self, member: _Member, shard: Shard, *, isolate: bool) -> None:
+        method = member.actor.encode.options(num_returns="streaming")
+        self._working[method.remote(shard, isolate=isolate)] = (member, shard)
+        member.holds += 1
+        member.isolates = isolate
+
+    def _lose(self, member: _Member, error: RayError) -> Iterator[UnderWay | ShardError]:
+        """Let the shards of a dead encoder be done again, or give them up."""
+        outage = self._is_outage(member, error)
+        again = self._waiting if outage and not member.isolates else self._alone
+        deaths, most = (self._outages, OUTAGES) if outage else (self._attempts, ATTEMPTS)
+        for shard in self._dismiss(member):
+            deaths[shard.name] += 1
+            if deaths[shard.name] < most:
+                again.append(shard)
+                yield UnderWay(shard.name, 0)
+            else:
+                yield _deadly(shard, most, error)
+
+    def _is_outage(self, member: _Member, error: RayError) -> bool:
+        """Whether the node is to blame: Ray says so, or does not know it any more."""
+        preempted = isinstance(error, RayActorError) and error.preempted
+        places = self._places.look()
+        gone = member.place.node is not None and member.place not in places
+        return isinstance(error, _OUTAGES) or preempted or gone
+
+    def _dismiss(self, member: _Member) -> list[Shard]:
+        """Let an encoder go; give the shards that it had."""
+        ray.kill(member.actor)  # one that counts as dead may only have been out of reach
+        self._members.remove(member)
+        self._loading = {ref: m for ref, m in self._loading.items() if m is not member}
+        lost = [ref for ref, (holder, _) in self._working.items() if holder is member]
+        return [self._working.pop(ref)[1] for ref in lost]
+
+    def _hire(self, place: Place) -> None:
+        encoder: Any = ray.remote(EncoderActor)
+        options = {**place.options, "max_concurrency": SHARDS_AT_A_TIME}
+        member = _Member(encoder.options(**options).remote(self._spec, place.threads), place)
+        self._members.append(member)
+        self._loading[member.actor.load.remote(self._batch_sizes)] = member
+
+    def _loaded(self, ref: Any) -> None:
+        member = self._loading.pop(ref)
+        try:
+            description: Description = _result(ref)
+        except _DEATHS as error:
+            self._dismiss(member)
+            self._deaths += not self._is_outage(member, error)
+            if self._deaths >= ATTEMPTS:
+                raise JobError(
+                    f"encoders die while they load the reference: {_one_line(error)}"
+                ) from error
+            return
+        if self._description is None:
+            self._description = description
+            self._batch_sizes = {description.device: description.batch_size}
+        elif description.fingerprint.digest != self._description.fingerprint.digest:
+            raise JobError(
+                f"two encoders hold different references: the files of {self._spec.reference.model}"
+                " or their software differ between the cluster's nodes"
+            )
+        member.ready = True
+        self._deaths = 0
+
+
+def _start_ray(address: str | None) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if address is None:
+            folder = f"{sockets.short_folder(len('/ray') + sockets.RAY)}/ray"
+            ray.init(address="local", include_dashboard=False, _temp_dir=folder, **quiet)
+        else:
+            _check_answers(address)
+            ray.init(address=address, **quiet)
+    except (OSError, RuntimeError, ValueError) as error:
+        where = f"join Ray at {address}" if address else "start Ray"
+        raise JobError(f"cannot {where}: {_one_line(error)}") from error
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself tries for minutes to reach an address where nothing listens."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal() and "://" not in address:
+        host = host.removeprefix("[").removesuffix("]")  # of IPv6
+        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
+
+
+def _result(ref: Any) -> Any:
+    """The value of a finished call, or the error that the actor raised, as itself."""
+    try:
+        return ray.get(ref)
+    except RayTaskError as error:
+        raise error.cause from None
+
+
+def _deadly(shard: Shard, deaths: int, error: RayError) -> ShardError:
+    out_of_memory = isinstance(error, OutOfMemoryError)
+    code = ShardErrorCode.OUT_OF_MEMORY if out_of_memory else ShardErrorCode.ENCODER_DIED
+    detail = f"its encoder died {deaths} times: {_one_line(error)}"
+    return ShardError(code, shard.name, detail)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

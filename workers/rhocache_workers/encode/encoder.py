@@ -1,0 +1,159 @@
+"""What holds a reference and turns dataset shards into shard files."""
+
+import importlib.metadata
+import threading
+import time
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from rhocache_schemas import layout, storage
+from rhocache_schemas.cache.shard_file import ShardFileWriter, Totals
+from rhocache_schemas.dataset.formats.webdataset import ShardReader
+from rhocache_schemas.dataset.shards import Shard
+from rhocache_schemas.errors import ShardError, ShardErrorCode
+from rhocache_schemas.job.spec import JobSpec
+from rhocache_workers.encode.batches import Towers
+from rhocache_workers.encode.calibration import calibrate
+from rhocache_workers.encode.decode import Decoder, IsolatedDecoder, ThreadDecoder
+from rhocache_workers.encode.prefetch import ReadAhead
+from rhocache_workers.encode.remote_decode import ClusterDecoder, helpers_to_feed
+from rhocache_workers.encode.shard import Preparation, encode_shard
+from rhocache_workers.messages import Description, SettledShard, UnderWay, settle
+from rhocache_workers.reference.model import load_reference
+from rhocache_workers.stage_times import Stages
+
+READ_ATTEMPTS = 3
+
+
+class Encoder:
+    """Works in an actor, to which the driver gives a share of the cores or a GPU."""
+
+    def __init__(self, spec: JobSpec, threads: int) -> None:
+        self._spec = spec
+        self._threads = threads
+        self._turn = threading.Lock()  # to use the towers, for as long as a shard takes
+        self._last_turn: float | None = None  # when it ended
+
+    def load(self, batch_sizes: dict[str, int]) -> Description:
+        """Load the reference. Apart from the constructor, so that its errors come as themselves.
+
+        ``batch_sizes`` are what ``auto`` is known to mean already, by device.
+        """
+        torch.set_num_threads(self._threads)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        spec = self._spec
+        reference = self._reference = load_reference(spec.reference, device)
+        size = batch_sizes.get(device) if spec.batch_size == "auto" else spec.batch_size
+        calibration = calibrate(reference, size)
+        self._stable = calibration.stable
+        self._towers = Towers(reference, calibration.batch_size)
+        self._decoder = self._make_decoder(calibration.images_per_second)
+        self._shared = Preparation(reference)
+        fingerprint = reference.fingerprint(spec.dtype, spec.caption_field)
+        self._fingerprint_sha256 = fingerprint.digest
+        return Description(
+            fingerprint=fingerprint,
+            dimension=reference.dimension,
+            logit_scale=reference.logit_scale,
+            logit_bias=reference.logit_bias,
+            device=device,
+            batch_size=calibration.batch_size,
+            software={
+                name: importlib.metadata.version(name)
+                for name in ("rhocache", "torch", "open_clip_torch", "pillow", "pyarrow", "ray")
+            },
+            warning=reference.warning,
+        )
+
+    def encode(
+        self, shard: Shard, *, isolate: bool = False
+    ) -> Iterator[UnderWay | SettledShard | ShardError]:
+        """Embed a shard and write its file, telling after each batch how far it is.
+
+        The last value is the outcome: a shard that can't be read is an answer, not a crash.
+        ``isolate`` decodes in a process apart, for a shard whose encoder died.
+
+        Raises StorageError when the file can't be written.
+        """
+        share = self._stable and not isolate
+        preparation = self._shared if share else Preparation(self._reference)
+        try:
+            with ExitStack() as stack:
+                decoder: Decoder = (
+                    stack.enter_context(IsolatedDecoder(self._reference.preprocess))
+                    if isolate
+                    else self._decoder
+                )
+                stages = Stages(decoder.decoders)
+                for attempt in _attempts():
+                    with attempt:
+                        yield from self._encode(shard, preparation, decoder, stages)
+        except ShardError as error:
+            preparation.forget()
+            yield error
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            preparation.forget()
+            yield ShardError(ShardErrorCode.OUT_OF_MEMORY, shard.name, str(error))
+
+    def _encode(
+        self, shard: Shard, preparation: Preparation, decoder: Decoder, stages: Stages
+    ) -> Iterator[UnderWay | SettledShard]:
+        spec = self._spec
+        reader = ShardReader(shard, spec.caption_field)
+        ahead = 2 * self._towers.batch_size
+        uri = layout.shard_file(spec.output, shard.name)
+        with (
+            storage.AtomicFile(uri) as file,
+            ShardFileWriter(
+                file,
+                views=1,
+                captions=1,
+                dimension=self._reference.dimension,
+                dtype=np.dtype(spec.dtype),
+            ) as writer,
+            ReadAhead(preparation.rows(reader, decoder, stages), ahead) as rows,
+        ):
+            with self._towers_turn(stages):
+                for pairs in encode_shard(rows, self._towers, decoder, writer, stages):
+                    yield UnderWay(shard.name, pairs)
+            if reader.sha256 is None:
+                raise RuntimeError("the reader stopped before the end of the shard")
+            with stages.busy("write"):
+                totals: Totals = writer.close(self._fingerprint_sha256, reader.sha256)
+                file.commit()
+        yield settle(shard, totals, reader.sha256, stages)
+
+    def _make_decoder(self, images_per_second: float) -> Decoder:
+        reference, threads = self._reference, self._threads
+        helpers = self._spec.remote_decoders or 0
+        if self._spec.remote_decoders is None and reference.device.type == "cuda":
+            helpers = helpers_to_feed(reference.preprocess, images_per_second, threads)
+        if helpers:
+            return ClusterDecoder(reference.preprocess, threads, helpers)
+        return ThreadDecoder(reference.preprocess, threads)
+
+    @contextmanager
+    def _towers_turn(self, stages: Stages) -> Generator[None]:
+        with self._turn:
+            since = self._last_turn or time.perf_counter()
+            try:
+                yield
+            finally:
+                self._last_turn = time.perf_counter()
+                stages.elapsed = self._last_turn - since
+
+
+def _attempts() -> Retrying:
+    """Read a shard again, from its start, when the storage failed half-way."""
+    return Retrying(
+        retry=retry_if_exception(
+            lambda error: isinstance(error, ShardError) and error.code == ShardErrorCode.IO_ERROR
+        ),
+        wait=wait_random_exponential(max=10),
+        stop=stop_after_attempt(READ_ATTEMPTS),
+        reraise=True,
+    )

@@ -1,0 +1,206 @@
+"""From the pairs of one dataset shard to the row groups of its shard file."""
+
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rhocache_schemas.cache.shard_file import OK, ShardFileWriter, ShardRows
+from rhocache_schemas.dataset.pair import Pair
+from rhocache_schemas.errors import RowErrorCode
+from rhocache_workers.encode.batches import Towers
+from rhocache_workers.encode.decode import Decoder
+from rhocache_workers.encode.deduplicate import Embedding, Memo
+from rhocache_workers.reference.model import Reference
+from rhocache_workers.stage_times import Stages
+
+# Rows that are sorted, written and forgotten together: a row group of the shard file.
+WINDOW = 1024
+MEMORIES = 1 << 15  # embeddings that are remembered, of images and of captions: 64 MB each at d=512
+
+
+@dataclass(slots=True)
+class Row:
+    """A pair on its way to a row. What it shares with other pairs is in its embeddings."""
+
+    key: str
+    error: RowErrorCode | None
+    image_hash: bytes | None
+    caption_hash: bytes | None
+    image: Embedding | None = None  # both there unless error
+    text: Embedding | None = None
+
+
+class Preparation:
+    """Pairs to rows: hashes, and the towers' input for what was not met before."""
+
+    def __init__(self, reference: Reference) -> None:
+        self._tokenizer = reference.tokenizer
+        self._images, self._texts = Memo(MEMORIES), Memo(MEMORIES)
+        self._lock = threading.Lock()  # Hugging Face's tokenizers are not safe to share by threads
+
+    def rows(self, pairs: Iterable[Pair], decoder: Decoder, stages: Stages) -> Iterator[Row]:
+        """Give each pair's row, in order, while the decoder works on its image."""
+        iterator = iter(pairs)
+        while True:
+            with stages.busy("read"):
+                pair = next(iterator, None)
+                if pair is None:
+                    return
+                row = self._row(pair, decoder, stages)
+            yield row
+
+    def forget(self) -> None:
+        self._images.clear()
+        self._texts.clear()
+
+    def _row(self, pair: Pair, decoder: Decoder, stages: Stages) -> Row:
+        image, caption = pair.image, pair.caption
+        row = Row(
+            key=pair.key,
+            error=pair.error,
+            image_hash=pair.image_hash,
+            caption_hash=pair.caption_hash,
+        )
+        if pair.error is None and row.image_hash and row.caption_hash:
+            row.image = self._images.get(
+                row.image_hash, lambda: Embedding(decoder.submit(image or b"", stages))
+            )
+            row.text = self._texts.get(row.caption_hash, lambda: self._tokens(caption or ""))
+        return row
+
+    def _tokens(self, caption: str) -> Embedding:
+        tokens: Future[Any] = Future()
+        with self._lock:
+            tokens.set_result(self._tokenizer([caption])[0])
+        return Embedding(tokens)
+
+
+def encode_shard(
+    rows: Iterable[Row], towers: Towers, decoder: Decoder, writer: ShardFileWriter, stages: Stages
+) -> Iterator[int]:
+    """Embed the rows and write them, a row group a window. Yields the pairs seen so far."""
+    shard = _Shard(towers, decoder, stages, writer.dtype)
+    window: list[Row] = []
+    seen = 0
+    try:
+        for row in rows:
+            window.append(row)
+            seen += 1
+            shard.take(row)
+            if shard.batch_is_full:
+                shard.encode_images()
+                yield seen
+            if len(window) == WINDOW:
+                _write(writer, shard, window, stages)
+                window = []
+                yield seen
+        if window:
+            _write(writer, shard, window, stages)
+    finally:
+        shard.fetch()
+
+
+def _write(writer: ShardFileWriter, shard: "_Shard", window: list[Row], stages: Stages) -> None:
+    columns = shard.finish(window)
+    with stages.busy("write"):
+        writer.write(columns)
+
+
+class _Shard:
+    """What of a shard is on its way through the towers."""
+
+    def __init__(
+        self, towers: Towers, decoder: Decoder, stages: Stages, dtype: np.dtype[Any]
+    ) -> None:
+        self._towers = towers
+        self._decoder = decoder
+        self._stages = stages
+        self._dtype = dtype
+        self._waiting: dict[Embedding, Tensor] = {}  # images that have no batch yet
+        self._on_device: list[tuple[list[Embedding], Tensor]] = []  # a GPU may be at them still
+
+    @property
+    def batch_is_full(self) -> bool:
+        return len(self._waiting) >= self._towers.batch_size
+
+    def take(self, row: Row) -> None:
+        image = row.image
+        if image is None or image.source is None or image in self._waiting:
+            return
+        decoded = self._decoder.wait(image.source)
+        if isinstance(decoded, RowErrorCode):
+            image.error, image.source = decoded, None
+        else:
+            self._waiting[image] = decoded
+
+    def encode_images(self) -> None:
+        with self._stages.busy("image"):
+            vectors = self._towers.images(list(self._waiting.values()))
+        self._on_device.append((list(self._waiting), vectors))
+        for image in self._waiting:
+            image.source = None
+        self._waiting = {}
+
+    def fetch(self) -> None:
+        with self._stages.busy("image"):
+            for images, vectors in self._on_device:
+                _assign(images, vectors)
+        self._on_device = []
+
+    def finish(self, window: list[Row]) -> ShardRows:
+        """Embed what is left of a window, and give its columns."""
+        if self._waiting:
+            self.encode_images()
+        self.fetch()
+        for row in window:
+            if row.image is not None and row.image.error is not None:
+                row.error = row.image.error
+        usable = [row for row in window if row.error is None]
+        with self._stages.busy("text"):
+            self._encode_texts(usable)
+        return self._columns(window, usable)
+
+    def _encode_texts(self, usable: list[Row]) -> None:
+        texts = list(dict.fromkeys(row.text for row in usable if row.text and row.text.source))
+        if texts:
+            tokens = torch.stack([text.source.result() for text in texts])  # pyright: ignore
+            _assign(texts, self._towers.texts(tokens))
+            for text in texts:
+                text.source = None
+
+    def _columns(self, window: list[Row], usable: list[Row]) -> ShardRows:
+        numbers = {id(row): number for number, row in enumerate(window)}
+        at = [numbers[id(row)] for row in usable]
+        image = np.full((len(window), self._towers.dimension), np.nan, np.float32)
+        text = image.copy()
+        if usable:
+            image[at] = np.stack([row.image.vector for row in usable])  # pyright: ignore
+            text[at] = np.stack([row.text.vector for row in usable])  # pyright: ignore
+        similarity = (image * text).sum(axis=1)
+        for number in at:
+            if not (np.isfinite(image[number]).all() and np.isfinite(text[number]).all()):
+                window[number].error = RowErrorCode.NON_FINITE_EMBEDDING
+        bad = [number for number, row in enumerate(window) if row.error is not None]
+        for column in (image, text, similarity):
+            column[bad] = np.nan
+        return ShardRows(
+            keys=[row.key for row in window],
+            status=[OK if row.error is None else str(row.error) for row in window],
+            image=image[:, None].astype(self._dtype),
+            text=text[:, None].astype(self._dtype),
+            similarity=similarity,
+            image_hash=[row.image_hash for row in window],
+            caption_hash=[row.caption_hash for row in window],
+        )
+
+
+def _assign(embeddings: list[Embedding], vectors: Tensor) -> None:
+    # Copies: a slice would keep its whole batch in memory for as long as it is remembered.
+    for embedding, vector in zip(embeddings, vectors.cpu().numpy(), strict=True):
+        embedding.vector = vector.copy()

@@ -1,0 +1,45 @@
+"""Encoding again what ``verify`` found broken."""
+
+from rhocache_schemas import layout
+from rhocache_schemas.cache.documents import Plan
+from rhocache_schemas.dataset.shards import find_shards
+from rhocache_schemas.errors import DatasetError
+from rhocache_workers.maintain.verify import VerifyReport
+from rhocache_workers.run.driver import ScoreSummary, score
+from rhocache_workers.run.progress import OnProgress
+from rhocache_workers.run.standing import readable_manifest
+
+
+def repair(
+    report: VerifyReport,
+    *,
+    dataset: str | None = None,
+    ray_address: str | None = None,
+    on_progress: OnProgress | None = None,
+) -> ScoreSummary:
+    """Encode the shards again in which something was found, and commit the cache anew.
+
+    The dataset and the reference are the manifest's, or what the cache was begun with where that
+    can't be read. Every other shard stays as it is.
+
+    Raises DatasetError where the dataset has a broken shard no more, and what ``score`` does.
+    """
+    spec = Plan.read(layout.plan_file(report.cache)).spec
+    manifest = readable_manifest(report.cache)
+    if manifest is not None:
+        spec = spec.model_copy(
+            update={"dataset": manifest.dataset, "reference": manifest.reference}
+        )
+    if dataset is not None:
+        spec = spec.model_copy(update={"dataset": dataset})
+    as_it_is = {"output": report.cache, "prune": False, "replace": False}
+    spec = spec.model_copy(update=as_it_is)
+    broken = {finding.shard for finding in report.findings if finding.shard is not None}
+    if gone := sorted(broken - find_shards(spec.dataset, sorted(broken)).keys()):
+        raise DatasetError(
+            f"{spec.dataset} has no shard {gone[0]}, which is broken in {report.cache}: name the "
+            "folder that has it (--dataset), or drop it with `rhocache score --prune`"
+        )
+    # Without a readable manifest and index no shard was looked at: any may be broken or missing.
+    redo = broken if report.shards else None
+    return score(spec, redo=redo, ray_address=ray_address, on_progress=on_progress)

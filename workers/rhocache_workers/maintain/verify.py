@@ -1,0 +1,289 @@
+"""Checking a committed cache against itself, its dataset and its reference."""
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rhocache_schemas import layout, storage
+from rhocache_schemas.cache import index, shard_file
+from rhocache_schemas.cache.documents import Manifest
+from rhocache_schemas.cache.index import IndexRow
+from rhocache_schemas.cache.listing import unknown_files
+from rhocache_schemas.cache.shard_file import OK, ShardRows
+from rhocache_schemas.dataset.formats.webdataset import ShardReader
+from rhocache_schemas.dataset.image import open_image
+from rhocache_schemas.dataset.pair import Pair
+from rhocache_schemas.dataset.shards import Shard, list_shards
+from rhocache_schemas.errors import (
+    CacheError,
+    CacheIncomplete,
+    CacheNotFound,
+    RhocacheError,
+    ShardError,
+)
+
+# Of an embedding's entry: what other hardware's arithmetic may add, and what storing it rounds.
+ARITHMETIC = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 3e-2}
+ROUNDING = {"float32": 0.0, "float16": 2.5e-4}
+NORM_TOLERANCE = 2e-3
+
+
+Scored = tuple[Pair, np.ndarray, np.ndarray]  # with its image and text embedding, [d]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    where: str  # a file, ``shard NAME`` or ``shard NAME, key KEY``
+    problem: str
+    shard: str | None = None  # the shard that must be encoded again to mend it
+
+
+@dataclass(slots=True)
+class VerifyReport:
+    cache: str
+    shards: int = 0
+    rows: int = 0
+    pairs_compared: int = 0  # with the dataset
+    pairs_encoded_again: int = 0
+    largest_difference: float | None = None  # of an embedding's entry, encoded again
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what could not be checked, and why
+
+    @property
+    def ok(self) -> bool:
+        return not self.findings
+
+
+def verify(
+    cache: str, dataset: str | None = None, *, sample: int = 64, deep: bool = False
+) -> VerifyReport:
+    """Check hashes, counts, footers and rows; with a dataset, that every pair is still the same.
+
+    ``deep`` takes the dataset that the manifest names where none is given.
+
+    With a dataset and the reference at hand, ``sample`` pairs are also encoded again.
+
+    Raises CacheNotFound, CacheIncomplete when there is no manifest, and DatasetError. What is wrong
+    with the cache is reported.
+    """
+    if not storage.exists(layout.plan_file(cache)):
+        raise CacheNotFound(f"there is no cache at {cache}: it has no {layout.PLAN}")
+    uri = layout.manifest_file(cache)
+    if not storage.exists(uri):
+        raise CacheIncomplete(f"{cache} has no {layout.MANIFEST}: run its job again to complete it")
+    report = VerifyReport(cache)
+    try:
+        manifest = Manifest.read(uri)
+        data = storage.read_bytes(layout.index_file(cache))
+        if hashlib.sha256(data).hexdigest() != manifest.index_sha256:
+            report.findings.append(Finding(layout.INDEX, "differs from its hash in the manifest"))
+        rows = index.decode(data, layout.INDEX)
+        whole = not report.findings
+    except RhocacheError as error:
+        report.findings.append(Finding(cache, str(error)))
+        return report
+    _check_manifest(report, manifest, rows)
+    if whole:
+        _check_files(report, manifest, rows)
+    if deep and dataset is None:
+        dataset = manifest.dataset
+    sources = _sources(report, dataset, rows)
+    chosen: list[Scored] = []
+    for left, row in zip(range(len(rows), 0, -1), rows, strict=True):
+        columns = _check_shard(report, cache, manifest, row)
+        if columns is not None and row.name in sources:
+            share = math.ceil((sample - len(chosen)) / left)
+            chosen += _check_source(report, manifest, row, columns, sources[row.name], share)
+    if chosen:
+        _encode_again(report, manifest, chosen)
+    return report
+
+
+def _check_manifest(report: VerifyReport, manifest: Manifest, rows: list[IndexRow]) -> None:
+    report.shards, report.rows = len(rows), sum(row.rows for row in rows)
+    for name, told, found in (
+        ("fingerprint", manifest.fingerprint_sha256, manifest.fingerprint.digest),
+        ("shards", manifest.shards, len(rows)),
+        ("rows", manifest.rows, report.rows),
+        ("ok", manifest.ok, sum(row.ok for row in rows)),
+        ("failed", manifest.failed, sum(row.failed for row in rows)),
+    ):
+        if told != found:
+            report.findings.append(
+                Finding(layout.MANIFEST, f"says {name} {told}, but it is {found}")
+            )
+
+
+def _check_files(report: VerifyReport, manifest: Manifest, rows: list[IndexRow]) -> None:
+    """Name files that nothing else names: rows that no reader will see, or a stranger's files."""
+    failed = manifest.failed_shards
+    # A shard that could be read before may still have its file.
+    shards = {row.name for row in rows} | failed.keys()
+    for path in unknown_files(report.cache, shards, failed):
+        if _is_loose(report.cache, path, manifest):
+            report.notes.append(
+                f"{path} is named by no line of {layout.INDEX}, as a run leaves it that did not "
+                "end: score the dataset again to take it in, or with --prune to drop it"
+            )
+        else:
+            report.findings.append(Finding(path, "is no file of this cache; remove it"))
+
+
+def _is_loose(cache: str, path: str, manifest: Manifest) -> bool:
+    """Whether it is a shard file that this cache's reference made."""
+    uri = storage.join(cache, path)
+    try:
+        _, footer = shard_file.sum_up(storage.read_bytes(uri), uri)
+    except RhocacheError:
+        return False
+    return footer.fingerprint_sha256 == manifest.fingerprint_sha256
+
+
+def _check_shard(
+    report: VerifyReport, cache: str, manifest: Manifest, row: IndexRow
+) -> ShardRows | None:
+    """Check one shard file; give its rows where they can be read."""
+
+    def find(problem: str) -> None:
+        report.findings.append(Finding(f"shard {row.name}", problem, row.name))
+
+    uri = layout.shard_file(cache, row.name)
+    if not storage.exists(uri):
+        find(f"its file {uri} is missing")
+        return None
+    data = storage.read_bytes(uri)
+    if hashlib.sha256(data).hexdigest() != row.file_sha256:
+        find(f"the bytes of {uri} differ from their hash in the index")
+    try:
+        columns, footer = shard_file.decode(data, uri)
+    except RhocacheError as error:
+        find(str(error))
+        return None
+    ok = columns.ok
+    norms = np.linalg.norm(
+        np.concatenate([columns.image[ok], columns.text[ok]], axis=1).astype(np.float32), axis=-1
+    )
+    keys = Counter(
+        key for key, code in zip(columns.keys, columns.status, strict=True) if code == OK
+    )
+    repeated = [f"key {key}" for key, count in keys.items() if count > 1]
+    for wrong, problem in (
+        (footer.fingerprint_sha256 != manifest.fingerprint_sha256, "was made by another reference"),
+        (footer.source_sha256 != row.source_sha256, "names another source shard than the index"),
+        (len(columns.keys) != row.rows, f"has {len(columns.keys)} rows, not {row.rows}"),
+        (int(ok.sum()) != row.ok, f"has {int(ok.sum())} ok rows, not {row.ok}"),
+        (columns.content_sha256() != row.content_sha256, "holds other rows than the index says"),
+        (repeated, f"repeats {', '.join(repeated[:5])}"),
+        (not (abs(norms - 1) < NORM_TOLERANCE).all(), "has embeddings that are no unit vectors"),
+        (not np.isfinite(columns.similarity[ok]).all(), "has similarities that are not finite"),
+    ):
+        if wrong:
+            find(problem)
+    return columns
+
+
+def _sources(report: VerifyReport, dataset: str | None, rows: list[IndexRow]) -> dict[str, Shard]:
+    if dataset is None:
+        report.notes.append("no dataset was given: its pairs were not compared")
+        return {}
+    sources = {shard.name: shard for shard in list_shards(dataset)}
+    for row in rows:
+        if row.name not in sources:
+            report.findings.append(Finding(f"shard {row.name}", f"is not in {dataset}"))
+    more = len(sources.keys() - {row.name for row in rows})
+    if more:
+        report.notes.append(
+            f"{more} of the {len(sources)} shards of {dataset} are not in the cache"
+        )
+    return sources
+
+
+def _check_source(
+    report: VerifyReport,
+    manifest: Manifest,
+    row: IndexRow,
+    columns: ShardRows,
+    shard: Shard,
+    share: int,
+) -> list[Scored]:
+    """Compare every pair; give the first ``share`` that agree and are usable."""
+
+    def find(key: str | None, problem: str) -> None:
+        where = f"shard {row.name}" + (f", key {key}" if key else "")
+        report.findings.append(Finding(where, problem, row.name))
+
+    reader = ShardReader(shard, manifest.fingerprint.caption_field)
+    same: list[Scored] = []
+    count = 0
+    try:
+        for pair in reader:
+            count += 1
+            if pair.row >= len(columns.keys) or pair.key != columns.keys[pair.row]:
+                find(pair.key, f"stands at row {pair.row} of the dataset, but not of the cache")
+                continue
+            changed = list(_changes(pair, columns))
+            for problem in changed:
+                find(pair.key, problem)
+            if len(same) < share and not changed and columns.status[pair.row] == OK:
+                same.append((pair, columns.image[pair.row, 0], columns.text[pair.row, 0]))
+    except ShardError as error:
+        find(None, f"its source can't be read: {error.detail}")
+        return same
+    report.pairs_compared += count
+    if count < len(columns.keys):
+        find(None, f"its source has {count} pairs, the cache {len(columns.keys)} rows")
+    if reader.sha256 != row.source_sha256:
+        find(None, "its source is not the file that was scored: the SHA-256 differs")
+    return same
+
+
+def _changes(pair: Pair, columns: ShardRows) -> Iterator[str]:
+    if pair.image_hash != columns.image_hash[pair.row]:
+        yield "the image is not the one that was scored"
+    if pair.caption_hash != columns.caption_hash[pair.row]:
+        yield "the caption is not the one that was scored"
+
+
+def _encode_again(report: VerifyReport, manifest: Manifest, chosen: list[Scored]) -> None:
+    try:
+        # Only this part needs torch and the reference's weights.
+        from rhocache_workers.reference.model import load_reference
+
+        reference = load_reference(manifest.reference)
+    except (ImportError, RhocacheError) as error:
+        report.notes.append(f"no pair was encoded again: {error}")
+        return
+    fingerprint = manifest.fingerprint
+    try:
+        fingerprint.check_same(
+            reference.fingerprint(fingerprint.dtype, fingerprint.caption_field), report.cache
+        )
+    except CacheError as error:
+        report.findings.append(Finding(manifest.reference.model, str(error)))
+        return
+    differences = []
+    for pair, image, text in chosen:
+        pixels = reference.preprocess(open_image(pair.image or b""))
+        again = (
+            reference.encode_images(pixels[None]),
+            reference.encode_texts(reference.tokenizer([pair.caption or ""])),
+        )
+        differences.append(
+            max(
+                float(np.abs(a.numpy()[0] - b).max())
+                for a, b in zip(again, (image, text), strict=True)
+            )
+        )
+    report.pairs_encoded_again = len(chosen)
+    report.largest_difference = largest = max(differences)
+    if largest > ARITHMETIC[fingerprint.precision] + ROUNDING[fingerprint.dtype]:
+        report.findings.append(
+            Finding(
+                manifest.reference.model,
+                f"encoded again, an embedding differs by {largest:.2g}",
+            )
+        )

@@ -1,0 +1,235 @@
+"""What scoring a dataset will cost: operations, hours and storage, before any of it is done."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import mean
+from typing import get_args
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from rhocache_schemas.cache import shard_file
+from rhocache_schemas.cache.shard_file import OK, ShardRows
+from rhocache_schemas.dataset.formats.webdataset import ShardReader, check_shards, describe_shards
+from rhocache_schemas.dataset.pair import Pair
+from rhocache_schemas.dataset.shards import Shard, list_shards
+from rhocache_schemas.documents import describe
+from rhocache_schemas.errors import DatasetError, InvalidInput, ShardError
+from rhocache_schemas.job.paths import absolute_model, absolute_weights
+from rhocache_schemas.job.spec import Dtype
+from rhocache_schemas.reference import ReferenceSpec
+from rhocache_workers.encode.batches import Towers
+from rhocache_workers.encode.calibration import calibrate
+from rhocache_workers.encode.decode import decode
+from rhocache_workers.plan.devices import Device, device_here, find_device
+from rhocache_workers.plan.flops import Outline
+from rhocache_workers.reference.model import load_reference
+
+_SAMPLE = 1000  # pairs whose captions and keys stand for all
+_BATCH = {"cpu": 32, "cuda": 256}  # images and captions to time
+_SECONDS = 2.0  # to time each tower for
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Floating-point operations of one pair."""
+
+    image_flops: int
+    text_flops: int  # at text_length
+    full_text_flops: int  # at context_length
+    text_length: float  # mean positions of the captions that were sampled
+    context_length: int
+
+    @property
+    def flops(self) -> int:
+        return self.image_flops + self.text_flops
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    bytes_per_pair: float
+    bytes: int  # of the cache
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """``dataclasses.asdict`` is what ``rhocache plan --json`` prints. Hours are of one device."""
+
+    dataset: str
+    model: str
+    precision: str
+    shards: int
+    bytes: int  # of the dataset
+    pairs: int
+    pairs_estimated: bool  # from the first shards' pairs and the sizes of all
+    work: Work
+    device: Device
+    predicted_hours: float
+    measured_hours: float | None
+    measured_over_predicted: float | None
+    storage: dict[str, Storage]  # by dtype
+
+
+def estimate(
+    dataset: str,
+    model: str,
+    pretrained: str | None = None,
+    *,
+    precision: str = "fp32",
+    device: str | None = None,
+    pairs: int | None = None,
+    shards: str | None = None,
+    caption_field: str | None = None,
+    measure: bool = False,
+) -> Cost:
+    """Predict what scoring ``dataset`` with a reference costs on one ``device`` (None: this one's).
+
+    Without ``pairs`` the first shard that has a usable pair is read to its end, to estimate how
+    many there are. The weights are needed only to ``measure``, which times the reference on real
+    pairs.
+
+    Raises InvalidInput, DatasetError, ShardError and ReferenceUnavailable.
+    """
+    if pairs is not None and pairs < 1:
+        raise InvalidInput(f"{pairs} pairs: there must be at least one")
+    if measure and device not in (None, device_here()):
+        raise InvalidInput(f"only this machine's {device_here()} can be measured, not {device}")
+    model, pretrained = absolute_model(model), absolute_weights(pretrained)
+    named = measure or pretrained is not None
+    spec = _reference_spec(model, pretrained, precision) if named else None
+    listed = list_shards(dataset, shards)
+    outline = Outline(model, pretrained)
+    chosen = find_device(device, precision)
+    check_shards(listed)
+    sample = _read_sample(listed, caption_field, whole=pairs is None)
+    size = sum(shard.size for shard in listed)
+    total = pairs or round(sample.pairs * size / sample.size)
+    work = _work(outline, sample.captions)
+    predicted = work.flops / chosen.flops
+    measured = _seconds_per_pair(spec, sample) if spec and measure else None
+    return Cost(
+        dataset=dataset,
+        model=model,
+        precision=precision,
+        shards=len(listed),
+        bytes=size,
+        pairs=total,
+        pairs_estimated=pairs is None,
+        work=work,
+        device=chosen,
+        predicted_hours=predicted * total / 3600,
+        measured_hours=None if measured is None else measured * total / 3600,
+        measured_over_predicted=None if measured is None else measured / predicted,
+        storage={
+            dtype: _storage(total, sample.keys, outline.dimension, dtype)
+            for dtype in get_args(Dtype)
+        },
+    )
+
+
+def _reference_spec(model: str, pretrained: str | None, precision: str) -> ReferenceSpec:
+    fields = {"model": model, "pretrained": pretrained, "precision": precision}
+    try:
+        return ReferenceSpec.model_validate(fields)
+    except ValidationError as error:
+        raise InvalidInput(describe(error)) from error
+
+
+def _work(outline: Outline, captions: list[str]) -> Work:
+    length = mean(outline.text_lengths(captions))
+    return Work(
+        image_flops=outline.image_flops(),
+        text_flops=outline.text_flops(round(length)),
+        full_text_flops=outline.text_flops(outline.context_length),
+        text_length=length,
+        context_length=outline.context_length,
+    )
+
+
+@dataclass
+class _Sample:
+    """The first pairs of the first shard that has a usable one, and of the shards before it."""
+
+    pairs: int = 0  # that were read
+    size: int = 0  # bytes of the shards that were read
+    keys: list[str] = field(default_factory=list)
+    captions: list[str] = field(default_factory=list)
+    images: list[bytes] = field(default_factory=list)
+
+    def add(self, pair: Pair) -> None:
+        self.pairs += 1
+        if len(self.keys) < _SAMPLE:
+            self.keys.append(pair.key)
+            if pair.error is None:
+                self.captions.append(pair.caption or "")
+                if len(self.images) < max(_BATCH.values()):
+                    self.images.append(pair.image or b"")
+
+
+def _read_sample(shards: list[Shard], caption_field: str | None, *, whole: bool) -> _Sample:
+    """Sample the shards; count the pairs of those that were begun if ``whole``."""
+    sample = _Sample()
+    unreadable: ShardError | None = None
+    for shard in shards:
+        before = sample.pairs
+        try:
+            for pair in ShardReader(shard, caption_field):
+                sample.add(pair)
+                if not whole and sample.pairs >= _SAMPLE:
+                    break
+        except ShardError as error:  # as a run would: it costs its own pairs
+            unreadable, sample.pairs = unreadable or error, before
+            continue
+        sample.size += shard.size
+        if sample.captions and sample.pairs:
+            return sample
+        if sample.pairs >= _SAMPLE:
+            break
+    if unreadable is not None and not sample.pairs:
+        raise unreadable
+    raise DatasetError(
+        f"no usable pair among the first {sample.pairs} to plan by: "
+        + describe_shards(shards, caption_field)
+    )
+
+
+def _storage(pairs: int, keys: list[str], dimension: int, dtype: Dtype) -> Storage:
+    """Write a real shard file of these keys to see what a pair takes."""
+    n = len(keys)
+    vectors = np.zeros((n, 1, dimension), dtype)
+    hashes: list[bytes | None] = [bytes(8)] * n
+    similarity = np.zeros(n, np.float32)
+    rows = ShardRows(keys, [OK] * n, vectors, vectors, similarity, hashes, hashes)
+    sha256 = "0" * 64
+    each = len(shard_file.encode(rows, sha256, sha256)) / n
+    return Storage(bytes_per_pair=each, bytes=round(each * pairs))
+
+
+@torch.inference_mode()
+def _seconds_per_pair(spec: ReferenceSpec, sample: _Sample) -> float:
+    """Time both towers on real pictures and captions, as encoders run them."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    reference = load_reference(spec, device)
+    most = _BATCH[device]
+    decoded = [decode(reference.preprocess, data) for data in sample.images[:most]]
+    pixels = [image for image in decoded if isinstance(image, Tensor)]
+    if not pixels:
+        raise DatasetError("no image of the first pairs can be decoded")
+    tokens = reference.tokenizer(sample.captions[:most])
+    towers = Towers(reference, calibrate(reference, None).batch_size)
+    image = _seconds(lambda: towers.images(pixels))
+    text = _seconds(lambda: towers.texts(tokens))
+    return image / len(pixels) + text / len(tokens)
+
+
+def _seconds(run: Callable[[], Tensor]) -> float:
+    """Mean seconds of one run; the result is waited for."""
+    run().sum().item()  # warms up
+    started, runs = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - started) < _SECONDS:
+        run().sum().item()
+        runs += 1
+    return elapsed / runs

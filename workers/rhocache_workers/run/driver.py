@@ -1,0 +1,297 @@
+"""Scoring a dataset: plan, let encoders pull shards, commit."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Collection, Generator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+
+from rhocache_schemas import layout, storage
+from rhocache_schemas.cache.documents import Fault, Plan, ShardFailure
+from rhocache_schemas.cache.fingerprint import Fingerprint
+from rhocache_schemas.dataset.formats.webdataset import check_shards, describe_shards
+from rhocache_schemas.dataset.shards import Shard
+from rhocache_schemas.errors import (
+    CacheBusy,
+    ErrorBudgetExceeded,
+    JobError,
+    RhocacheError,
+    ShardError,
+    StorageError,
+)
+from rhocache_schemas.job.allowed_roots import check_job
+from rhocache_schemas.job.paths import absolute
+from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.text.printable import printable
+from rhocache_workers.cluster.actor_pool import Crew
+from rhocache_workers.messages import Description, SettledShard, UnderWay
+from rhocache_workers.run.commit import commit
+from rhocache_workers.run.lease import Lease
+from rhocache_workers.run.progress import Event, OnProgress, ProgressLog
+from rhocache_workers.run.resume import Resume, choose_shards, resume
+from rhocache_workers.run.signals import sigterm_as_interrupt
+from rhocache_workers.run.standing import Standing, hash_reference
+from rhocache_workers.stage_times import Stages
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreSummary:
+    """What a finished run left in its cache. ``dataclasses.asdict`` is the ``--json`` object."""
+
+    cache: str
+    rows: int
+    ok: int
+    failed: int
+    failed_by_code: dict[str, int]
+    shards: int  # in the cache
+    encoded_shards: int  # of them, by this run
+    gone_shards: int  # of them, those that the dataset no longer has
+    failed_shards: int
+    failures: dict[str, str]  # name of a failed shard -> why
+    seconds: float  # of this run
+    encoder_seconds: float  # that encoders were at work in this run, added up
+    pairs_per_second: float  # of this run's encoding; 0 when nothing was left to encode
+    limited_by: str  # the stage that was busiest, and the others
+    fingerprint: str  # SHA-256 digest
+    warning: str | None = None  # of the reference
+
+
+def score(
+    spec: JobSpec,
+    *,
+    ray_address: str | None = None,
+    job: str | None = None,
+    roots: list[str] | None = None,
+    on_progress: OnProgress | None = None,
+    redo: Collection[str] | None = None,
+) -> ScoreSummary:
+    """Score ``spec.dataset`` with ``spec.reference`` into the cache ``spec.output``.
+
+    Only shards that are not done yet are encoded, so an interrupted run goes on where it was; what
+    else the cache holds of the dataset stays in it. Where nothing is left to encode, neither Ray
+    nor the reference is started. ``ray_address`` joins a cluster; without it Ray is started here.
+    ``job`` marks the progress file as a service's job; ``roots`` are the places that the job may
+    name. ``redo`` names the shards to encode, again and none else.
+
+    Raises UriNotAllowed, DatasetError, CacheBusy (another run is at work on the cache),
+    DatasetMismatch (the cache holds another dataset), ReferenceUnavailable, FingerprintMismatch
+    (the cache was begun with another reference or options), StorageError, CacheCorrupt,
+    ErrorBudgetExceeded and JobError. Then, and on KeyboardInterrupt, committed shards stay and the
+    same call goes on from them.
+    """
+    started = time.monotonic()
+    spec = absolute(spec)
+    if roots is not None:
+        check_job(spec, roots)
+    progress = ProgressLog(spec.output, job, on_progress)
+    with ExitStack() as stack:
+        with _telling(progress):
+            shards = choose_shards(spec, roots, redo)
+            check_shards(shards)
+            lease = stack.enter_context(Lease(spec.output, job))
+        with _telling(progress, lease):
+            outcome = _run(spec, shards, roots, lease, ray_address, progress, redo=redo is not None)
+            progress.enter("completed")
+    return ScoreSummary(
+        cache=spec.output,
+        rows=outcome.rows,
+        ok=outcome.rows - outcome.failed,
+        failed=outcome.failed,
+        failed_by_code=dict(outcome.failed_by_code),
+        shards=len(outcome.settled),
+        encoded_shards=outcome.encoded,
+        gone_shards=outcome.gone,
+        failed_shards=len(outcome.failures),
+        failures={
+            name: f"{error.code}: {error.detail}" for name, error in outcome.failures.items()
+        },
+        seconds=time.monotonic() - started,
+        encoder_seconds=outcome.stages.elapsed,
+        pairs_per_second=progress.pairs_per_second,
+        limited_by=str(outcome.stages),
+        fingerprint=outcome.fingerprint.digest,
+        warning=outcome.warning,
+    )
+
+
+@dataclass
+class _Outcome:
+    """What became of the cache's shards, by their names."""
+
+    fingerprint: Fingerprint
+    settled: dict[str, SettledShard]
+    failures: dict[str, ShardError]
+    failed_before: frozenset[str]  # in earlier runs
+    gone: int  # shards that the dataset no longer has
+    warning: str | None  # of the reference
+    encoded: int = 0  # shards, by this run
+    stages: Stages = field(default_factory=Stages)  # of this run
+
+    @property
+    def rows(self) -> int:
+        return sum(shard.index.rows for shard in self.settled.values())
+
+    @property
+    def failed(self) -> int:
+        return sum(shard.index.failed for shard in self.settled.values())
+
+    @property
+    def failed_by_code(self) -> Counter[str]:
+        return sum((shard.failed_by_code for shard in self.settled.values()), Counter[str]())
+
+
+@contextmanager
+def _telling(progress: ProgressLog, lease: Lease | None = None) -> Generator[None]:
+    """Tell why a run ends, except in a progress file that is another run's by now."""
+    try:
+        yield
+    except CacheBusy:
+        raise
+    except (KeyboardInterrupt, Exception) as error:
+        if lease is not None:
+            with suppress(StorageError):
+                lease.confirm()
+        if isinstance(error, KeyboardInterrupt):
+            progress.enter("cancelled")
+        else:
+            code = error.code if isinstance(error, RhocacheError) else "internal"
+            progress.enter("failed", Fault(code=code, detail=str(error)))
+        raise
+
+
+def _run(
+    spec: JobSpec,
+    shards: list[Shard],
+    roots: list[str] | None,
+    lease: Lease,
+    ray_address: str | None,
+    progress: ProgressLog,
+    *,
+    redo: bool,
+) -> _Outcome:
+    progress.plan(shards)
+    standing = Standing.of(spec.output)
+    left = resume(spec, shards, standing, roots, redo=redo)
+    progress.enter("planning")
+    if standing.fingerprint is not None and not spec.replace:
+        standing.fingerprint.check_options(spec)
+    storage.discard_temporaries(spec.output)
+    reference_sha256 = hash_reference(spec.reference)
+    description = None if left.todo else standing.description(spec, reference_sha256)
+    with ExitStack() as stack:
+        crew = None
+        if description is None:
+            sizes = standing.plan.batch_sizes if standing.plan else {}
+            crew = stack.enter_context(Crew(spec, ray_address, sizes))
+            stack.enter_context(sigterm_as_interrupt())
+            description = crew.describe()
+            if spec.replace and standing.fingerprint not in (None, description.fingerprint):
+                left = left.afresh(shards)
+        if description.warning is not None:
+            log.warning("%s", printable(description.warning))
+        _begin(spec, description, shards, standing, left, lease)
+        outcome = _Outcome(
+            description.fingerprint,
+            left.keep,
+            left.failures,
+            left.failed_before,
+            left.gone,
+            description.warning,
+        )
+        asked = {shard.name for shard in shards}
+        kept = [shard for name, shard in left.keep.items() if name in asked]
+        progress.begin(kept, lease.confirm)
+        for event in crew.encode(left.todo) if crew else ():
+            _note(spec.output, event, outcome)
+            progress.add(event)
+    lease.confirm()
+    storage.discard_temporaries(spec.output)  # of encoders that were killed
+    progress.enter("finalizing")
+    _check(spec, shards, outcome)
+    commit(
+        spec,
+        description,
+        reference_sha256,
+        list(outcome.settled.values()),
+        outcome.failures,
+        lease.confirm,
+    )
+    return outcome
+
+
+def _begin(
+    spec: JobSpec,
+    description: Description,
+    shards: list[Shard],
+    standing: Standing,
+    left: Resume,
+    lease: Lease,
+) -> None:
+    """Begin the cache, or check that it was begun for the same; let go what was asked to go.
+
+    Raises FingerprintMismatch.
+    """
+    made, plan = standing.fingerprint, standing.plan
+    if made is not None and not spec.replace:
+        made.check_same(description.fingerprint, spec.output)
+    other = (
+        plan is None
+        or made != description.fingerprint
+        or (plan.spec.dataset != spec.dataset and (spec.replace or left.empty))
+    )
+    if left.dropped or (other and not left.empty):
+        # A reader finds an incomplete cache, never a manifest that lies.
+        lease.confirm()
+        storage.delete(layout.manifest_file(spec.output))
+    for name in left.dropped:
+        storage.delete(layout.shard_file(spec.output, name))
+        storage.delete(layout.failure_file(spec.output, name))
+    for name in left.failed_before & left.keep.keys():  # a run that died before it did this
+        storage.delete(layout.failure_file(spec.output, name))
+    if other:
+        lease.confirm()
+        sizes = {description.device: description.batch_size} if description.device else {}
+        names = [shard.name for shard in shards]
+        begun = Plan.begin(spec, description.fingerprint, names, sizes)
+        storage.write_atomic(layout.plan_file(spec.output), begun.to_json())
+
+
+def _note(cache: str, event: Event, outcome: _Outcome) -> None:
+    if isinstance(event, ShardError):
+        outcome.failures[event.shard] = event
+        uri = layout.failure_file(cache, event.shard)
+        storage.write_atomic(uri, ShardFailure.of(event).to_json())
+    elif not isinstance(event, UnderWay):
+        name = event.index.name
+        # Kept until the commit, for each of maybe 100,000 shards: no more than the index needs.
+        outcome.settled[name] = replace(event, stages=None)
+        outcome.encoded += 1
+        if event.stages is not None:
+            outcome.stages.add(event.stages)
+        if name in outcome.failed_before:
+            storage.delete(layout.failure_file(cache, name))
+
+
+def _check(spec: JobSpec, shards: list[Shard], outcome: _Outcome) -> None:
+    """Raises JobError when there is not one usable row, and ErrorBudgetExceeded."""
+    rows, failed = outcome.rows, outcome.failed
+    if failed == rows:
+        first = next(iter(outcome.failures.values()), None)
+        raise JobError(
+            f"no pair of {spec.dataset} could be scored "
+            f"({first or ', '.join(outcome.failed_by_code) or 'its shards are empty'}): "
+            + describe_shards(shards, spec.caption_field)
+        )
+    for what, part, whole in (
+        ("pairs", failed, rows),
+        ("shards", len(outcome.failures), len(outcome.failures.keys() | outcome.settled.keys())),
+    ):
+        if part > spec.error_budget * whole:
+            raise ErrorBudgetExceeded(
+                f"{part} of {whole} {what} failed, above the error budget of "
+                f"{spec.error_budget:g}: the cache is not committed. Run it again with a larger "
+                "--error-budget to commit it without encoding again"
+            )

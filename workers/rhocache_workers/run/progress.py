@@ -1,0 +1,137 @@
+"""How far a run is: told to a listener, and kept in ``progress.json``."""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+from rhocache_schemas import layout, storage
+from rhocache_schemas.cache.documents import Fault, Phase, Progress, ShardOutcome
+from rhocache_schemas.dataset.shards import Shard
+from rhocache_schemas.errors import RhocacheError, ShardError, StorageError
+from rhocache_workers.messages import SettledShard, UnderWay
+
+RECENT = 500  # shards that the file names; those of a second, and then some
+SECONDS = 1.0  # between two writes of the file while shards are encoded
+
+OnProgress = Callable[[Progress], None]
+Event = UnderWay | SettledShard | ShardError
+
+
+class ProgressLog:
+    """Running totals, so that a shard costs the same however many there are."""
+
+    def __init__(self, cache: str, job: str | None, listener: OnProgress | None) -> None:
+        self._uri = layout.progress_file(cache)
+        self._job = job
+        self._listener = listener
+        self._sizes: dict[str, int] = {}  # shard name -> bytes, of those that are not done
+        self._under_way: dict[str, int] = {}  # shard name -> pairs seen so far
+        self._begun = False
+        self._total = self._done = self._failed = self._settled = 0  # shards
+        self._started_at = time.time()
+        self._recent: deque[ShardOutcome] = deque(maxlen=RECENT)
+        self._pairs = self._bytes = 0  # of the shards that are done
+        self._failed_by_code: Counter[str] = Counter()  # of their pairs
+        self._pairs_before = 0  # of them, those of earlier runs
+        self._encoding_since = self._encoding_until = self._told = 0.0
+
+    def plan(self, shards: Iterable[Shard]) -> None:
+        """These shards are asked for. Nothing is written yet: the cache may refuse the run."""
+        self._sizes = {shard.name: shard.size for shard in shards}
+        self._total = len(self._sizes)
+        if self._listener is not None:
+            self._listener(self._progress("planning", None))
+
+    def begin(self, settled: Iterable[SettledShard], confirm: Callable[[], None]) -> None:
+        """Begin to encode: these shards are done.
+
+        ``confirm`` raises where the file has become another run's.
+        """
+        self._confirm = confirm
+        for shard in settled:
+            self._count(shard)
+        self._pairs_before = self._pairs
+        self._encoding_since = self._encoding_until = time.monotonic()
+        self.enter("encoding")
+
+    def add(self, event: Event) -> None:
+        if isinstance(event, UnderWay):
+            self._under_way[event.shard] = event.pairs
+        elif isinstance(event, ShardError):
+            self._under_way.pop(event.shard, None)
+            del self._sizes[event.shard]
+            self._failed += 1
+            self._settle(ShardOutcome(shard=event.shard, code=event.code))
+        else:
+            self._count(event)
+            row = event.index
+            self._settle(ShardOutcome(shard=row.name, rows=row.rows, failed=row.failed))
+        self._encoding_until = time.monotonic()
+        if self._encoding_until - self._told >= SECONDS:
+            self._told = self._encoding_until
+            with suppress(StorageError):
+                self._confirm()
+                self.enter("encoding")
+
+    def enter(self, phase: Phase, fault: Fault | None = None) -> None:
+        """Tell of a phase, and of its fault where it is ``failed``.
+
+        That the file can't be written just now stops no run: what must be written will say so.
+        """
+        if phase in ("failed", "cancelled") and not self._begun and self._job is None:
+            return  # nothing was begun, so nothing is left behind
+        self._begun = True
+        self._told = time.monotonic()
+        progress = self._progress(phase, fault)
+        if self._listener is not None:
+            self._listener(progress)
+        with suppress(RhocacheError):
+            storage.write_atomic(self._uri, progress.to_json())
+
+    @property
+    def pairs_per_second(self) -> float:
+        """Of this run's encoding; 0 while there is none."""
+        seconds = self._encoding_until - self._encoding_since
+        pairs = self._pairs + sum(self._under_way.values()) - self._pairs_before
+        return pairs / seconds if seconds else 0.0
+
+    def _settle(self, outcome: ShardOutcome) -> None:
+        self._settled += 1
+        self._recent.append(outcome)
+
+    def _count(self, shard: SettledShard) -> None:
+        row = shard.index
+        self._under_way.pop(row.name, None)
+        del self._sizes[row.name]
+        self._done += 1
+        self._pairs += row.rows
+        self._failed_by_code += shard.failed_by_code
+        self._bytes += row.source_size
+
+    def _progress(self, phase: Phase, fault: Fault | None) -> Progress:
+        return Progress(
+            job=self._job,
+            phase=phase,
+            shards_total=self._total,
+            shards_done=self._done,
+            shards_failed=self._failed,
+            pairs_done=self._pairs + sum(self._under_way.values()),
+            pairs_failed=self._failed_by_code.total(),
+            failed_by_code=dict(self._failed_by_code),
+            pairs_per_second=self.pairs_per_second,
+            seconds_left=self._seconds_left(),
+            started_at=self._started_at,
+            settled=self._settled,
+            recent=list(self._recent),
+            updated_at=time.time(),
+            fault=fault,
+        )
+
+    def _seconds_left(self) -> float | None:
+        """From the bytes that are left, and the pairs a byte of the shards that are done."""
+        rate = self.pairs_per_second
+        if not (rate and self._bytes):
+            return None
+        pairs = sum(self._sizes.values()) * self._pairs / self._bytes
+        return max(0.0, pairs - sum(self._under_way.values())) / rate

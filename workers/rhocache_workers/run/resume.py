@@ -1,0 +1,132 @@
+"""What a run has left to do, and what of its cache stays as it is."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+
+from rhocache_schemas.cache.listing import read_failures, shard_files
+from rhocache_schemas.dataset.identity import check_same_dataset
+from rhocache_schemas.dataset.shards import Shard, dataset_root, find_shards, list_shards
+from rhocache_schemas.errors import CacheCorrupt, RhocacheError, ShardError, ShardErrorCode
+from rhocache_schemas.job.allowed_roots import allowed_shards, check_shards_allowed, true_place
+from rhocache_schemas.job.spec import JobSpec
+from rhocache_workers.messages import SettledShard
+from rhocache_workers.run.standing import Standing
+from rhocache_workers.run.survey import Survey, survey
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    todo: list[Shard]
+    keep: dict[str, SettledShard]  # by name: their rows stay
+    failures: dict[str, ShardError]  # of earlier runs, of shards that this one does not look at
+    failed_before: frozenset[str]  # of earlier runs, all of them
+    gone: int  # of those that stay, how many the dataset no longer has
+    dropped: frozenset[str]  # what leaves the cache, since that was asked for
+    empty: bool  # there was nothing in the cache
+
+    def afresh(self, shards: list[Shard]) -> "Resume":
+        """The same with nothing kept, for a cache that becomes another reference's."""
+        return replace(self, todo=shards, keep={}, gone=0)
+
+
+def choose_shards(
+    spec: JobSpec, roots: list[str] | None, redo: Collection[str] | None
+) -> list[Shard]:
+    """List the shards that a run looks at: those of ``redo``, or all that the job names.
+
+    Raises DatasetError, UriNotAllowed and StorageError.
+    """
+    if redo is not None:
+        return list(_find(spec, roots, redo).values())
+    return list_shards(spec.dataset, spec.shards) if roots is None else allowed_shards(spec, roots)
+
+
+def resume(
+    spec: JobSpec, shards: list[Shard], standing: Standing, roots: list[str] | None, *, redo: bool
+) -> Resume:
+    """Compare the cache with the job's dataset, of which it looks at ``shards``.
+
+    Raises DatasetMismatch where the cache holds another one, CacheCorrupt where a file is damaged
+    that would stay, UriNotAllowed and StorageError.
+    """
+    asked = {shard.name: shard for shard in shards}
+    failed = read_failures(spec.output)
+    files = shard_files(spec.output)
+    others = (standing.committed.keys() | files.keys() | failed.keys()) - asked.keys()
+    sources = asked | _find(spec, roots, sorted(others))
+    held = survey(
+        spec.output,
+        files,
+        standing.committed,
+        sources,
+        standing.fingerprint,
+        moved=standing.dataset is None or not _same_root(standing.dataset, spec.dataset),
+    )
+    if not spec.replace:
+        check_same_dataset(
+            spec.output,
+            standing.dataset or "a dataset that it does not name",
+            spec.dataset,
+            same=len(held.same),
+            changed=len(held.changed),
+            gone=len(held.gone),
+            unknown=len(held.unreadable),
+        )
+    keep = _kept(spec, asked, held, redo=redo)
+    left = _left(spec, sources, failed.keys() - asked.keys(), empty=not held.all)
+    return Resume(
+        todo=[shard for shard in shards if shard.name not in keep],
+        keep=keep,
+        failures={
+            name: ShardError(ShardErrorCode(failed[name].code), name, failed[name].detail)
+            for name in left - keep.keys()
+        },
+        failed_before=frozenset(failed),
+        gone=len(keep.keys() & held.gone.keys()),
+        dropped=frozenset((held.all.keys() | failed.keys()) - keep.keys() - asked.keys() - left),
+        empty=not held.all,
+    )
+
+
+def _find(spec: JobSpec, roots: list[str] | None, names: Collection[str]) -> dict[str, Shard]:
+    found = find_shards(spec.dataset, names)
+    if roots is not None:
+        check_shards_allowed(found.values(), roots)
+    return found
+
+
+def _same_root(before: str, now: str) -> bool:
+    if before == now:
+        return True
+    try:
+        return true_place(dataset_root(before)) == true_place(dataset_root(now))
+    except RhocacheError:  # data that moved may have left a store that answers no more
+        return False
+
+
+def _kept(
+    spec: JobSpec, asked: Mapping[str, Shard], held: Survey, *, redo: bool
+) -> dict[str, SettledShard]:
+    def stays(name: str, shard: SettledShard) -> bool:
+        if name in asked:
+            right = name in held.same and name not in held.damaged
+            return right and not redo and not (spec.retry_failed and shard.retryable)
+        return not spec.replace and not (spec.prune and name in held.gone)
+
+    keep = {name: shard for name, shard in held.all.items() if stays(name, shard)}
+    if broken := sorted(keep.keys() & held.damaged):
+        raise CacheCorrupt(
+            f"{spec.output}: the file of shard {broken[0]} is damaged or missing"
+            + (f", as are {len(broken) - 1} others" if broken[1:] else "")
+            + ": `rhocache verify --repair` encodes what is broken again"
+        )
+    return keep
+
+
+def _left(
+    spec: JobSpec, sources: Mapping[str, Shard], failed: Collection[str], *, empty: bool
+) -> set[str]:
+    """Of the shards that failed in earlier runs, those whose record stays."""
+    if spec.replace:
+        return set()
+    return {name for name in failed if name in sources or not (spec.prune or empty)}

@@ -1,0 +1,169 @@
+"""What a cache holds, compared with a dataset: so that no cache turns into another by itself."""
+
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import islice
+
+from pyarrow import fs
+
+from rhocache_schemas import layout, storage
+from rhocache_schemas.cache import shard_file
+from rhocache_schemas.cache.fingerprint import Fingerprint
+from rhocache_schemas.cache.index import IndexRow
+from rhocache_schemas.dataset.formats.webdataset import ShardReader
+from rhocache_schemas.dataset.shards import Shard
+from rhocache_schemas.errors import (
+    CacheCorrupt,
+    ShardError,
+    StorageError,
+    UnsupportedVersion,
+)
+from rhocache_workers.messages import SettledShard, settle
+from rhocache_workers.run.committed import read_columns, status_counts
+
+_READERS = 16  # threads; an object store answers each of them only after a while
+_BATCH = 1024  # shards that wait for a reader: each takes more memory than what is found
+_READ_BYTES = 128 << 20  # that they hold together, of shard files
+
+
+@dataclass
+class Survey:
+    """The shards that a cache holds, by name, as their sources are now."""
+
+    same: dict[str, SettledShard] = field(default_factory=dict)
+    changed: dict[str, SettledShard] = field(default_factory=dict)
+    gone: dict[str, SettledShard] = field(default_factory=dict)
+    unreadable: dict[str, SettledShard] = field(default_factory=dict)
+    damaged: set[str] = field(default_factory=set)  # of them all, those whose own file is not whole
+
+    @cached_property
+    def all(self) -> dict[str, SettledShard]:
+        return self.same | self.changed | self.gone | self.unreadable
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    shard: SettledShard
+    source: str  # the field of Survey that it goes to
+    whole: bool = True
+
+
+def survey(
+    cache: str,
+    files: Mapping[str, fs.FileInfo],
+    committed: Mapping[str, IndexRow],
+    sources: Mapping[str, Shard],
+    fingerprint: Fingerprint | None,
+    *,
+    moved: bool,
+) -> Survey:
+    """Compare the cache's shards, which have these ``files``, with the ``sources`` of a dataset.
+
+    What a ``committed`` index says is taken as it is: reading the whole cache again is
+    ``verify``'s work, and a new hash would bless a damaged file. Shards that no index names yet,
+    of a run that did not end, count where they have this fingerprint. A source of another time is
+    hashed, and where the dataset has ``moved`` each that no index names.
+
+    Raises StorageError.
+    """
+
+    def look(name: str) -> _Found | None:
+        row, source = committed.get(name), sources.get(name)
+        if row is not None:
+            return _look_at_committed(cache, row, files.get(name), source)
+        if fingerprint is None:
+            return None
+        return _look_at_loose(cache, name, files[name], source, fingerprint, moved=moved)
+
+    found = Survey()
+    largest = max((file.size for file in files.values()), default=0)
+    readers = min(_READERS, max(1, _READ_BYTES // max(1, largest)))
+    names = iter(sorted(committed.keys() | files.keys()))
+    with ThreadPoolExecutor(readers) as pool:
+        while batch := list(islice(names, _BATCH)):
+            for each in filter(None, pool.map(look, batch)):
+                name = each.shard.index.name
+                getattr(found, each.source)[name] = each.shard
+                if not each.whole:
+                    found.damaged.add(name)
+    return found
+
+
+def _look_at_committed(
+    cache: str, row: IndexRow, file: fs.FileInfo | None, source: Shard | None
+) -> _Found:
+    whole, failed = file is not None and file.size == row.bytes, Counter[str]()
+    if whole and row.failed:
+        try:
+            failed = status_counts(cache, row.name)
+        except CacheCorrupt:
+            whole = False
+    shard = SettledShard(row, failed)
+    if source is None:
+        return _Found(shard, "gone", whole)
+    if source.size != row.source_size:
+        return _Found(shard, "changed", whole)
+    if source.mtime_ns == row.source_mtime_ns:
+        return _Found(shard, "same", whole)
+    return replace(_by_hash(shard, source), whole=whole)
+
+
+def _look_at_loose(
+    cache: str,
+    name: str,
+    file: fs.FileInfo,
+    source: Shard | None,
+    fingerprint: Fingerprint,
+    *,
+    moved: bool,
+) -> _Found | None:
+    """Of a shard that no index names only the times of its file and its source are known.
+
+    None where it is written again, whatever it is.
+    """
+    uri = layout.shard_file(cache, name)
+    try:
+        totals, footer = shard_file.sum_up(storage.read_bytes(uri), uri)
+    except (CacheCorrupt, UnsupportedVersion):
+        return None
+    if footer.fingerprint_sha256 != fingerprint.digest:
+        return None
+    if source is None:
+        return _Found(settle(Shard(name, "", 0, 0), totals, footer.source_sha256), "gone")
+    shard = settle(source, totals, footer.source_sha256)
+    if moved or source.mtime_ns > (file.mtime_ns or 0):
+        return _by_hash(shard, source)
+    try:
+        alike = _begins_alike(uri, source, fingerprint.caption_field)
+    except ShardError:
+        return _Found(shard, "unreadable")
+    return _Found(shard, "same" if alike else "changed")
+
+
+def _by_hash(shard: SettledShard, source: Shard) -> _Found:
+    try:
+        same = storage.sha256(source.uri) == shard.index.source_sha256
+    except StorageError:  # its encoder will say so better
+        return _Found(shard, "unreadable")
+    row = replace(shard.index, source_mtime_ns=source.mtime_ns)
+    return _Found(replace(shard, index=row), "same") if same else _Found(shard, "changed")
+
+
+def _begins_alike(uri: str, source: Shard, caption_field: str | None) -> bool:
+    """Whether the first pair is the one that was scored.
+
+    A folder may have been swapped for another whose files are as old.
+    """
+    pair = next(iter(ShardReader(source, caption_field)), None)
+    rows = read_columns(uri, ["key", "image_hash", "caption_hash"]).slice(0, 1).to_pylist()
+    if pair is None:
+        return not rows
+    scored = {
+        "key": pair.key,
+        "image_hash": pair.image_hash,
+        "caption_hash": pair.caption_hash,
+    }
+    return rows == [scored]
