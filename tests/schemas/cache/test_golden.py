@@ -1,0 +1,82 @@
+"""A cache that format 1.0 wrote, which every later rhocache must read: it is never made again."""
+
+import ast
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rhocache_schemas.cache import index, shard_file
+from rhocache_schemas.cache.documents import Manifest, Plan, ShardFailure
+
+from .golden_reader import read_cache
+
+GOLDEN = Path(__file__).with_name("golden")
+READER = Path(__file__).with_name("golden_reader.py")
+
+
+def test_the_golden_cache_is_read_as_by_the_specification_alone() -> None:
+    pairs = read_cache(GOLDEN)
+    manifest = Manifest.read(f"{GOLDEN}/manifest.json")
+    data = (GOLDEN / "index.parquet").read_bytes()
+    for shard in index.decode(data, "index"):
+        file = (GOLDEN / "shards" / f"{shard.name}.parquet").read_bytes()
+        rows, footer = shard_file.decode(file, shard.name)
+        totals, _ = shard_file.sum_up(file, shard.name)
+        assert footer.fingerprint_sha256 == manifest.fingerprint.digest
+        assert totals.content_sha256 == shard.content_sha256
+        for row, key in enumerate(rows.keys):
+            pair = pairs.pop((shard.name, row))
+            assert (pair["key"], pair["status"]) == (key, rows.status[row])
+            assert pair["image_hash"] == rows.image_hash[row]
+            assert pair["caption_hash"] == rows.caption_hash[row]
+            if rows.ok[row]:
+                assert np.array_equal(pair["image_embeddings"], rows.image[row])
+                assert np.array_equal(pair["text_embeddings"], rows.text[row])
+                assert pair["similarity"] == rows.similarity[row]
+    assert not pairs
+
+
+def test_its_other_documents() -> None:
+    plan = Plan.read(f"{GOLDEN}/plan.json")
+    assert plan.fingerprint == Manifest.read(f"{GOLDEN}/manifest.json").fingerprint
+    failure = ShardFailure.read(f"{GOLDEN}/failures/00002.tar.json")
+    assert (failure.shard, failure.code) == ("00002.tar", "tar_truncated")
+
+
+def test_the_reader_imports_nothing_of_ours_and_is_short() -> None:
+    source = READER.read_text()
+    imported = {
+        name.partition(".")[0]
+        for node in ast.walk(ast.parse(source))
+        for name in (
+            [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else []
+        )
+    }
+    assert imported == {"hashlib", "json", "numpy", "pathlib", "pyarrow", "sys", "typing"}
+    assert len(source.splitlines()) <= 80
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["manifest.json", "index.parquet", "shards/00000.tar.parquet", "shards/00001.tar.parquet"],
+)
+def test_the_reader_sees_a_flipped_byte(name: str, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    shutil.copytree(GOLDEN, cache)
+    data = bytearray((cache / name).read_bytes())
+    place = data.index(b"SimpleTokenizer") if name == "manifest.json" else len(data) // 2
+    data[place] ^= 1
+    (cache / name).write_bytes(data)
+    done = subprocess.run(
+        [sys.executable, READER, cache], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "damaged" in done.stderr
