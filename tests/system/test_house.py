@@ -73,3 +73,9 @@ def test_nothing_large_is_in_git() -> None:
     files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
     sizes = {name: (ROOT / name).stat().st_size for name in files.stdout.decode().split("\0")[:-1]}
     assert {name: size for name, size in sizes.items() if size > 10_000_000} == {}
+
+
+def test_the_paths_that_the_walks_name_exist() -> None:
+    named = re.findall(r"`(\w+/[\w/]+\.py)`", (ROOT / "docs" / "architecture.md").read_text())
+    assert len(named) > 30
+    assert [path for path in named if not (ROOT / path).is_file()] == []
