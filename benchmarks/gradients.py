@@ -21,7 +21,7 @@ from torch.nn.functional import normalize
 from benchmarks import machine
 from rhocache_trainer.loss.contrastive import DRRhoClipLoss
 from rhocache_trainer.loss.temperature import MODES
-from tests.trainer import rank_steps
+from tests.trainer.distributed import rank_steps
 
 PAIRS, WIDTH, TAU, RHO, EPSILON = 64, 16, 0.07, 2.0, 1e-14
 
