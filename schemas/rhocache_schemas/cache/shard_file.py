@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rhocache_schemas import storage
 from rhocache_schemas.documents import FORMAT_VERSION, check_version
 from rhocache_schemas.errors import CacheCorrupt
 
@@ -264,6 +265,17 @@ def sum_up(data: bytes, source: str) -> tuple[Totals, Footer]:
         raise CacheCorrupt(f"{source} is damaged: its rows differ from their hash in its footer")
     sha256 = hashlib.sha256(data).hexdigest()
     return Totals(footer.rows, failed, len(data), content.hexdigest(), sha256), footer
+
+
+def read_columns(uri: str, columns: list[str]) -> pa.Table:
+    """Read some columns of a shard file where it lies, and not the others.
+
+    Raises pyarrow's ArrowException, OSError and ValueError: to callers a file that can't be read
+    means different things.
+    """
+    filesystem, path = storage.resolve(uri)
+    with filesystem.open_input_file(path) as file:
+        return pq.ParquetFile(file).read(columns)
 
 
 def read_footer(data: Any, source: str) -> Footer:

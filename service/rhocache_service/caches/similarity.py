@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from rhocache_schemas import layout, storage
 from rhocache_schemas.abandonment import keep_on
 from rhocache_schemas.api import CachedPair
-from rhocache_schemas.cache import index
+from rhocache_schemas.cache import index, shard_file
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.errors import CacheIncomplete, StorageError
 
@@ -110,11 +109,9 @@ def find_key(cache: str, key: str) -> Iterator[CachedPair]:
 
 def read_columns(cache: str, shard: str, columns: list[str]) -> pa.Table:
     uri = layout.shard_file(cache, shard)
-    filesystem, path = storage.resolve(uri)
     keep_on()
     try:
-        with filesystem.open_input_file(path) as file:
-            return pq.ParquetFile(file).read(columns)
+        return shard_file.read_columns(uri, columns)
     except (pa.ArrowException, OSError) as error:
         raise StorageError(f"cannot read {uri}: {error}") from error
 

@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.parquet as pq
 
-from rhocache_schemas import layout, storage
+from rhocache_schemas import layout
+from rhocache_schemas.cache import shard_file
 from rhocache_schemas.cache.shard_file import OK
 from rhocache_schemas.dataset.keys import AMBIGUOUS, below, find_keys, without_suffix
 from rhocache_schemas.errors import CacheCorrupt, CacheIncomplete, DatasetError, InvalidInput
@@ -80,10 +80,8 @@ def _rows(cache: ReferenceCache) -> tuple[pa.ChunkedArray, pa.Array, npt.NDArray
 
 
 def _read(source: str) -> pa.Table:
-    filesystem, path = storage.resolve(source)
     try:
-        with filesystem.open_input_file(path) as file:
-            return pq.ParquetFile(file).read(["key", "status"])
+        return shard_file.read_columns(source, ["key", "status"])
     except FileNotFoundError as error:
         raise CacheIncomplete(f"{source} is in the cache's index but is not there") from error
     except (pa.ArrowException, OSError) as error:

@@ -1,11 +1,11 @@
-"""Shards that are done: their lines in the index, and what their rows came to."""
+"""What committed shard files hold, read by columns."""
 
 from collections import Counter
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from rhocache_schemas import layout, storage
+from rhocache_schemas import layout
+from rhocache_schemas.cache import shard_file
 from rhocache_schemas.cache.shard_file import OK
 from rhocache_schemas.errors import CacheCorrupt
 
@@ -24,9 +24,7 @@ def read_columns(uri: str, columns: list[str]) -> pa.Table:
 
     Raises CacheCorrupt.
     """
-    filesystem, path = storage.resolve(uri)
     try:
-        with filesystem.open_input_file(path) as file:
-            return pq.ParquetFile(file).read(columns)
+        return shard_file.read_columns(uri, columns)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise CacheCorrupt(f"{uri} is not a readable shard file: {error}") from error
