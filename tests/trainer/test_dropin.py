@@ -75,7 +75,7 @@ def run(folder: Path, example: str, *arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, EXAMPLES / "dropin" / example, *arguments],
         cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
         timeout=120,

@@ -68,7 +68,6 @@ def start(command: list[str], folder: Path, *arguments: str) -> subprocess.Popen
     return subprocess.Popen(
         [*command, "config.yaml", *arguments, "--json"],
         cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
