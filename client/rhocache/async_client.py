@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from typing import Any, Self
 
 import httpx
@@ -173,7 +174,7 @@ class AsyncJobs:
         while True:
             asked = time.monotonic()
             response = await self._client.answer(call)
-            if response.status_code != httpx.codes.NOT_MODIFIED:
+            if response.status_code != HTTPStatus.NOT_MODIFIED:
                 found, seen = call.read(response), response.headers.get("ETag")
                 if found != known:
                     yield found

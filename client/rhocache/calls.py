@@ -3,6 +3,7 @@
 import os
 import secrets
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from typing import Any, Generic, Self, TypeVar
 from urllib.parse import quote
 
@@ -43,9 +44,9 @@ class Call(Generic[Body]):
     kind: type[Body]
     method: str
     path: str
-    params: dict[str, Any] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict[str, Any])
     body: dict[str, Any] | None = None
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict[str, str])
 
     def request(self, http: httpx.Client | httpx.AsyncClient) -> httpx.Request:
         chosen = {name: value for name, value in self.params.items() if value is not None}
@@ -218,7 +219,7 @@ def service_error(response: httpx.Response) -> ServiceError:
     except ValidationError:
         return stranger(response)
     told = f"{problem.title}: {problem.detail}"
-    if problem.status == httpx.codes.UNAUTHORIZED:
+    if problem.status == HTTPStatus.UNAUTHORIZED:
         told += f"; give --api-key or set {API_KEY}"
     return ServiceError(told, problem)
 

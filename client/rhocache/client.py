@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any, Self
 
 import httpx
@@ -169,7 +170,7 @@ class Jobs:
         while True:
             asked = time.monotonic()
             response = self._client.answer(call)
-            if response.status_code != httpx.codes.NOT_MODIFIED:
+            if response.status_code != HTTPStatus.NOT_MODIFIED:
                 found, seen = call.read(response), response.headers.get("ETag")
                 if found != known:
                     yield found

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ class _Stopper:
 
 
 @contextmanager
-def _stopper() -> Iterator[Any]:
+def _stopper() -> Generator[Any]:
     stopper: Any = _Stopper.remote()  # pyright: ignore[reportAttributeAccessIssue]
     main_thread = threading.current_thread() is threading.main_thread()
     usual = signal.getsignal(signal.SIGTERM)

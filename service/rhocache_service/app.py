@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from anyio import CapacityLimiter, to_thread
@@ -54,7 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         threads = CapacityLimiter(3)  # of the jobs' own, that no request can take
         loops = [
             # Apart: a Ray that does not answer keeps no job from being cancelled, and a dataset

@@ -19,7 +19,8 @@ def configure() -> None:
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    last: list[Any] = [structlog.processors.format_exc_info]
+    last: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    last.append(structlog.processors.format_exc_info)
     if sys.stderr.isatty():
         plain = structlog.dev.plain_traceback
         last += [_printable, structlog.dev.ConsoleRenderer(exception_formatter=plain)]
@@ -30,17 +31,20 @@ def configure() -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
     )
-    hide: Any = lambda _, __, line: redact(line)  # noqa: E731
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=before,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last, hide],
+            processors=[*last, _redacted],
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def _redacted(_logger: Any, _method: str, line: Any) -> Any:
+    return redact(line)
 
 
 def _printable(_logger: Any, _method: str, event: EventDict) -> EventDict:

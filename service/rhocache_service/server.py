@@ -3,7 +3,7 @@
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -76,7 +76,7 @@ def _has_keys(settings: Settings) -> bool:
 
 
 @contextmanager
-def _own(data_dir: Path) -> Iterator[None]:
+def _own(data_dir: Path) -> Generator[None]:
     """Make the data dir, and keep another service out of it."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, cast
 
 PREFIX = "RHOCACHE_"
 _OTHERS = ("URL", "API_KEY")  # read by the client
@@ -42,7 +42,8 @@ def split_list(value: object) -> object:
         value = re.split(r"[,\n]", value)
     if not isinstance(value, list):
         return value
-    items = [item.strip() if isinstance(item, str) else item for item in value]  # pyright: ignore
+    given = cast("list[object]", value)
+    items = [item.strip() if isinstance(item, str) else item for item in given]
     return [item for item in items if item != ""]
 
 

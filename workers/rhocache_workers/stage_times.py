@@ -24,7 +24,7 @@ class Stages:
 
     decoders: int = 1  # threads
     elapsed: float = 0.0
-    seconds: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()

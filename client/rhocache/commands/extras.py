@@ -1,13 +1,13 @@
 """Rooms that may not be installed."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from rhocache_schemas.errors import MissingExtra
 
 
 @contextmanager
-def extra(name: str) -> Iterator[None]:
+def extra(name: str) -> Generator[None]:
     """Around the imports of a room: say which extra is missing, and how to get it."""
     try:
         yield

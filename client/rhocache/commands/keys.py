@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,7 +76,7 @@ def revoke(
 
 
 @contextmanager
-def _opened(data_dir: str | None, database_url: str | None) -> "Iterator[Keys]":
+def _opened(data_dir: str | None, database_url: str | None) -> "Generator[Keys]":
     with extra("service"):
         from rhocache_service.registry.api_keys import Keys
         from rhocache_service.registry.tables import open_database

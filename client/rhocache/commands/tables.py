@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
 from rich.filesize import decimal
@@ -93,8 +93,7 @@ def inspection(found: "Inspection") -> Table:
     facts = asdict(found)
     quantiles = facts.pop("similarity_quantiles")
     facts["complete"] = "yes" if found.complete else "no: there is no manifest yet"
-    if found.bytes is not None:
-        facts["bytes"] = f"{found.bytes:,}"
+    facts["bytes"] = f"{found.bytes:,}"
     facts["similarity"] = "  ".join(
         f"{_quantile(share)} {value:.3f}" for share, value in quantiles.items()
     )
@@ -228,7 +227,8 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, dict):
-        return ", ".join(f"{name}: {_text(inner)}" for name, inner in value.items())
+        fields = cast("dict[str, Any]", value)
+        return ", ".join(f"{name}: {_text(inner)}" for name, inner in fields.items())
     return str(value)
 
 

@@ -35,7 +35,7 @@ def activation_warning(model: str, pretrained: str | None, config: dict[str, Any
 def _trained_with_quick_gelu(source: str) -> bool | None:
     known: dict[str, set[bool]] = {}
     for pair in open_clip.list_pretrained():
-        tag = open_clip.get_pretrained_cfg(*pair)
+        tag: Any = open_clip.get_pretrained_cfg(*pair)
         for place in (tag.get("url", ""), tag.get("hf_hub", "").rstrip("/")):
             name = place.partition("?")[0].rpartition("/")[2].lower()
             known.setdefault(name, set()).add(tag.get("quick_gelu", False))

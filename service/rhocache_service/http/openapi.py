@@ -81,7 +81,7 @@ def _problems(path: str, method: str, operation: dict[str, Any]) -> dict[str, An
 
 
 def _answer(slugs: list[str]) -> dict[str, Any]:
-    examples = {
+    examples: dict[str, Any] = {
         slug: {
             "summary": KINDS[slug].title,
             "value": {

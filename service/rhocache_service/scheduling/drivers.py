@@ -1,7 +1,7 @@
 """A job's driver in Ray, through Ray's job submission API."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -44,7 +44,7 @@ class _Client(JobSubmissionClient):
         host = urlsplit(self._address).hostname
         direct = {"proxies": {"no_proxy": host}} if is_loopback(host) else {}
         options = {"timeout": ANSWER_SECONDS, **direct, **options}
-        return super()._do_request(method, endpoint, **options)
+        return super()._do_request(method, endpoint, **options)  # pyright: ignore
 
 
 class Drivers:
@@ -105,7 +105,7 @@ class Drivers:
             self._client.get_version()
 
     @contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
+    def _errors(self, what: str) -> Generator[None]:
         """Let what the client raises become one line, that is the same for the same cause."""
         try:
             yield

@@ -230,8 +230,10 @@ class Reconciler:
             if other.progress is not None and other.progress != row.progress:
                 self._note(row, Progress.model_validate(other.progress))
             while order.index(row.state) < order.index(other.state):
-                changes = {"shards": other.shards, "fingerprint": other.fingerprint}
-                row = self._registry.advance(row, order[order.index(row.state) + 1], **changes)
+                state = order[order.index(row.state) + 1]
+                row = self._registry.advance(
+                    row, state, shards=other.shards, fingerprint=other.fingerprint
+                )
 
     def _note(self, row: JobRow, progress: Progress) -> Progress | None:
         """Keep a job's progress and tell of it; give the one that was known before."""

@@ -18,7 +18,7 @@ from rhocache_trainer.data.dataset import Batch, Failure, PairDataset, Tokenizer
 from rhocache_trainer.data.join import PairSource
 
 
-class PairLoader(StatefulDataLoader):
+class PairLoader(StatefulDataLoader[Any]):
     """Batches without end, ``steps`` of them an epoch. Iterate over it once.
 
     ``state_dict`` tells where the batches that were taken end; after ``load_state_dict``, on the

@@ -54,7 +54,8 @@ def linear_probe(test: EmbeddedImages, train: EmbeddedImages | None = None) -> L
             f"classes, and {len(test_rows)} to test"
         )
     features, truth = images.features.double(), _numbers(images, names)
-    scores, model = {}, None
+    scores: dict[float, tuple[float, float]] = {}
+    model = None
     for strength in STRENGTHS:
         model = fit(features[fit_rows], truth[fit_rows], len(names), strength, model)
         logits, held_truth = predict(features[held_rows], *model), truth[held_rows]

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -124,7 +124,7 @@ class _Normalize(nn.Module):
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """open_clip warns on the root logger of a random initialisation, which is meant here."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -6,7 +6,7 @@ twice: without activations for the loss, which gives the gradients by the featur
 by part, to bring these gradients to the parameters. The gradients are the same.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol, TypeVar
 
@@ -96,7 +96,7 @@ def _pairing(features: Features, leaves: Features, rows: slice, *, scalars: bool
 
 
 @contextmanager
-def _leaving_buffers(model: nn.Module | None) -> Iterator[None]:
+def _leaving_buffers(model: nn.Module | None) -> Generator[None]:
     """Give ``model``, or any module that is called, its buffers back as they were at first."""
     kept: dict[Tensor, Tensor] = {}
 
@@ -122,7 +122,7 @@ def _random_state() -> list[Tensor]:
 
 
 @contextmanager
-def _with_random_state(state: list[Tensor]) -> Iterator[None]:
+def _with_random_state(state: list[Tensor]) -> Generator[None]:
     now = _random_state()
     _set_random_state(state)
     try:

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -15,7 +15,7 @@ class Stop:
 
 
 @contextmanager
-def noting_signals(stop: Stop) -> Iterator[None]:
+def noting_signals(stop: Stop) -> Generator[None]:
     """Note a SIGINT or SIGTERM in ``stop``; the second signal acts as it usually does.
 
     Outside the main thread, where Python takes no signals, none is ever noted.

@@ -155,9 +155,9 @@ class _Sample:
 
     pairs: int = 0  # that were read
     size: int = 0  # bytes of the shards that were read
-    keys: list[str] = field(default_factory=list)
-    captions: list[str] = field(default_factory=list)
-    images: list[bytes] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list[str])
+    captions: list[str] = field(default_factory=list[str])
+    images: list[bytes] = field(default_factory=list[bytes])
 
     def add(self, pair: Pair) -> None:
         self.pairs += 1

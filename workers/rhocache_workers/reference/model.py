@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -259,7 +259,7 @@ def refusing(what: str) -> Generator[None]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> Generator[None]:
     """open_clip tells its progress on the root logger."""
     disabled = logging.root.manager.disable
     logging.disable(logging.ERROR)

@@ -2,12 +2,12 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 
 @contextmanager
-def sigterm_as_interrupt() -> Iterator[None]:
+def sigterm_as_interrupt() -> Generator[None]:
     """Let SIGTERM raise KeyboardInterrupt, as Ctrl-C does; only a main thread can ask for that.
 
     To be entered after Ray has started, which puts a handler of its own in place.

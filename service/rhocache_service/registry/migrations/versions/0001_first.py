@@ -16,7 +16,7 @@ def upgrade() -> None:
         sa.Column("status", sa.Integer(), nullable=True),
         sa.Column("headers", sa.JSON(), nullable=True),
         sa.Column("body", sa.Text(), nullable=True),
-        sa.Column("at", sa.Double(), nullable=False),
+        sa.Column("at", sa.Double[float](), nullable=False),
         sa.PrimaryKeyConstraint("api_key", "idempotency_key"),
     )
     op.create_table(
@@ -49,7 +49,7 @@ def upgrade() -> None:
         sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("kind", sa.String(length=32), nullable=False),
         sa.Column("data", sa.JSON(), nullable=False),
-        sa.Column("at", sa.Double(), nullable=False),
+        sa.Column("at", sa.Double[float](), nullable=False),
         sa.PrimaryKeyConstraint("job", "number"),
     )
     op.create_table(
@@ -60,19 +60,19 @@ def upgrade() -> None:
         sa.Column("spec", sa.JSON(), nullable=False),
         sa.Column("api_key", sa.String(length=64), nullable=True),
         sa.Column("priority", sa.Integer(), nullable=False),
-        sa.Column("deadline", sa.Double(), nullable=True),
+        sa.Column("deadline", sa.Double[float](), nullable=True),
         sa.Column("content_sha256", sa.String(length=64), nullable=False),
         sa.Column("follows", sa.String(length=64), nullable=True),
         sa.Column("retries", sa.String(length=64), nullable=True),
         sa.Column("starts", sa.Integer(), nullable=False),
-        sa.Column("started_at", sa.Double(), nullable=False),
+        sa.Column("started_at", sa.Double[float](), nullable=False),
         sa.Column("stopped_by", sa.String(length=16), nullable=True),
         sa.Column("shards", sa.Integer(), nullable=True),
         sa.Column("progress", sa.JSON(), nullable=True),
         sa.Column("fingerprint", sa.String(length=64), nullable=True),
         sa.Column("error_code", sa.String(length=64), nullable=True),
         sa.Column("error_detail", sa.Text(), nullable=True),
-        sa.Column("created_at", sa.Double(), nullable=False),
+        sa.Column("created_at", sa.Double[float](), nullable=False),
         sa.Column("times", sa.JSON(), nullable=False),
         sa.Column("last_event", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("number"),
@@ -89,7 +89,7 @@ def upgrade() -> None:
         "leases",
         sa.Column("name", sa.String(length=32), nullable=False),
         sa.Column("holder", sa.String(length=64), nullable=False),
-        sa.Column("until", sa.Double(), nullable=False),
+        sa.Column("until", sa.Double[float](), nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
 
