@@ -34,11 +34,13 @@ browser: setup
 	@command -v chromium google-chrome > /dev/null || $(BIN)/playwright install chromium \
 		|| { apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends chromium; }
 
-check: setup ## Lint, formatting, types, and the rooms' import rules
+check: setup ## Lint, formatting, types, the rooms' import rules, dependencies, dead code
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/deptry .
+	$(BIN)/vulture
 
 # Of what rhocache needs itself; what that needs is as new as it may be, and deprecates some of it.
 lowest: $(LOWEST)/.installed ## Run the tests with the lowest versions that pyproject.toml promises (TESTS=tests)
