@@ -41,10 +41,10 @@ State follows training alone. In evaluation mode, or under no_grad, a batch coun
 as a step would have counted it, and is forgotten.
 """
 
+from rhocache_trainer.risk.base import RiskOutput
 from rhocache_trainer.risk.chi_square import ChiSquareRisk
 from rhocache_trainer.risk.cvar import CVaRRisk
 from rhocache_trainer.risk.kl import KLRisk
 from rhocache_trainer.risk.kl_ball import KLBallRisk
-from rhocache_trainer.risk.output import RiskOutput
 
 __all__ = ["CVaRRisk", "ChiSquareRisk", "KLBallRisk", "KLRisk", "RiskOutput"]

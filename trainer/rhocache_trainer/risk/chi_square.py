@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor
 
-from rhocache_trainer.risk.base import Risk, check_rho
+from rhocache_trainer.risk.base import Risk, RiskOutput, check_rho
 from rhocache_trainer.risk.last_seen import LastSeen, exact_risk
-from rhocache_trainer.risk.output import RiskOutput
 
 
 class ChiSquareRisk(Risk):

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.loss.state import state_dtype
-from rhocache_trainer.risk.base import Risk, check_form
+from rhocache_trainer.risk.base import Risk, RiskOutput, check_form, risk_output
 from rhocache_trainer.risk.last_seen import LastSeen, exact_risk
-from rhocache_trainer.risk.output import RiskOutput, risk_output
 
 
 class CVaRRisk(Risk):

@@ -5,9 +5,8 @@ import math
 from torch import Tensor
 
 from rhocache_schemas.errors import InvalidInput
-from rhocache_trainer.risk.base import Risk
+from rhocache_trainer.risk.base import Risk, RiskOutput, risk_output
 from rhocache_trainer.risk.mean_exp import GAMMA, MeanExp, exponential_weights
-from rhocache_trainer.risk.output import RiskOutput, risk_output
 
 
 class KLRisk(Risk):

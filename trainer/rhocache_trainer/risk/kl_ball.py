@@ -8,10 +8,9 @@ from torch import Tensor
 
 from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.loss.temperature import MAXIMUM, MINIMUM, Temperature
-from rhocache_trainer.risk.base import Risk, check_form, check_rho
+from rhocache_trainer.risk.base import Risk, RiskOutput, check_form, check_rho, risk_output
 from rhocache_trainer.risk.last_seen import LastSeen, exact_risk
 from rhocache_trainer.risk.mean_exp import GAMMA, MeanExp, exponential_weights
-from rhocache_trainer.risk.output import RiskOutput, risk_output
 
 
 class KLBallRisk(Risk):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rhocache_trainer.loss.state import OwnState
-from rhocache_trainer.risk.output import RiskOutput, risk_output
+from rhocache_trainer.risk.base import RiskOutput, risk_output
 
 
 class LastSeen(OwnState):

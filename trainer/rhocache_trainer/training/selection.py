@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from rhocache_schemas.errors import InvalidInput
-from rhocache_trainer.risk.residual import residual
+from rhocache_trainer.risk.base import residual
 
 
 def rho_loss_selection(loss: Tensor, reference_loss: Tensor, count: int) -> Tensor:
