@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
 from rhocache_schemas.errors import DatasetError
-from rhocache_trainer.evaluation.features import EmbeddedImages
 from rhocache_trainer.evaluation.linear_probe import STRENGTHS, fit, linear_probe, predict
+from rhocache_trainer.evaluation.measures import EmbeddedImages
 
 N, D, CLASSES = 200, 8, 5
 

@@ -21,8 +21,8 @@ from rhocache_schemas.errors import (
     RowErrorCode,
 )
 from rhocache_trainer.cache.reader import ReferenceCache
-from rhocache_trainer.evaluation.classes import Templates, class_of, prompts
-from rhocache_trainer.evaluation.features import EmbeddedCaptions, EmbeddedImages
+from rhocache_trainer.evaluation.measures import EmbeddedCaptions, EmbeddedImages
+from rhocache_trainer.evaluation.prompts import Templates, class_of, prompts
 from rhocache_trainer.evaluation.result import Evaluation, EvaluationResult, choose_device
 
 

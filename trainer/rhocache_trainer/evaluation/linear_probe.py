@@ -12,8 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from rhocache_schemas.documents import Strict
 from rhocache_schemas.errors import DatasetError
-from rhocache_trainer.evaluation.features import EmbeddedImages
-from rhocache_trainer.evaluation.zero_shot import accuracies
+from rhocache_trainer.evaluation.measures import EmbeddedImages, accuracies
 
 STRENGTHS = tuple(10.0**power for power in range(0, -8, -1))  # strongest first
 

@@ -17,8 +17,8 @@ from rhocache_schemas.dataset.image import open_image
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import DatasetError, RowError, TrainingError
 from rhocache_schemas.reference import HF_HUB, LOCAL_DIR
-from rhocache_trainer.evaluation.classes import TEMPLATES, Templates, class_of, spoken
-from rhocache_trainer.evaluation.features import EmbeddedCaptions, EmbeddedImages
+from rhocache_trainer.evaluation.measures import EmbeddedCaptions, EmbeddedImages
+from rhocache_trainer.evaluation.prompts import TEMPLATES, Templates, class_of, spoken
 from rhocache_trainer.evaluation.result import Evaluation, EvaluationResult, choose_device
 from rhocache_trainer.model.build import ClipModel, build_model
 

@@ -1,20 +1,57 @@
-"""Writing the prompts of a dataset's classes as a dataset, for a reference to score."""
+"""The classes of a dataset's pairs, the prompts around their names, and a dataset of prompts."""
 
 import io
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from typing import Literal
 
+import open_clip
 from PIL import Image
 
 from rhocache_schemas import storage
 from rhocache_schemas.dataset.formats.webdataset import ShardReader
 from rhocache_schemas.dataset.shards import list_shards
-from rhocache_schemas.errors import InvalidInput
-from rhocache_trainer.evaluation.classes import Templates, check_some, class_of, prompts
+from rhocache_schemas.errors import DatasetError, InvalidInput
+
+Templates = Literal["openai", "simple"]
 
 _SHARD_PAIRS = 10_000
+
+TEMPLATES: dict[str, Sequence[Callable[[str], str]]] = {
+    "openai": open_clip.OPENAI_IMAGENET_TEMPLATES,
+    "simple": open_clip.SIMPLE_IMAGENET_TEMPLATES,
+}
+
+
+def class_of(metadata: bytes | None, field: str | None) -> str | None:
+    """Return the class that a pair's JSON holds in ``field``, or None: no JSON, no such string."""
+    try:
+        fields = json.loads(metadata or b"null")
+        value = fields.get(field) if isinstance(fields, dict) else None
+        # A lone surrogate, which JSON can spell, has no UTF-8, so no prompt can be written with it.
+        return value if isinstance(value, str) and value.encode() else None
+    except (ValueError, RecursionError):  # no JSON, or JSON that is nested too deep
+        return None
+
+
+def check_some(classes: Sequence[str | None], dataset: str, field: str) -> None:
+    """Raises DatasetError when no pair has a class."""
+    if not any(classes):
+        raise DatasetError(
+            f"no pair of {dataset} has a class: its JSON must hold a string in the field {field!r}"
+        )
+
+
+def spoken(name: str) -> str:
+    """A class's name as prompts have it."""
+    return name.replace("_", " ")
+
+
+def prompts(name: str, templates: Templates) -> list[str]:
+    """The captions that stand for a class, one for each template."""
+    return [template(spoken(name)) for template in TEMPLATES[templates]]
 
 
 def write_prompts(
@@ -28,7 +65,7 @@ def write_prompts(
     """Write a WebDataset with a pair for each class of ``dataset`` and each template.
 
     Its caption is the prompt, its image a small grey one, because a reference scores pairs, and its
-    JSON names the class. Gives the number of pairs. Equal classes give equal bytes.
+    JSON names the class. Returns the number of pairs. Equal classes give equal bytes.
 
     Raises InvalidInput when there is something at ``output``, and DatasetError when no pair of the
     dataset has a class.

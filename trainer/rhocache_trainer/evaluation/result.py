@@ -7,11 +7,16 @@ import torch
 from rhocache_schemas.dataset.shards import Shard, list_shards
 from rhocache_schemas.documents import Document
 from rhocache_schemas.errors import InvalidInput
-from rhocache_trainer.evaluation.classes import check_some
-from rhocache_trainer.evaluation.features import EmbeddedCaptions, EmbeddedImages
 from rhocache_trainer.evaluation.linear_probe import LinearProbe, linear_probe
-from rhocache_trainer.evaluation.retrieval import recalls
-from rhocache_trainer.evaluation.zero_shot import Classifier, ZeroShot, zero_shot
+from rhocache_trainer.evaluation.measures import (
+    Classifier,
+    EmbeddedCaptions,
+    EmbeddedImages,
+    ZeroShot,
+    recalls,
+    zero_shot,
+)
+from rhocache_trainer.evaluation.prompts import check_some
 
 
 class EvaluationResult(Document):

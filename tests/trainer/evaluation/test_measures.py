@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from rhocache_trainer.evaluation import retrieval
-from rhocache_trainer.evaluation.retrieval import recalls
+from rhocache_trainer.evaluation import measures
+from rhocache_trainer.evaluation.measures import recalls
 
 
 @pytest.mark.parametrize("block", [1 << 24, 100, 1])
 def test_recalls_equal_a_search_by_hand(monkeypatch: pytest.MonkeyPatch, block: int):
-    monkeypatch.setattr(retrieval, "_BLOCK", block)
+    monkeypatch.setattr(measures, "_BLOCK", block)
     random = torch.Generator().manual_seed(0)
     queries, items = (normalize(torch.randn(n, 8, generator=random), dim=1) for n in (50, 40))
     query_labels = torch.randint(12, (50,), generator=random)
