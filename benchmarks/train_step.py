@@ -22,12 +22,12 @@ from benchmarks.join import write_cache
 from rhocache_schemas.dataset.formats.webdataset import ShardReader
 from rhocache_schemas.dataset.pair import hash_caption, hash_image
 from rhocache_schemas.dataset.shards import list_shards
-from rhocache_trainer.config import TrainConfig
 from rhocache_trainer.data.dataset import Batch
 from rhocache_trainer.data.loader import build_loader
 from rhocache_trainer.data.open import open_pairs
 from rhocache_trainer.distributed.launch import launch
 from rhocache_trainer.objectives import Objective, build_objective
+from rhocache_trainer.training.config import TrainConfig
 from rhocache_trainer.training.learner import Learner
 
 NONE = "no reference (global)"

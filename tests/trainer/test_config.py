@@ -5,7 +5,7 @@ import yaml
 
 from rhocache_schemas.errors import InvalidDocument, InvalidInput
 from rhocache_trainer import load_config
-from rhocache_trainer.config import ClipObjective, DRRhoObjective
+from rhocache_trainer.training.config import ClipObjective, DRRhoObjective
 
 MINIMAL = {"output": "run", "data": {"dataset": "pairs"}, "model": "ViT-B-32", "objective": "clip"}
 

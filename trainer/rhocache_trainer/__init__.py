@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rhocache_trainer.cache.reader import ReferenceCache
-    from rhocache_trainer.config import TrainConfig, load_config
     from rhocache_trainer.evaluation import (
         EvaluationResult,
         evaluate,
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from rhocache_trainer.loss.contrastive import DRRhoClipLoss, GlobalContrastiveLoss
     from rhocache_trainer.report import write_report
     from rhocache_trainer.risk import ChiSquareRisk, CVaRRisk, KLBallRisk, KLRisk, RiskOutput
+    from rhocache_trainer.training.config import TrainConfig, load_config
     from rhocache_trainer.training.loop import TrainResult, train
 
 __all__ = [
@@ -47,11 +47,11 @@ _MODULES = {
     "KLRisk": "risk",
     "ReferenceCache": "cache.reader",
     "RiskOutput": "risk",
-    "TrainConfig": "config",
+    "TrainConfig": "training.config",
     "TrainResult": "training.loop",
     "evaluate": "evaluation",
     "evaluate_cache": "evaluation",
-    "load_config": "config",
+    "load_config": "training.config",
     "train": "training.loop",
     "write_prompts": "evaluation",
     "write_report": "report",

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from rhocache_trainer import evaluate
-from rhocache_trainer.model.build import build_model
+from rhocache_trainer.model.clip import build_model
 from rhocache_trainer.model.export import export
 
 from ..conftest import COLOURS, PAIRS, SHARDS, make_pairs

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 
 from rhocache_schemas.errors import DatasetError, InvalidInput
 from rhocache_trainer import evaluate
-from rhocache_trainer.model.build import build_model
+from rhocache_trainer.model.clip import build_model
 from rhocache_trainer.model.export import export
 
 from ..conftest import COLOURS, PAIRS, SHARDS, MadePair, make_pairs, write_tar

@@ -13,10 +13,10 @@ from torch.nn.functional import normalize
 
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.errors import InvalidInput
-from rhocache_trainer.config import ObjectiveConfig
 from rhocache_trainer.data.dataset import Batch
 from rhocache_trainer.objectives import Features, Objective, build_objective
 from rhocache_trainer.objectives.jest import pair_losses, select_jointly
+from rhocache_trainer.training.config import ObjectiveConfig
 
 N = 50
 SCALE = 30.0  # of the reference

@@ -7,7 +7,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from rhocache_schemas.errors import InvalidInput
-from rhocache_trainer.config import TrainConfig
+from rhocache_trainer.training.config import TrainConfig
 
 _PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed"}
 

@@ -20,7 +20,7 @@ from rhocache_schemas.reference import HF_HUB, LOCAL_DIR
 from rhocache_trainer.evaluation.measures import EmbeddedCaptions, EmbeddedImages
 from rhocache_trainer.evaluation.prompts import TEMPLATES, Templates, class_of, spoken
 from rhocache_trainer.evaluation.result import Evaluation, EvaluationResult, choose_device
-from rhocache_trainer.model.build import ClipModel, build_model
+from rhocache_trainer.model.clip import ClipModel, build_model
 
 
 def evaluate(

@@ -8,7 +8,7 @@ from safetensors import torch as safetensors
 
 from rhocache_schemas import storage
 from rhocache_schemas.weights.file import CONFIG, WEIGHTS
-from rhocache_trainer.model.build import ClipModel
+from rhocache_trainer.model.clip import ClipModel
 
 
 def export(model: ClipModel, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from rhocache_schemas.errors import InvalidInput
-from rhocache_trainer.config import Freeze
+from rhocache_trainer.training.config import Freeze
 
 
 def freeze(module: Any, config: Freeze) -> None:

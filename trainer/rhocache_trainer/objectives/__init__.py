@@ -2,7 +2,12 @@
 
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.errors import InvalidInput
-from rhocache_trainer.config import (
+from rhocache_trainer.objectives.base import Features, Objective
+from rhocache_trainer.objectives.contrastive import ContrastiveRisk
+from rhocache_trainer.objectives.distill import Distill, DRRhoDistill
+from rhocache_trainer.objectives.jest import Jest
+from rhocache_trainer.objectives.open_clip_losses import Clip, Siglip
+from rhocache_trainer.training.config import (
     ClipObjective,
     DistillObjective,
     DRRhoDistillObjective,
@@ -10,11 +15,6 @@ from rhocache_trainer.config import (
     ObjectiveConfig,
     SiglipObjective,
 )
-from rhocache_trainer.objectives.base import Features, Objective
-from rhocache_trainer.objectives.clip import Clip, Siglip
-from rhocache_trainer.objectives.distill import Distill, DRRhoDistill
-from rhocache_trainer.objectives.jest import Jest
-from rhocache_trainer.objectives.risk import ContrastiveRisk
 
 __all__ = ["Features", "Objective", "build_objective"]
 

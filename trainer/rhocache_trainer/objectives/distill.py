@@ -6,13 +6,13 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from rhocache_schemas.errors import InvalidInput
-from rhocache_trainer.config import DistillObjective, DRRhoDistillObjective
 from rhocache_trainer.data.dataset import Batch
 from rhocache_trainer.distributed.collectives import Ranks
 from rhocache_trainer.loss.contrastive import LossOutput
 from rhocache_trainer.objectives.base import Features, Objective, reference_of
-from rhocache_trainer.objectives.clip import Clip, output
-from rhocache_trainer.objectives.risk import ContrastiveRisk
+from rhocache_trainer.objectives.contrastive import ContrastiveRisk
+from rhocache_trainer.objectives.open_clip_losses import Clip, output
+from rhocache_trainer.training.config import DistillObjective, DRRhoDistillObjective
 
 
 class _Distillation:

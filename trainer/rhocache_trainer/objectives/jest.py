@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from rhocache_trainer.config import JestObjective
 from rhocache_trainer.data.dataset import Batch
 from rhocache_trainer.objectives.base import Features, reference_of
-from rhocache_trainer.objectives.clip import Siglip
+from rhocache_trainer.objectives.open_clip_losses import Siglip
+from rhocache_trainer.training.config import JestObjective
 
 
 class Jest(Siglip):

@@ -13,19 +13,19 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.errors import InvalidInput
-from rhocache_trainer.config import TrainConfig
 from rhocache_trainer.data.dataset import Batch
 from rhocache_trainer.loss.contrastive import LossOutput
-from rhocache_trainer.model.build import build_model, normalizer
+from rhocache_trainer.model.clip import build_model, normalizer
 from rhocache_trainer.model.evaluating import evaluating
 from rhocache_trainer.model.freeze import freeze
 from rhocache_trainer.objectives import Features, build_objective
-from rhocache_trainer.optim.optimizer import (
+from rhocache_trainer.optim import (
     build_optimizer,
     build_scheduler,
     build_temperature_optimizer,
 )
 from rhocache_trainer.training.accumulation import backward_in_parts, joined
+from rhocache_trainer.training.config import TrainConfig
 
 _LARGEST_LOGIT_SCALE = math.log(100)  # as in the CLIP paper, and in open_clip's training
 

@@ -16,7 +16,6 @@ import torch
 import yaml
 
 from rhocache_schemas.errors import InvalidInput, TrainingError
-from rhocache_trainer.config import TrainConfig
 from rhocache_trainer.data.dataset import Batch
 from rhocache_trainer.data.loader import build_loader
 from rhocache_trainer.data.open import open_pairs
@@ -26,6 +25,7 @@ from rhocache_trainer.loss import diagnostics
 from rhocache_trainer.model.export import export
 from rhocache_trainer.training import checkpoint
 from rhocache_trainer.training.checkpoint import Checkpoints
+from rhocache_trainer.training.config import TrainConfig
 from rhocache_trainer.training.hard_negatives import Heaviest
 from rhocache_trainer.training.learner import Learner, Update
 from rhocache_trainer.training.run_log import RunLog

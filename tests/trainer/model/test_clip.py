@@ -11,7 +11,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 
 from rhocache_schemas.dataset.image import open_image
 from rhocache_schemas.errors import InvalidInput
-from rhocache_trainer.model.build import build_model, normalizer
+from rhocache_trainer.model.clip import build_model, normalizer
 from rhocache_trainer.model.export import export
 
 from ..conftest import make_pairs

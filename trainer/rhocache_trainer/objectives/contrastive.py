@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from rhocache_trainer.config import DRRhoDistillObjective, DRRhoObjective, GlobalObjective
 from rhocache_trainer.data.dataset import Batch
 from rhocache_trainer.loss.contrastive import DRRhoClipLoss, GlobalContrastiveLoss, LossOutput
 from rhocache_trainer.loss.temperature import TemperatureMode
 from rhocache_trainer.objectives.base import Features, Objective, reference_of
-from rhocache_trainer.optim.schedules import cosine_gamma
+from rhocache_trainer.optim import cosine_gamma
+from rhocache_trainer.training.config import DRRhoDistillObjective, DRRhoObjective, GlobalObjective
 
 # FastCLIP (Wei et al. 2024, table 1): temperature, and whether τ is a factor of the risk.
 _FASTCLIP: dict[str, tuple[TemperatureMode, bool]] = {

@@ -1,5 +1,6 @@
 """AdamW for a model, and Adam for the temperatures of its objective, with their learning rates."""
 
+import math
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -8,8 +9,7 @@ from torch import nn
 from torch.optim import Adam, AdamW, Optimizer, SparseAdam
 from torch.optim.lr_scheduler import LambdaLR
 
-from rhocache_trainer import config
-from rhocache_trainer.optim.schedules import warmup_cosine
+from rhocache_trainer.training import config
 
 
 def build_optimizer(settings: config.Optimizer, model: nn.Module) -> AdamW:
@@ -42,3 +42,22 @@ def build_temperature_optimizer(
 def build_scheduler(settings: config.Optimizer, optimizer: Optimizer, total_steps: int) -> LambdaLR:
     warmup = round(settings.warmup * total_steps)
     return LambdaLR(optimizer, partial(warmup_cosine, warmup=warmup, total=total_steps))
+
+
+def cosine_gamma(epoch: int, epochs: int, minimum: float) -> float:
+    """γ of the moving averages: 1 in epoch 0, then down a half cosine, ``minimum`` from ``epochs``.
+
+    The model changes fast at first, so old estimates of u are worth little then (FastCLIP, Wei et
+    al. 2024, section 4). ``epochs`` = 0 gives ``minimum`` throughout.
+    """
+    if epoch >= epochs:
+        return minimum
+    return minimum + (1 - minimum) * (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+
+def warmup_cosine(step: int, warmup: int, total: int) -> float:
+    """Factor of the learning rate at ``step`` (from 0): linear to 1, then a half cosine to 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    return (1 + math.cos(math.pi * progress)) / 2

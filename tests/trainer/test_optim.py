@@ -1,6 +1,6 @@
 import pytest
 
-from rhocache_trainer.optim.schedules import cosine_gamma, warmup_cosine
+from rhocache_trainer.optim import cosine_gamma, warmup_cosine
 
 
 def test_gamma_goes_from_one_to_its_minimum():
