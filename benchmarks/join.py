@@ -35,11 +35,11 @@ from rhocache_schemas.dataset.pair import hash_caption, hash_image
 from rhocache_schemas.dataset.shards import list_shards
 from rhocache_trainer.cache.reader import ReferenceCache
 from rhocache_trainer.data.augment import augment, pair_random
+from rhocache_trainer.data.config import Augmentation, Data
 from rhocache_trainer.data.formats.webdataset import TarShards
 from rhocache_trainer.data.join import CachedPairs
 from rhocache_trainer.data.loader import build_loader
 from rhocache_trainer.data.open import open_pairs
-from rhocache_trainer.training.config import Augmentation, Data
 from tests.caches import commit
 
 SIZE = (224, 224)

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from benchmarks import machine
 from rhocache_trainer.loss.contrastive import DRRhoClipLoss
-from rhocache_trainer.optim import cosine_gamma
+from rhocache_trainer.loss.moving_average import cosine_gamma
 
 N, BATCH, WIDTH = 8000, 64, 32
 GAMMAS = (1.0, 0.9, 0.8, 0.5, 0.2)

@@ -26,7 +26,7 @@ from rhocache_trainer.data.dataset import Batch
 from rhocache_trainer.data.loader import build_loader
 from rhocache_trainer.data.open import open_pairs
 from rhocache_trainer.distributed.launch import launch
-from rhocache_trainer.objectives import Objective, build_objective
+from rhocache_trainer.objectives import Objective
 from rhocache_trainer.training.config import TrainConfig
 from rhocache_trainer.training.learner import Learner
 
@@ -84,8 +84,7 @@ class Contestant:
             seed=0,
         )
         self._learner = learner
-        objective = build_objective(config.objective, pairs.n, pairs.manifest)
-        self._objective: Objective = objective.to(config.device)
+        self._objective: Objective = config.objective.build(pairs).to(config.device)
         self._batches: Iterator[Batch] = iter(loader)
         self._device = torch.device(config.device)
         self._reference = reference
@@ -134,8 +133,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         cache = random_cache(folder, arguments.data, arguments.shards)
         steered, plain = settings(arguments, cache), settings(arguments, None)
-        learner = Learner(steered, launch(steered))
-        learner.prepare(10**6, None, 10**6)
+        pairs = open_pairs(steered.data, steered.cache)
+        learner = Learner(steered, launch(steered.device, steered.precision), pairs)
+        learner.prepare(10**6)
         learner.start_epoch(0)
         contestants = {NONE: Contestant(learner, plain), CACHED: Contestant(learner, steered)}
         for what, name in (("the same size", arguments.model), ("larger", arguments.larger)):

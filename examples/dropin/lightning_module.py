@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from rhocache_trainer import DRRhoClipLoss, ReferenceCache
-from rhocache_trainer.optim import cosine_gamma
+from rhocache_trainer.loss.moving_average import cosine_gamma
 
 
 class SteeredClip(LightningModule):

@@ -16,7 +16,7 @@ from rhocache_schemas.dataset.image import open_image
 from rhocache_schemas.dataset.pair import hash_image
 from rhocache_schemas.dataset.shards import list_shards
 from rhocache_trainer import DRRhoClipLoss, ReferenceCache
-from rhocache_trainer.optim import cosine_gamma
+from rhocache_trainer.loss.moving_average import cosine_gamma
 
 
 class Pairs(Dataset):

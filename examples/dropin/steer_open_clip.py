@@ -16,7 +16,7 @@ import torch
 from open_clip_train import data, main
 
 from rhocache_trainer import DRRhoClipLoss, ReferenceCache
-from rhocache_trainer.optim import cosine_gamma
+from rhocache_trainer.loss.moving_average import cosine_gamma
 
 train_one_epoch = main.train_one_epoch
 

@@ -5,7 +5,8 @@ import yaml
 
 from rhocache_schemas.errors import InvalidDocument, InvalidInput
 from rhocache_trainer import load_config
-from rhocache_trainer.training.config import ClipObjective, DRRhoObjective
+from rhocache_trainer.objectives.contrastive import DRRhoConfig
+from rhocache_trainer.objectives.open_clip_losses import ClipConfig
 
 MINIMAL = {"output": "run", "data": {"dataset": "pairs"}, "model": "ViT-B-32", "objective": "clip"}
 
@@ -17,7 +18,7 @@ def write(path: Path, **changes) -> Path:
 
 def test_a_minimal_file(tmp_path: Path):
     config = load_config(write(tmp_path))
-    assert config.objective == ClipObjective()
+    assert config.objective == ClipConfig()
     assert config.data.on_missing == "error"
 
 
@@ -30,7 +31,7 @@ def test_overrides_are_yaml_and_reach_inside(tmp_path: Path):
         "max_steps=null",
     ]
     config = load_config(write(tmp_path, max_steps=3), changes)
-    assert config.objective == DRRhoObjective(rho=2.0)
+    assert config.objective == DRRhoConfig(rho=2.0)
     assert config.optimizer.lr == 1e-3
     assert config.augmentation.scale == (0.5, 1.0)
     assert config.max_steps is None

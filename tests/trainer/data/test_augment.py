@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from rhocache_trainer.data.augment import augment, crop_box, pair_random
-from rhocache_trainer.training.config import Augmentation
+from rhocache_trainer.data.config import Augmentation
 
 STILL = Augmentation(scale=(1, 1), ratio=(1, 1))
 

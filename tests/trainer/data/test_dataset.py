@@ -9,10 +9,10 @@ import torch
 from rhocache_schemas.dataset.shards import list_shards
 from rhocache_schemas.errors import RowError, ShardError, TrainingError
 from rhocache_trainer import ReferenceCache
+from rhocache_trainer.data.config import Augmentation
 from rhocache_trainer.data.dataset import Batch, Failure, PairDataset
 from rhocache_trainer.data.formats.webdataset import TarShards
 from rhocache_trainer.data.join import CachedPairs, PlainPairs
-from rhocache_trainer.training.config import Augmentation
 
 from ..conftest import PAIRS, SHARDS, MadePair, make_pairs, unit_rows, write_cache, write_tar
 

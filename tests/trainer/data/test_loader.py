@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from rhocache_schemas.errors import PairMismatch, RowError, TrainingError
+from rhocache_trainer.data.config import Augmentation, Data
 from rhocache_trainer.data.dataset import Batch
 from rhocache_trainer.data.loader import PairLoader, build_loader
 from rhocache_trainer.data.open import open_pairs
-from rhocache_trainer.training.config import Augmentation, Data
 
 from ..conftest import PAIRS, SHARDS, MadePair, make_pairs, write_tar
 

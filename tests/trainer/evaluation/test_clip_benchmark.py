@@ -15,7 +15,6 @@ import torch
 
 from rhocache_trainer import evaluate
 from rhocache_trainer.model.clip import build_model
-from rhocache_trainer.model.export import export
 
 from ..conftest import COLOURS, PAIRS, SHARDS, make_pairs
 
@@ -40,7 +39,7 @@ sys.exit(clip_benchmark.cli.main())
 @pytest.fixture
 def model(tmp_path: Path, model_cfg: dict) -> Path:
     torch.manual_seed(5)
-    export(build_model(model_cfg, preprocess={"resize_mode": "squash"}), tmp_path / "model")
+    build_model(model_cfg, preprocess={"resize_mode": "squash"}).export(tmp_path / "model")
     return tmp_path / "model"
 
 

@@ -16,7 +16,6 @@ from sklearn.linear_model import LogisticRegression
 from rhocache_schemas.errors import DatasetError, InvalidInput
 from rhocache_trainer import evaluate
 from rhocache_trainer.model.clip import build_model
-from rhocache_trainer.model.export import export
 
 from ..conftest import COLOURS, PAIRS, SHARDS, MadePair, make_pairs, write_tar
 
@@ -24,7 +23,7 @@ from ..conftest import COLOURS, PAIRS, SHARDS, MadePair, make_pairs, write_tar
 @pytest.fixture
 def model(tmp_path: Path, model_cfg: dict) -> Path:
     torch.manual_seed(3)
-    export(build_model(model_cfg, preprocess={"resize_mode": "squash"}), tmp_path / "model")
+    build_model(model_cfg, preprocess={"resize_mode": "squash"}).export(tmp_path / "model")
     return tmp_path / "model"
 
 

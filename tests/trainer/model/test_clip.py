@@ -12,7 +12,6 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from rhocache_schemas.dataset.image import open_image
 from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.model.clip import build_model, normalizer
-from rhocache_trainer.model.export import export
 
 from ..conftest import make_pairs
 
@@ -25,7 +24,7 @@ def _quiet():
 def test_open_clip_loads_what_was_exported(tmp_path: Path, model_cfg: dict):
     preprocess = {"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.6, 0.7), "resize_mode": "squash"}
     model = build_model(model_cfg, preprocess=preprocess)
-    export(model, tmp_path / "model")
+    model.export(tmp_path / "model")
 
     name = f"local-dir:{tmp_path / 'model'}"
     loaded, _, transform = open_clip.create_model_and_transforms(name)
@@ -47,7 +46,7 @@ def test_open_clip_loads_what_was_exported(tmp_path: Path, model_cfg: dict):
 
 def test_an_export_can_be_trained_on(tmp_path: Path, model_cfg: dict):
     model = build_model(model_cfg)
-    export(model, tmp_path / "model")
+    model.export(tmp_path / "model")
     again = build_model(f"local-dir:{tmp_path / 'model'}")
     for name, tensor in model.module.state_dict().items():
         assert torch.equal(tensor, again.module.state_dict()[name])
@@ -82,7 +81,7 @@ def test_no_such_model(model: str | dict, message: str):
 
 
 def test_a_folder_without_weights_is_no_start(tmp_path: Path, model_cfg: dict):
-    export(build_model(model_cfg), tmp_path)
+    build_model(model_cfg).export(tmp_path)
     (tmp_path / "open_clip_model.safetensors").unlink()
     with pytest.raises(InvalidInput, match="has no weights"):
         build_model(f"local-dir:{tmp_path}")
@@ -98,7 +97,7 @@ def test_weights_of_every_kind_begin_a_training(
 ):
     model = build_model(model_cfg)
     folder = tmp_path / "my-quickgelu-run"
-    export(model, folder)
+    model.export(folder)
     (folder / "open_clip_model.safetensors").unlink()
     state = {f"module.{name}": each for name, each in model.module.state_dict().items()}
     torch.save({"model": state, "loss": np.float32(1)}, folder / "checkpoint.pt")

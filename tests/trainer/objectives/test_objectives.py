@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import pytest
 import torch
@@ -14,9 +15,9 @@ from torch.nn.functional import normalize
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.data.dataset import Batch
-from rhocache_trainer.objectives import Features, Objective, build_objective
+from rhocache_trainer.objectives import Features, Objective, ObjectiveConfig
 from rhocache_trainer.objectives.jest import pair_losses, select_jointly
-from rhocache_trainer.training.config import ObjectiveConfig
+from rhocache_trainer.settings import ChosenFrom
 
 N = 50
 SCALE = 30.0  # of the reference
@@ -44,9 +45,22 @@ def batch(d: int = 6, size: int = 8) -> Batch:
     )
 
 
-def objective(**config: Any) -> Objective:
-    manifest = Manifest.model_construct(logit_scale=SCALE, logit_bias=None)
-    return build_objective(TypeAdapter(ObjectiveConfig).validate_python(config), N, manifest)
+ANY: TypeAdapter[ObjectiveConfig] = TypeAdapter(
+    Annotated[ObjectiveConfig, ChosenFrom("rhocache_trainer.objectives")]
+)
+
+
+@dataclass
+class Pairs:
+    """What an objective asks of the pairs that it is made for."""
+
+    n: int
+    manifest: Manifest
+
+
+def objective(n: int = N, scale: float = SCALE, **config: Any) -> Objective:
+    manifest = Manifest.model_construct(logit_scale=scale, logit_bias=None)
+    return ANY.validate_python(config).build(Pairs(n, manifest))  # pyright: ignore
 
 
 def without_bias(features: Features) -> Features:
@@ -133,11 +147,7 @@ def test_distillation_does_not_drown_the_risk_by_default(tau: float) -> None:
     features = dict(zip(("image_features", "text_features"), given, strict=True))
 
     def gradient(**changes: Any) -> Tensor:
-        made = build_objective(
-            TypeAdapter(ObjectiveConfig).validate_python({"tau": tau, **changes}),
-            size,
-            Manifest.model_construct(logit_scale=100.0, logit_bias=None),
-        )
+        made = objective(size, 100.0, tau=tau, **changes)
         loss = made(features | {"logit_scale": torch.tensor(1.0)}, pairs).loss
         return torch.cat(torch.autograd.grad(loss, given))
 
@@ -238,7 +248,7 @@ def test_a_sample_is_drawn_by_the_scores() -> None:
 
 def test_jest_trains_on_what_it_has_chosen(features: Features) -> None:
     made = objective(name="jest", filter_ratio=0.75, chunks=2, top_k=True, reference_bias=-10)
-    assert made.super_batch(2) == 8
+    assert ANY.validate_python({"name": "jest", "filter_ratio": 0.75}).super_batch(2) == 8
     pairs = batch()
     chosen = made.select(lambda _: features, pairs)
     learner = pair_losses(*(value.detach() for value in features.values()))

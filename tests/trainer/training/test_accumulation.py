@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from rhocache_trainer.loss.contrastive import GlobalContrastiveLoss
-from rhocache_trainer.model.evaluating import evaluating
 from rhocache_trainer.training.accumulation import backward_in_parts
+from rhocache_trainer.training.learner import evaluating
 
 
 class Tower(nn.Module):

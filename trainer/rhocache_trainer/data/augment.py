@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from rhocache_trainer.training.config import Augmentation
+from rhocache_trainer.data.config import Augmentation
 
 
 def pair_random(seed: int, epoch: int, shard: str, key: str) -> Random:

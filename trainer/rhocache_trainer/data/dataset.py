@@ -22,10 +22,10 @@ from rhocache_schemas.errors import (
     TrainingError,
 )
 from rhocache_trainer.data.augment import augment, pair_random
+from rhocache_trainer.data.config import Augmentation
 from rhocache_trainer.data.join import OnMissing, PairSource, Pending, Sample
 from rhocache_trainer.data.partition import Share, share_of
 from rhocache_trainer.data.shuffle import shuffle
-from rhocache_trainer.training.config import Augmentation
 
 _READ_AHEAD = 64  # pairs that wait for each decoding thread
 

@@ -13,9 +13,9 @@ import torch
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from rhocache_schemas.network import sockets
+from rhocache_trainer.data.config import Augmentation, Data
 from rhocache_trainer.data.dataset import Batch, Failure, PairDataset, Tokenizer
 from rhocache_trainer.data.join import PairSource
-from rhocache_trainer.training.config import Augmentation, Data
 
 
 class PairLoader(StatefulDataLoader[Any]):

@@ -12,6 +12,7 @@ from rhocache_schemas.dataset.found import CAPTION_SUFFIX, IMAGE_SUFFIXES, split
 from rhocache_schemas.dataset.shards import is_shard, list_shards
 from rhocache_schemas.errors import DatasetError, InvalidInput, StorageError
 from rhocache_trainer.cache.reader import KEPT_BYTES, ReferenceCache
+from rhocache_trainer.data.config import Data
 from rhocache_trainer.data.formats.base import KeyedContainer
 from rhocache_trainer.data.formats.columns import ColumnNames
 from rhocache_trainer.data.formats.csv import CsvTable
@@ -20,7 +21,6 @@ from rhocache_trainer.data.formats.image_folder import ImageFolder
 from rhocache_trainer.data.formats.parquet import ParquetTable
 from rhocache_trainer.data.formats.webdataset import TarShards
 from rhocache_trainer.data.join import CachedPairs, KeyedPairs, PairSource, PlainPairs
-from rhocache_trainer.training.config import Data
 
 PARQUET = (".parquet", ".pq")
 _CSV = (".csv", ".tsv")

@@ -1,18 +1,17 @@
 """The processes of a run: one, or those that torchrun (or Ray Train) has started."""
 
 import os
-from typing import Any
+from typing import Any, Literal
 
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from rhocache_schemas.errors import InvalidInput
-from rhocache_trainer.training.config import TrainConfig
 
 _PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
-def launch(config: TrainConfig) -> Fabric:
+def launch(device: str, precision: Literal["fp32", "bf16"]) -> Fabric:
     """Join the other processes, where the environment says that there are some.
 
     What is read of the environment: RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and
@@ -20,21 +19,20 @@ def launch(config: TrainConfig) -> Fabric:
 
     Raises InvalidInput where machines have different numbers of processes.
     """
-    precision = _PRECISION[config.precision]
     world_size = int(os.environ.get("WORLD_SIZE") or 1)
     if world_size == 1:
-        return Fabric(accelerator=config.device, devices=1, precision=precision)
+        return Fabric(accelerator=device, devices=1, precision=_PRECISION[precision])
     here = int(os.environ.get("LOCAL_WORLD_SIZE") or world_size)
     if world_size % here:
         raise InvalidInput(
             f"{here} of {world_size} processes are on this machine; all machines need equally many"
         )
     fabric = Fabric(
-        accelerator=config.device,
+        accelerator=device,
         devices=here,
         num_nodes=world_size // here,
         strategy="ddp",
-        precision=precision,
+        precision=_PRECISION[precision],
         plugins=TorchElasticEnvironment(),
     )
     fabric.launch()

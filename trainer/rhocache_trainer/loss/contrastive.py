@@ -300,7 +300,7 @@ class GlobalContrastiveLoss(_ContrastiveRisk):
             warned of. The default is a third of log(B−1). With a constant temperature it only
             adds 2τρ to the objective.
         gamma: weight of the new estimate in the moving averages, in (0, 1]; an attribute that may
-            be set at any time, see ``schedule.cosine_gamma``.
+            be set at any time, see ``moving_average.cosine_gamma``.
         epsilon: ε in the logarithm.
         scaled: False leaves out the factors τ and the terms τρ, as FastCLIP v0 does.
         averaged: True where the ranks' gradients by the model's parameters get averaged, as by

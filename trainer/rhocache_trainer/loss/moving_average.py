@@ -1,4 +1,4 @@
-"""The per-pair moving average u of a compositional risk, in log space."""
+"""The per-pair moving average u of a compositional risk, in log space, and its weight γ."""
 
 import math
 
@@ -40,3 +40,14 @@ class LogMovingAverage(State):
             self.seen[index] = True
 
         return self.keep(index, log_u, write)
+
+
+def cosine_gamma(epoch: int, epochs: int, minimum: float) -> float:
+    """Return γ of an epoch: 1 in epoch 0, then down a half cosine, ``minimum`` from ``epochs`` on.
+
+    The model changes fast at first, so old estimates of u are worth little then (FastCLIP, Wei et
+    al. 2024, section 4). With ``epochs`` = 0 it is ``minimum`` throughout.
+    """
+    if epoch >= epochs:
+        return minimum
+    return minimum + (1 - minimum) * (1 + math.cos(math.pi * epoch / epochs)) / 2

@@ -1,4 +1,4 @@
-"""Making open_clip models, from a name, a folder or an inline configuration."""
+"""open_clip models: made from a name, a folder or an inline configuration, frozen, exported."""
 
 import json
 import logging
@@ -7,33 +7,47 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any, Self
 
 import open_clip
 import torch
+from open_clip.tokenizer import HFTokenizer
+from pydantic import Field
+from safetensors import torch as safetensors
 from torch import Tensor, nn
 
+from rhocache_schemas import storage
+from rhocache_schemas.documents import Strict
 from rhocache_schemas.errors import InvalidInput
 from rhocache_schemas.job.paths import absolute_model, absolute_weights
 from rhocache_schemas.reference import HF_HUB, LOCAL_DIR
 from rhocache_schemas.text.printable import printable
 from rhocache_schemas.weights.activation import activation_warning
-from rhocache_schemas.weights.file import CONFIG
+from rhocache_schemas.weights.file import CONFIG, WEIGHTS
 from rhocache_schemas.weights.state_dict import readable_weights, without_advice
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class ClipModel:
-    """An open_clip model with what belongs to it."""
+class Freeze(Strict):
+    """What of the model is not trained: its towers, but for their last layers."""
 
-    module: Any  # open_clip.CLIP or CustomTextCLIP; its forward gives a dict
-    tokenizer: Any
+    image: Annotated[
+        int | None, Field(ge=0, description="layers to train, from the end; null: all of them")
+    ] = None
+    text: Annotated[int | None, Field(ge=0)] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What is trained, with what belongs to it."""
+
+    module: Any  # its ``visual`` is an open_clip image tower; its forward returns features by name
+    tokenizer: Any  # text -> int64 [1, length]: what the module takes beside an image
     model_cfg: dict[str, Any]
 
-    def with_module(self, module: Any) -> "ClipModel":
-        """The same with other weights."""
+    def with_module(self, module: Any) -> Self:
+        """Return the same with other weights."""
         return replace(self, module=module)
 
     @property
@@ -45,6 +59,54 @@ class ClipModel:
         """Height and width."""
         size = self.preprocess_cfg["size"]
         return (size, size) if isinstance(size, int) else tuple(size)
+
+    def freeze(self, config: Freeze) -> None:
+        """Keep the towers as they are but for their last layers, as open_clip locks them.
+
+        Raises InvalidInput where open_clip can't lock so many layers of such a tower.
+        """
+        for tower, kept, lock in (
+            ("image", config.image, self.module.lock_image_tower),
+            ("text", config.text, self.module.lock_text_tower),
+        ):
+            if kept is None:
+                continue
+            try:
+                lock(kept)
+            except (AssertionError, IndexError, NotImplementedError) as error:
+                raise InvalidInput(
+                    f"freeze.{tower}={kept}: this {tower} tower can't be frozen up to so many "
+                    "layers; 0 freezes all of it"
+                ) from error
+
+    def export(self, folder: Path) -> None:
+        """Write the weights and what it takes to use them into ``folder``."""
+        raise NotImplementedError
+
+
+class ClipModel(Model):
+    """open_clip.CLIP or CustomTextCLIP."""
+
+    def export(self, folder: Path) -> None:
+        """Write ``open_clip_config.json`` and ``open_clip_model.safetensors`` into ``folder``.
+
+        ``open_clip.create_model_and_transforms(f"local-dir:{folder}")`` makes the model again with
+        its preprocessing, and ``open_clip.get_tokenizer`` its tokenizer with the context length.
+        """
+        config = {"model_cfg": self.model_cfg, "preprocess_cfg": self.preprocess_cfg}
+        write_model(self.module, config, folder / WEIGHTS, folder / CONFIG)
+        if isinstance(self.tokenizer, HFTokenizer):
+            self.tokenizer.save_pretrained(str(folder))
+
+
+def write_model(module: nn.Module, config: dict[str, Any], weights: Path, described: Path) -> None:
+    """Write a module's weights as safetensors, and then ``config`` as JSON."""
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()
+    }
+    storage.write_atomic(str(weights), safetensors.save(tensors))
+    storage.write_atomic(str(described), json.dumps(config, indent=2).encode() + b"\n")
 
 
 def build_model(
@@ -105,7 +167,7 @@ def _create(
 
 
 def normalizer(preprocess_cfg: dict[str, Any], device: torch.device) -> nn.Module:
-    """Turns uint8 [B, 3, height, width] on ``device`` into the float32 that the model takes."""
+    """Return what makes of uint8 [B, 3, height, width] on ``device`` the float32 of the model."""
     return _Normalize(preprocess_cfg["mean"], preprocess_cfg["std"]).to(device)
 
 

@@ -2,32 +2,72 @@
 
 import math
 from collections.abc import Callable
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from open_clip.loss import SigLipLoss
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.data.dataset import Batch
-from rhocache_trainer.objectives.base import Features, reference_of
-from rhocache_trainer.objectives.open_clip_losses import Siglip
-from rhocache_trainer.training.config import JestObjective
+from rhocache_trainer.data.join import PairSource
+from rhocache_trainer.distributed.collectives import Ranks
+from rhocache_trainer.objectives.base import (
+    Features,
+    ObjectiveConfig,
+    OpenClipLoss,
+    reference_of,
+    reference_scale,
+)
+from rhocache_trainer.settings import Positive
 
 
-class Jest(Siglip):
+class JestConfig(ObjectiveConfig):
+    """The sigmoid loss of pairs that are chosen together, out of a larger batch, as learnable."""
+
+    needs_cache: ClassVar[bool] = True
+    needs_logit_bias: ClassVar[bool] = True
+
+    name: Literal["jest"] = "jest"
+    filter_ratio: Annotated[
+        float, Field(ge=0, lt=1, description="share of the pairs that are read and not trained on")
+    ] = 0.8
+    chunks: Annotated[Positive, Field(description="in which the pairs are chosen")] = 16
+    top_k: Annotated[bool, Field(description="the best of a chunk, and not a sample")] = False
+    reference_bias: Annotated[
+        float | None, Field(description="logit bias, for a reference that has none of its own")
+    ] = None
+
+    def super_batch(self, batch_size: int) -> int:
+        return round(batch_size / (1 - self.filter_ratio))
+
+    def build(self, pairs: PairSource) -> "Jest":
+        bias = None if pairs.manifest is None else pairs.manifest.logit_bias
+        if self.reference_bias is not None:
+            bias = self.reference_bias
+        if bias is None:
+            raise InvalidInput(
+                "the cache's reference was trained without a logit bias, so it has no sigmoid "
+                "loss; set objective.reference_bias, as to -10"
+            )
+        return Jest(self, reference_scale(pairs), bias)
+
+
+class Jest(OpenClipLoss):
     """The sigmoid loss of the pairs, out of a super-batch, that JEST chooses.
 
     A super-batch is this rank's; a pair's score is how much worse the target does on it than the
     reference, whose share of it comes from the cache.
     """
 
-    def __init__(self, config: JestObjective, scale: float, bias: float) -> None:
+    def __init__(self, config: JestConfig, scale: float, bias: float) -> None:
         """``scale`` and ``bias`` are the reference's, of its logits."""
-        super().__init__()
+        ranks = Ranks()
+        super().__init__(SigLipLoss(rank=ranks.rank, world_size=ranks.world_size))
         self._config = config
         self._scale, self._bias = scale, bias
-
-    def super_batch(self, batch_size: int) -> int:
-        return round(batch_size / (1 - self._config.filter_ratio))
 
     @torch.no_grad()
     def select(self, encode: Callable[[Batch], Features], batch: Batch) -> Batch:
@@ -60,7 +100,7 @@ def select_jointly(scores: Tensor, size: int, chunks: int, *, top_k: bool) -> Te
     ``scores`` [B, B] are losses of pairs less the reference's. A pair's chance to come into the
     next chunk is the softmax over what it would add to the batch that is chosen already: its own
     score, and those that it has with the chosen ones, both ways. ``top_k`` takes the largest
-    instead. Draws from torch's random state, on the CPU. Gives int64 [size], in order.
+    instead. Draws from torch's random state, on the CPU. Returns int64 [size], in order.
     """
     count = len(scores)
     chosen = torch.zeros(count, dtype=torch.bool, device=scores.device)

@@ -39,12 +39,7 @@ PLOTS = (
         "the way that τ is found.",
         "objective",
     ),
-    Plot(
-        "Loss",
-        "The stand-in whose gradient is the objective's. Only its gradient matters: its value may "
-        "stay level or rise while the objective falls.",
-        "loss",
-    ),
+    Plot("Accuracy", "Share of a batch's images that the classifier has right.", "accuracy"),
     Plot(
         "Effective sample size",
         "How evenly the weight is spread over a batch's negatives. Near 1 all of them count the "
@@ -180,7 +175,7 @@ def _curves(axes: Axes, plot: Plot, run: Run, number: int) -> None:
 
 def _known(run: Run, *names: str) -> list[npt.NDArray[np.number]]:
     """Steps, and the values of each name, where all are finite; a long run's are thinned."""
-    columns = [run.values.get(name, np.full(len(run.steps), np.nan)) for name in names]
+    columns = [run.values[name] for name in names]
     rows = np.flatnonzero(np.isfinite(columns).all(axis=0))
     if len(rows) > _POINTS:
         rows = rows[np.linspace(0, len(rows) - 1, _POINTS).round().astype(np.int64)]

@@ -8,14 +8,27 @@ by part, to bring these gradients to the parameters. The gradients are the same.
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from rhocache_schemas.documents import Strict
+from rhocache_trainer.settings import Positive
+
 Part = TypeVar("Part")
 Features = dict[str, Tensor]  # by name: [b, d] of a part's pairs, or 0-dim like a logit scale
+
+
+class Accumulation(Strict):
+    """A batch in parts, for one that a device can't hold the activations of."""
+
+    parts: Positive = 1
+    recompute: Annotated[
+        bool, Field(description="encode twice, and hold the activations of one part at a time")
+    ] = True
 
 
 class HasLoss(Protocol):

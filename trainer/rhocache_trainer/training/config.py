@@ -5,234 +5,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from rhocache_schemas import storage
 from rhocache_schemas.documents import Strict, describe
 from rhocache_schemas.errors import InvalidDocument, InvalidInput
-
-Positive = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
-PositiveRange = Annotated[
-    tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]],
-    Field(description="from, to"),
-]
-
-
-Location = Annotated[str, Field(min_length=1), AfterValidator(storage.plain)]
-
-
-class Data(Strict):
-    """Where the pairs are."""
-
-    dataset: Annotated[
-        Location,
-        Field(
-            description="tars (folder, brace pattern or one), Parquet (folder or one file), a CSV, "
-            "or a folder of KEY.jpg and KEY.txt; a local path or URI",
-        ),
-    ]
-    kind: Annotated[
-        Literal["auto", "webdataset", "parquet", "csv", "folder"],
-        Field(description="auto: by the suffix, or by what the folder holds"),
-    ] = "auto"
-    shards: Annotated[
-        str | None, Field(description="glob that the names of tars or Parquet files must match")
-    ] = None
-    caption_field: Annotated[
-        str | None, Field(description="field of KEY.json to take captions from, not KEY.txt")
-    ] = None
-    images: Annotated[
-        Location | None,
-        Field(description="folder that a CSV's paths start from; null: the CSV's own"),
-    ] = None
-    image_column: Annotated[
-        str | None, Field(description="null: image in Parquet, filepath in a CSV")
-    ] = None
-    caption_column: Annotated[
-        str | None, Field(description="null: caption in Parquet, title in a CSV")
-    ] = None
-    key_column: Annotated[
-        str | None, Field(description="null: key, or the name of a CSV's image up to a dot")
-    ] = None
-    shard_column: Annotated[
-        str | None,
-        Field(description="the cache's shard of each pair, where keys are in several; null: shard"),
-    ] = None
-    on_missing: Annotated[
-        Literal["error", "skip"],
-        Field(description="what to do with a pair that is unusable, or lacks its reference row"),
-    ] = "error"
-    shuffle_buffer: Annotated[
-        Positive, Field(description="pairs held for shuffling, by each process")
-    ] = 4096
-    workers: Annotated[
-        int, Field(ge=0, description="processes that read and decode; 0: the training one does")
-    ] = 0
-    threads: Annotated[Positive, Field(description="that decode images, in each process")] = 2
-
-
-class Augmentation(Strict):
-    """What happens to a training image."""
-
-    scale: Annotated[PositiveRange, Field(description="share of the image that a crop keeps")] = (
-        0.9,
-        1.0,
-    )
-    ratio: Annotated[PositiveRange, Field(description="width over height of a crop")] = (
-        3 / 4,
-        4 / 3,
-    )
-    flip: Annotated[Share, Field(description="probability of mirroring left and right")] = 0.0
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
-            if low > high:
-                raise ValueError(f"{name} runs from {low} down to {high}; put the smaller first")
-        if self.scale[1] > 1:
-            raise ValueError(f"scale {self.scale[1]} is more than the whole image")
-        return self
-
-
-class ClipObjective(Strict):
-    """open_clip's own loss with the model's learnable logit scale."""
-
-    name: Literal["clip"] = "clip"
-
-
-class SiglipObjective(Strict):
-    """open_clip's sigmoid loss; the model needs a logit bias."""
-
-    name: Literal["siglip"] = "siglip"
-
-
-class _RiskObjective(Strict):
-    temperature: Annotated[
-        Literal["constant", "learnable", "separate", "individual"],
-        Field(description="separate: one for images, one for texts; individual: for each pair"),
-    ] = "learnable"
-    tau: Annotated[float, Field(ge=0.01, description="temperature to begin with")] = 0.07
-    tau_lr: Annotated[float, Field(gt=0, description="largest learning rate of τ")] = 1e-4
-    rho: Annotated[
-        float | None,
-        Field(ge=0, description="constraint on the divergence; null: log(B−1)/3, B pairs a batch"),
-    ] = None
-    gamma: Annotated[
-        float, Field(gt=0, le=1, description="weight of a new estimate, once the schedule is over")
-    ] = 0.2
-    gamma_schedule: Annotated[
-        Literal["cosine", "constant"],
-        Field(description="cosine: from 1 in the first epoch down to gamma at half of them"),
-    ] = "cosine"
-    epsilon: Annotated[float, Field(ge=0)] = 1e-14
-
-
-class GlobalObjective(_RiskObjective):
-    """The global contrastive loss, in FastCLIP's versions (Wei et al. 2024, table 1)."""
-
-    name: Literal["global"] = "global"
-    version: Annotated[
-        Literal["v0", "v1", "v2", "v3"] | None,
-        Field(
-            description="v0: learnable temperature, no factor τ; v1: constant; v2: individual; v3: "
-            "learnable; in place of temperature"
-        ),
-    ] = None
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
-        if self.version and "temperature" in self.model_fields_set:
-            raise ValueError(f"version {self.version} says what the temperature is; leave it out")
-        return self
-
-
-class DRRhoObjective(_RiskObjective):
-    """The DRRHO contrastive risk, steered by a reference cache."""
-
-    name: Literal["drrho"] = "drrho"
-
-
-class _Distillation(Strict):
-    softmax_weight: Annotated[
-        float, Field(ge=0, description="of the cross-entropy to the reference's softmax")
-    ] = 1.0
-    feature_weight: Annotated[
-        float,
-        Field(ge=0, description="of the squared distance to its features; wants equal dimensions"),
-    ] = 0.0
-
-
-class DistillObjective(_Distillation):
-    """Distillation from a reference cache, beside open_clip's own loss."""
-
-    name: Literal["distill"] = "distill"
-    clip_weight: Annotated[float, Field(ge=0, description="of open_clip's own loss")] = 1.0
-
-
-class DRRhoDistillObjective(_RiskObjective, _Distillation):
-    """The DRRHO contrastive risk, and distillation from the same cache."""
-
-    name: Literal["drrho+distill"] = "drrho+distill"
-
-
-class JestObjective(Strict):
-    """The sigmoid loss of pairs that are chosen together, out of a larger batch, as learnable."""
-
-    name: Literal["jest"] = "jest"
-    filter_ratio: Annotated[
-        float, Field(ge=0, lt=1, description="share of the pairs that are read and not trained on")
-    ] = 0.8
-    chunks: Annotated[Positive, Field(description="in which the pairs are chosen")] = 16
-    top_k: Annotated[bool, Field(description="the best of a chunk, and not a sample")] = False
-    reference_bias: Annotated[
-        float | None, Field(description="logit bias, for a reference that has none of its own")
-    ] = None
-
-
-ObjectiveConfig = (
-    ClipObjective
-    | SiglipObjective
-    | GlobalObjective
-    | DRRhoObjective
-    | DistillObjective
-    | DRRhoDistillObjective
-    | JestObjective
-)
-_STEERED = ("drrho", "distill", "drrho+distill", "jest")
-
-
-class Freeze(Strict):
-    """What of the model is not trained: its towers, but for their last layers."""
-
-    image: Annotated[
-        int | None, Field(ge=0, description="layers to train, from the end; null: all of them")
-    ] = None
-    text: Annotated[int | None, Field(ge=0)] = None
-
-
-class Accumulation(Strict):
-    """A batch in parts, for one that a device can't hold the activations of."""
-
-    parts: Positive = 1
-    recompute: Annotated[
-        bool, Field(description="encode twice, and hold the activations of one part at a time")
-    ] = True
-
-
-class Optimizer(Strict):
-    """AdamW with linear warmup and a cosine down to zero."""
-
-    lr: Annotated[float, Field(gt=0, description="largest learning rate")] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    betas: tuple[Share, Share] = (0.9, 0.98)
-    eps: Annotated[float, Field(gt=0)] = 1e-6
-    warmup: Annotated[Share, Field(description="share of all steps")] = 0.05
-    clip_grad_norm: Annotated[float | None, Field(gt=0)] = 1.0
-
-
-def _named(value: object) -> object:
-    return {"name": value} if isinstance(value, str) else value
+from rhocache_trainer.data.config import Augmentation, Data
+from rhocache_trainer.model.clip import Freeze
+from rhocache_trainer.objectives.base import ObjectiveConfig
+from rhocache_trainer.optim import OptimizerConfig
+from rhocache_trainer.settings import ChosenFrom, Location, Positive
+from rhocache_trainer.training.accumulation import Accumulation
+from rhocache_trainer.training.loggers import LoggerConfig, Loggers
 
 
 class TrainConfig(Strict):
@@ -256,10 +40,7 @@ class TrainConfig(Strict):
     ] = Field(default_factory=dict)
     augmentation: Augmentation = Augmentation()
     freeze: Freeze = Freeze()
-    objective: Annotated[
-        Annotated[ObjectiveConfig, Field(discriminator="name")],
-        BeforeValidator(_named),
-    ]
+    objective: Annotated[ObjectiveConfig, ChosenFrom("rhocache_trainer.objectives")]
     cache: Annotated[
         Location | None,
         Field(description="reference cache, for objectives that are steered by one"),
@@ -270,7 +51,7 @@ class TrainConfig(Strict):
     max_steps: Annotated[
         Positive | None, Field(description="stop after so many; the schedules don't change")
     ] = None
-    optimizer: Optimizer = Optimizer()
+    optimizer: OptimizerConfig = OptimizerConfig()
     ema: Annotated[
         float | None,
         Field(gt=0, lt=1, description="decay of the weights' moving average; exported beside them"),
@@ -284,15 +65,16 @@ class TrainConfig(Strict):
         str | None, Field(description="backend of torch.compile, such as inductor")
     ] = None
     log_every: Annotated[Positive, Field(description="steps")] = 10
+    loggers: Loggers = (LoggerConfig(name="tensorboard"),)
     checkpoint_every: Annotated[Positive, Field(description="steps")] = 1000
     keep_checkpoints: Annotated[Positive, Field(description="the last so many")] = 2
 
     @model_validator(mode="after")
     def _cache_where_it_is_used(self) -> Self:
-        name = self.objective.name
-        if name in _STEERED and self.cache is None:
+        name, needed = self.objective.known_as(), self.objective.needs_cache
+        if needed and self.cache is None:
             raise ValueError(f"objective {name} needs a reference cache: set cache to its location")
-        if name not in _STEERED and self.cache is not None:
+        if not needed and self.cache is not None:
             raise ValueError(f"objective {name} uses no cache; leave cache out")
         return self
 

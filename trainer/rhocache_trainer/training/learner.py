@@ -1,6 +1,8 @@
 """A model that learns: what belongs to an update of its weights, and what of it is saved."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -11,19 +13,12 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.data.dataset import Batch
-from rhocache_trainer.loss.contrastive import LossOutput
-from rhocache_trainer.model.clip import build_model, normalizer
-from rhocache_trainer.model.evaluating import evaluating
-from rhocache_trainer.model.freeze import freeze
-from rhocache_trainer.objectives import Features, build_objective
-from rhocache_trainer.optim import (
-    build_optimizer,
-    build_scheduler,
-    build_temperature_optimizer,
-)
+from rhocache_trainer.data.join import PairSource
+from rhocache_trainer.model.clip import normalizer
+from rhocache_trainer.objectives import Features, Output
+from rhocache_trainer.optim import build_objective_optimizer, build_optimizer, build_scheduler
 from rhocache_trainer.training.accumulation import backward_in_parts, joined
 from rhocache_trainer.training.config import TrainConfig
 
@@ -36,7 +31,7 @@ Part = tuple[Tensor, Tensor]  # images uint8 [b, 3, height, width], tokens [b, c
 class Update:
     """What a step has come to."""
 
-    out: LossOutput
+    out: Output
     batch: Batch  # the pairs that were trained on
     gradient_norm: Tensor  # 0-dim, before clipping
 
@@ -44,39 +39,38 @@ class Update:
 class Learner:
     """A model, its objective and their optimizers. Equal on all ranks but for the random state."""
 
-    def __init__(self, config: TrainConfig, fabric: Fabric) -> None:
-        """Raises InvalidInput for a model that can't be made, or frozen so."""
+    def __init__(self, config: TrainConfig, fabric: Fabric, pairs: PairSource) -> None:
+        """Raises InvalidInput for a model that can't be made from the config."""
         self._config = config
         self._fabric = fabric
+        self._pairs = pairs
         torch.manual_seed(config.seed)
-        self.model = build_model(config.model, config.pretrained, config.preprocess)
+        self.model = config.objective.build_model(
+            pairs, config.model, config.pretrained, config.preprocess
+        )
 
-    def prepare(self, n: int, manifest: Manifest | None, total_steps: int) -> None:
-        """Make ready for ``total_steps`` over pairs that are numbered below ``n``.
+    def prepare(self, total_steps: int) -> None:
+        """Make ready for ``total_steps`` over the pairs.
 
-        Raises InvalidInput for an objective that does not suit the model or the cache.
+        Raises InvalidInput for an objective that does not suit the model or the cache, and where
+        the model can't be frozen so.
         """
         config, fabric = self._config, self._fabric
         # Convolutions are faster with channels last, on CPUs as well; nothing else changes.
         module = self.model.module.to(fabric.device, memory_format=torch.channels_last)
-        objective = build_objective(config.objective, n, manifest)
-        self.objective = objective.to(fabric.device)
-        self._check_bias(module)
-        freeze(module, config.freeze)
-        if self.objective.own_temperature:
-            module.logit_scale.requires_grad_(False)
-            if module.logit_bias is not None:
-                module.logit_bias.requires_grad_(False)
+        self.objective = config.objective.build(self._pairs).to(fabric.device)
+        self.model.freeze(config.freeze)
+        self._freeze_logits(module)
         if not any(parameter.requires_grad for parameter in module.parameters()):
             raise InvalidInput("freeze leaves nothing of the model to train")
         self.normalize = normalizer(self.model.preprocess_cfg, fabric.device)
         settings = config.optimizer
         optimizer = build_optimizer(settings, module)
         self._schedulers = [build_scheduler(settings, optimizer, total_steps)]
-        tau_lr = getattr(config.objective, "tau_lr", settings.lr)
-        temperature = build_temperature_optimizer(settings, objective.parameters(), tau_lr)
-        if temperature is not None:
-            self._schedulers.append(build_scheduler(settings, temperature, total_steps))
+        own_lr = config.objective.own_lr or settings.lr
+        own = build_objective_optimizer(settings, self.objective.parameters(), own_lr)
+        if own is not None:
+            self._schedulers.append(build_scheduler(settings, own, total_steps))
         self.average = None
         if config.ema is not None:
             average = get_ema_multi_avg_fn(config.ema)
@@ -84,7 +78,7 @@ class Learner:
         compiled: Any = torch.compile(module, backend=config.compile) if config.compile else module
         self._wrapped, fused = fabric.setup(compiled, optimizer)
         # Every rank has the whole gradient of τ, so that there is nothing to set up.
-        self.optimizers: list[Any] = [fused] if temperature is None else [fused, temperature]
+        self.optimizers: list[Any] = [fused] if own is None else [fused, own]
         if fabric.world_size > 1:
             torch.manual_seed(config.seed + fabric.global_rank)  # dropout is each rank's own
 
@@ -116,16 +110,16 @@ class Learner:
         for step in chain(self.optimizers, self._schedulers):
             step.step()
         module = self.model.module
-        if not self.objective.own_temperature:
+        if not self._config.objective.own_temperature:
             with torch.no_grad():
                 module.logit_scale.clamp_(0, _LARGEST_LOGIT_SCALE)
         if self.average is not None:
             self.average.update_parameters(module)
         return Update(out, batch, norm)
 
-    def give_temperature(self, tau: float) -> None:
-        """An exported model carries the temperature that it was trained at."""
-        if self.objective.own_temperature:
+    def set_temperature(self, tau: float | None) -> None:
+        """Have an exported model carry the temperature that it was trained at."""
+        if self._config.objective.own_temperature and tau is not None:
             for module in self.modules():
                 module.get_parameter("logit_scale").data.fill_(-math.log(tau))
 
@@ -160,12 +154,29 @@ class Learner:
         parts = self._config.accumulation.parts
         return list(zip(batch.image.chunk(parts), batch.tokens.chunk(parts), strict=True))
 
-    def _check_bias(self, module: Any) -> None:
-        name = self._config.objective.name
-        if name in ("siglip", "jest") and module.logit_bias is None:
+    def _freeze_logits(self, module: nn.Module) -> None:
+        """Freeze the model's logit scale and bias, where it has them, unless they have a part."""
+        objective = self._config.objective
+        parameters = dict(module.named_parameters())
+        if objective.needs_logit_bias and "logit_bias" not in parameters:
             raise InvalidInput(
-                f"objective {name} needs a model with a logit bias: set model.init_logit_bias, "
-                "as to -10, and model.init_logit_scale to 2.3"
+                f"objective {objective.known_as()} needs a model with a logit bias: set "
+                "model.init_logit_bias, as to -10, and model.init_logit_scale to 2.3"
             )
-        if name in ("clip", "distill") and module.logit_bias is not None:
-            module.logit_bias.requires_grad_(False)  # the softmax does not see it
+        unused = {"logit_bias"} if not objective.needs_logit_bias else set[str]()
+        if objective.own_temperature:
+            unused |= {"logit_scale", "logit_bias"}
+        for name in unused & parameters.keys():
+            parameters[name].requires_grad_(False)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module, and what it is made of, into evaluation mode; then each back into its own."""
+    modes = [(each, each.training) for each in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for each, training in modes:
+            each.training = training

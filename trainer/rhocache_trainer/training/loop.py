@@ -6,40 +6,37 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
+from torch import Tensor
 
 from rhocache_schemas.errors import InvalidInput, TrainingError
 from rhocache_trainer.data.dataset import Batch
 from rhocache_trainer.data.loader import build_loader
-from rhocache_trainer.data.open import open_pairs
 from rhocache_trainer.distributed.collectives import Ranks
 from rhocache_trainer.distributed.launch import launch
 from rhocache_trainer.loss import diagnostics
-from rhocache_trainer.model.export import export
+from rhocache_trainer.run_folder import LogRecord, RunFolder
 from rhocache_trainer.training import checkpoint
 from rhocache_trainer.training.checkpoint import Checkpoints
 from rhocache_trainer.training.config import TrainConfig
 from rhocache_trainer.training.hard_negatives import Heaviest
 from rhocache_trainer.training.learner import Learner, Update
+from rhocache_trainer.training.loggers import check_loggers
 from rhocache_trainer.training.run_log import RunLog
 from rhocache_trainer.training.signals import Stop, noting_signals
 
 Resume = Literal["never", "auto"]
 
-CHECKPOINTS = "checkpoints"
-CONFIG = "config.yaml"
-MODEL = "model"
-AVERAGE = "model-ema"
-
 # What may differ between a run and its continuation.
-_FREE = {"output", "max_steps", "device", "log_every", "checkpoint_every", "keep_checkpoints"}
+_FREE = {
+    "output", "max_steps", "device", "log_every", "loggers", "checkpoint_every", "keep_checkpoints",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +48,7 @@ class TrainResult:
     pairs: int  # trained on by this call, on all ranks
     seconds: float  # of this call
     objective: float  # at the last step
-    tau: float
+    tau: float | None  # None for an objective that has none
     skipped: dict[str, int]  # error code -> pairs that this rank left out in the last epoch
     stopped: bool  # by SIGTERM; saved, but not exported
 
@@ -61,10 +58,9 @@ def train(
 ) -> TrainResult:
     """Train a model and export it.
 
-    ``config.output`` then holds ``model/`` (the export; ``model-ema/`` where weights are averaged),
-    ``log.jsonl``, ``tensorboard/``, ``heaviest.json``, ``config.yaml`` and ``checkpoints/``. With
-    ``resume="auto"`` a run that has a checkpoint goes on from it, to the same end, bit for bit on
-    one machine, as if it had never stopped.
+    ``config.output`` is then a ``RunFolder``, with the export in ``model/``. With ``resume="auto"``
+    a run that has a checkpoint goes on from it, to the same end, bit for bit on one machine, as if
+    it had never stopped.
 
     Where torchrun or Ray Train has started several processes they train together; all call this
     with the same config, whose ``output`` must be one folder for all.
@@ -77,6 +73,7 @@ def train(
     settings; InvalidInput, DatasetError, CacheError and their kin for what the config names.
     """
     check_output(config, resume)
+    check_loggers(config.loggers)
     run = _Run(config)
     if run.checkpoints.exist():
         run.restore()
@@ -92,49 +89,47 @@ def check_output(config: TrainConfig, resume: Resume) -> None:
 
 
 def _checkpoints(config: TrainConfig) -> Checkpoints:
-    return Checkpoints(Path(config.output) / CHECKPOINTS, config.keep_checkpoints)
+    return Checkpoints(RunFolder(Path(config.output)).checkpoints, config.keep_checkpoints)
 
 
 class _Run:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.folder = Path(config.output)
+        self.folder = RunFolder(Path(config.output))
         self.checkpoints = _checkpoints(config)
-        self.fabric = launch(config)
+        self.fabric = launch(config.device, config.precision)
         self.ranks = Ranks()
-        self.learner = Learner(config, self.fabric)
-        self.pairs = open_pairs(config.data, config.cache)
+        self.pairs = config.objective.open_pairs(config.data, config.cache)
+        self.learner = Learner(config, self.fabric, self.pairs)
         share, rest = divmod(config.batch_size, self.fabric.world_size)
         if rest:
             raise InvalidInput(
                 f"batch_size={config.batch_size} is the pairs of all {self.fabric.world_size} "
                 "processes, and can't be shared out equally among them"
             )
-        ratio = getattr(config.objective, "filter_ratio", 0.0)
         self.loader = build_loader(
             config.data,
             self.pairs,
             self.learner.model.tokenizer,
             self.learner.model.image_size,
             config.augmentation,
-            batch_size=round(share / (1 - ratio)),
+            batch_size=config.objective.super_batch(share),
             seed=config.seed,
             rank=self.fabric.global_rank,
             world_size=self.fabric.world_size,
         )
         self.total_steps = config.epochs * self.loader.steps
-        self.learner.prepare(self.pairs.n, self.pairs.manifest, self.total_steps)
+        self.learner.prepare(self.total_steps)
         self.step = self.passed_over = 0
-        self.objective = self.tau = math.nan  # of the last step
+        self.objective = math.nan  # of the last step
+        self.tau: float | None = None
         self.skipped: Counter[str] = Counter()  # in this epoch
 
     def train(self, stop: Stop) -> TrainResult:
         started, first = time.monotonic(), self.step
         steps = min(self.total_steps, self.config.max_steps or sys.maxsize)
         if self.fabric.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            settings = self.config.model_dump(mode="json")
-            (self.folder / CONFIG).write_text(yaml.safe_dump(settings, sort_keys=False))
+            self.folder.write_config(self.config.model_dump(mode="json"))
         with noting_signals(stop), self._log(steps) as log:
             batches = islice(self.loader, self.passed_over, None)
             try:
@@ -150,8 +145,8 @@ class _Run:
         if not stopped and self.fabric.is_global_zero:
             self._export()
         return TrainResult(
-            output=str(self.folder),
-            model=str(self.folder / MODEL),
+            output=str(self.folder.path),
+            model=str(self.folder.model),
             steps=self.step,
             epochs=self.step // self.loader.steps,
             pairs=(self.step - first) * self.config.batch_size,
@@ -178,7 +173,7 @@ class _Run:
             update = self.learner.update(batch.to(self.fabric.device), steering=due)
             self.step += 1
             if due:
-                self._report(log, heaviest, update, {"epoch": epoch, "lr": lr})
+                self._report(log, heaviest, update, epoch, lr)
             elif log is not None:
                 log.advance(self.step)
             if self._stopped(stop) or self.step >= steps:
@@ -187,12 +182,12 @@ class _Run:
                 self.save()
 
     def _report(
-        self, log: RunLog | None, heaviest: Heaviest, update: Update, values: dict[str, Any]
+        self, log: RunLog | None, heaviest: Heaviest, update: Update, epoch: int, lr: float
     ) -> None:
         out = update.out
-        # What open_clip's losses give is of this rank's pairs.
+        # What open_clip's losses return is of this rank's pairs.
         objective = torch.stack(self.ranks.gather(out.objective)).mean()
-        self.objective, self.tau = float(objective), float(out.tau)
+        self.objective, self.tau = float(objective), _number(out.tau)
         if not math.isfinite(self.objective):
             raise TrainingError(
                 f"step {self.step}: the objective is {self.objective}; "
@@ -200,25 +195,30 @@ class _Run:
             )
         if log is None:
             return
-        values |= {
-            "objective": self.objective,
-            "tau": self.tau,
-            "tau_text": float(out.tau_text),
-            "gradient_norm": float(update.gradient_norm),
-            "skipped": self.skipped.total(),
-        }
         if out.steering is not None:
-            values |= diagnostics.numbers(out.steering)
             log.show(self.step, heaviest.add(out.steering, update.batch))
             heaviest.write()
         log.advance(self.step)
-        log.write(self.step, self.config.batch_size, values)
+        record = LogRecord(
+            step=self.step,
+            epoch=epoch,
+            lr=lr,
+            objective=self.objective,
+            tau=self.tau,
+            tau_text=_number(out.tau_text),
+            gamma=out.gamma,
+            accuracy=_number(out.accuracy),
+            gradient_norm=float(update.gradient_norm),
+            skipped=self.skipped.total(),
+            **({} if out.steering is None else diagnostics.numbers(out.steering)),
+        )
+        log.write(record, self.config.batch_size)
 
-    def _log(self, steps: int) -> Any:
+    def _log(self, steps: int) -> AbstractContextManager[RunLog | None]:
         """The log, on rank 0."""
         if not self.fabric.is_global_zero:
             return nullcontext()
-        return RunLog(self.folder, name=self.folder.name, step=self.step, steps=steps)
+        return RunLog(self.folder, self.config.loggers, step=self.step, steps=steps)
 
     def _stopped(self, stop: Stop) -> int:
         """The signal that any rank has got: all of them stop after the same step."""
@@ -228,9 +228,10 @@ class _Run:
         return max(int(each) for each in self.ranks.gather(told))
 
     def _export(self) -> None:
-        self.learner.give_temperature(self.tau)
-        for module, name in zip(self.learner.modules(), (MODEL, AVERAGE), strict=False):
-            export(self.learner.model.with_module(module), self.folder / name)
+        self.learner.set_temperature(self.tau)
+        folders = self.folder.model, self.folder.average
+        for module, folder in zip(self.learner.modules(), folders, strict=False):
+            self.learner.model.with_module(module).export(folder)
 
     def save(self) -> None:
         own = {"data": self.loader.state_dict(), "random": checkpoint.random_state()}
@@ -255,12 +256,13 @@ class _Run:
         differing = [name for name in ours if ours[name] != theirs.get(name)]
         if differing:
             raise TrainingError(
-                f"{self.folder} holds a run with other settings for {', '.join(differing)}; "
+                f"{self.folder.path} holds a run with other settings for {', '.join(differing)}; "
                 "resume it with its own, or choose another output"
             )
         if state["pairs"] != self.pairs.identity:
             raise TrainingError(
-                f"{self.folder} holds a run on other pairs: the dataset or the cache has changed"
+                f"{self.folder.path} holds a run on other pairs: the dataset, the cache or the "
+                "losses have changed"
             )
         self.step, self.objective, self.tau = state["step"], state["objective"], state["tau"]
         self.skipped = Counter(state["skipped"])
@@ -276,3 +278,7 @@ class _Run:
     def _fixed_settings(self) -> dict[str, Any]:
         settings = self.config.model_dump(mode="json")
         return {name: value for name, value in settings.items() if name not in _FREE}
+
+
+def _number(value: Tensor | None) -> float | None:
+    return None if value is None else float(value)

@@ -1,11 +1,13 @@
-"""What a run tells while it goes on: JSON lines, TensorBoard, and the terminal."""
+"""What a run tells while it goes on: JSON lines, the loggers of its settings, and the terminal."""
 
-import json
 import time
-from pathlib import Path
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
+from lightning_fabric.loggers.csv_logs import CSVLogger
+from lightning_fabric.loggers.logger import Logger
+from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -16,27 +18,32 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from rhocache_schemas.text.printable import printable
-from rhocache_trainer.training.hard_negatives import HeavyPair
+from rhocache_trainer.run_folder import HeavyPair, LogRecord, RunFolder
+from rhocache_trainer.training.loggers import LoggerConfig, open_loggers
 
-LOG = "log.jsonl"
 _SHOWN = 4  # of the heaviest pairs, to TensorBoard
 
 
 class RunLog:
-    """Writes a step's numbers to ``log.jsonl`` and to TensorBoard, and shows them.
+    """Writes a step's numbers to ``log.jsonl`` and to the loggers, and shows them.
 
     A run that goes on after ``step`` first drops what was logged later than that.
     """
 
-    def __init__(self, folder: Path, *, name: str, step: int, steps: int) -> None:
-        path = folder / LOG
-        kept = _up_to(path, step)
-        self._file = path.open("w", buffering=1)
-        self._file.writelines(kept)
-        self._board = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
+    def __init__(
+        self, folder: RunFolder, loggers: Sequence[LoggerConfig], *, step: int, steps: int
+    ) -> None:
+        name = printable(folder.path.name)
+        kept = [record for record in folder.read_log() if record.step <= step]
+        self._loggers = open_loggers(loggers, folder, name=name, step=step)
+        for logger in self._loggers:
+            if isinstance(logger, CSVLogger):  # which began anew
+                for record in kept:
+                    _tell(logger, record)
+        self._file = folder.log.open("w", buffering=1)
+        self._file.writelines(record.line() for record in kept)
         self._console = Console(stderr=True)
         self._steps = steps
         self._progress = Progress(
@@ -51,9 +58,9 @@ class RunLog:
             disable=not self._console.is_terminal,
         )
         self._task = self._progress.add_task(
-            printable(name), completed=step, total=steps, rate=0.0, state="", start=True
+            name, completed=step, total=steps, rate=0.0, state="", start=True
         )
-        self._name = printable(name)
+        self._name = name
         self._written_step, self._written_at = step, time.monotonic()
 
     def __enter__(self) -> Self:
@@ -67,7 +74,8 @@ class RunLog:
         traceback: TracebackType | None,
     ) -> None:
         self._progress.stop()
-        self._board.close()
+        for logger in self._loggers:
+            logger.finalize("success" if error is None else "failed")
         self._file.close()
 
     def advance(self, step: int) -> None:
@@ -75,30 +83,31 @@ class RunLog:
 
     def show(self, step: int, pairs: list[tuple[HeavyPair, Tensor]]) -> None:
         """Show the pairs that weighed most, with what the model was shown of them."""
-        for place, (pair, image) in enumerate(pairs[:_SHOWN]):
-            self._board.add_image(f"heaviest/{place}", image, step)
-            told = f"{pair.weight:.2f} times the mean weight: {printable(pair.caption)}"
-            self._board.add_text(f"heaviest/{place}", told, step)
+        for logger in self._loggers:
+            if not isinstance(logger, TensorBoardLogger):
+                continue
+            for place, (pair, image) in enumerate(pairs[:_SHOWN]):
+                logger.experiment.add_image(f"heaviest/{place}", image, step)
+                told = f"{pair.weight:.2f} times the mean weight: {printable(pair.caption)}"
+                logger.experiment.add_text(f"heaviest/{place}", told, step)
 
-    def write(self, step: int, batch_size: int, values: dict[str, Any]) -> None:
-        """Write numbers by name; ``objective`` and ``tau`` are among them."""
+    def write(self, record: LogRecord, pairs: int) -> None:
+        """Write a step's record; the speed is that of ``pairs`` a step since the last one."""
         now = time.monotonic()
-        rate = (step - self._written_step) * batch_size / (now - self._written_at)
-        self._written_step, self._written_at = step, now
-        values = {**values, "pairs_per_second": rate}
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            self._board.add_scalar(f"train/{name}", value, step)
-        state = f"objective {values['objective']:.4f}  τ {values['tau']:.4f}"
+        rate = (record.step - self._written_step) * pairs / (now - self._written_at)
+        self._written_step, self._written_at = record.step, now
+        record = record.model_copy(update={"pairs_per_second": rate})
+        self._file.write(record.line())
+        for logger in self._loggers:
+            _tell(logger, record)
+        told = ("objective", record.objective), ("τ", record.tau), ("accuracy", record.accuracy)
+        state = "  ".join(f"{name} {value:.4f}" for name, value in told if value is not None)
         self._progress.update(self._task, rate=rate, state=state)
         if not self._console.is_terminal:
-            line = f"{self._name}: step {step}/{self._steps}  {state}  {rate:.0f} pairs/s"
+            line = f"{self._name}: step {record.step}/{self._steps}  {state}  {rate:.0f} pairs/s"
             self._console.print(line, highlight=False, markup=False)
 
 
-def _up_to(path: Path, step: int) -> list[str]:
-    if not path.exists() or step == 0:
-        return []
-    # A crash may have cut the last line short.
-    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    return [line for line in lines if json.loads(line)["step"] <= step]
+def _tell(logger: Logger, record: LogRecord) -> None:
+    numbers = {f"train/{name}": value for name, value in record.numbers().items()}
+    logger.log_metrics(numbers, record.step)

@@ -16,8 +16,8 @@ import xxhash
 from caches import commit
 
 from rhocache_schemas.cache import shard_file
+from rhocache_trainer.data.config import Data
 from rhocache_trainer.data.open import open_pairs
-from rhocache_trainer.training.config import Data
 
 from ...conftest import MadePair, make_pairs
 from .test_parquet import read

@@ -17,9 +17,9 @@ from rhocache_schemas.errors import (
     RhocacheError,
     RowError,
 )
+from rhocache_trainer.data.config import Data
 from rhocache_trainer.data.join import PairSource, Sample
 from rhocache_trainer.data.open import open_pairs
-from rhocache_trainer.training.config import Data
 
 from ...conftest import PAIRS, SHARDS, MadePair, make_pairs, unit_rows, write_cache, write_tar
 from ..test_loader import make

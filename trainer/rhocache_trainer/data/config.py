@@ -1,0 +1,86 @@
+"""Where a run's pairs are, how they are read, and what happens to their images."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from rhocache_schemas.documents import Strict
+from rhocache_trainer.settings import Location, Positive, Share
+
+PositiveRange = Annotated[
+    tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]],
+    Field(description="from, to"),
+]
+
+
+class Data(Strict):
+    """Where the pairs are."""
+
+    dataset: Annotated[
+        Location,
+        Field(
+            description="tars (folder, brace pattern or one), Parquet (folder or one file), a CSV, "
+            "or a folder of KEY.jpg and KEY.txt; a local path or URI",
+        ),
+    ]
+    kind: Annotated[
+        Literal["auto", "webdataset", "parquet", "csv", "folder"],
+        Field(description="auto: by the suffix, or by what the folder holds"),
+    ] = "auto"
+    shards: Annotated[
+        str | None, Field(description="glob that the names of tars or Parquet files must match")
+    ] = None
+    caption_field: Annotated[
+        str | None, Field(description="field of KEY.json to take captions from, not KEY.txt")
+    ] = None
+    images: Annotated[
+        Location | None,
+        Field(description="folder that a CSV's paths start from; null: the CSV's own"),
+    ] = None
+    image_column: Annotated[
+        str | None, Field(description="null: image in Parquet, filepath in a CSV")
+    ] = None
+    caption_column: Annotated[
+        str | None, Field(description="null: caption in Parquet, title in a CSV")
+    ] = None
+    key_column: Annotated[
+        str | None, Field(description="null: key, or the name of a CSV's image up to a dot")
+    ] = None
+    shard_column: Annotated[
+        str | None,
+        Field(description="the cache's shard of each pair, where keys are in several; null: shard"),
+    ] = None
+    on_missing: Annotated[
+        Literal["error", "skip"],
+        Field(description="what to do with a pair that is unusable, or lacks its reference row"),
+    ] = "error"
+    shuffle_buffer: Annotated[
+        Positive, Field(description="pairs held for shuffling, by each process")
+    ] = 4096
+    workers: Annotated[
+        int, Field(ge=0, description="processes that read and decode; 0: the training one does")
+    ] = 0
+    threads: Annotated[Positive, Field(description="that decode images, in each process")] = 2
+
+
+class Augmentation(Strict):
+    """What happens to a training image."""
+
+    scale: Annotated[PositiveRange, Field(description="share of the image that a crop keeps")] = (
+        0.9,
+        1.0,
+    )
+    ratio: Annotated[PositiveRange, Field(description="width over height of a crop")] = (
+        3 / 4,
+        4 / 3,
+    )
+    flip: Annotated[Share, Field(description="probability of mirroring left and right")] = 0.0
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
+            if low > high:
+                raise ValueError(f"{name} runs from {low} down to {high}; put the smaller first")
+        if self.scale[1] > 1:
+            raise ValueError(f"scale {self.scale[1]} is more than the whole image")
+        return self
