@@ -118,6 +118,11 @@ class RunFolder:
     def report(self) -> Path:
         return self.path / "report.html"
 
+    @property
+    def ray(self) -> Path:
+        """What Ray Train notes of its own, where it has started the processes."""
+        return self.path / "ray"
+
     def write_config(self, settings: dict[str, Any]) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         self.config.write_text(yaml.safe_dump(settings, sort_keys=False))

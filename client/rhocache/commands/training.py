@@ -56,6 +56,7 @@ def train(
     with extra("trainer"):
         from rhocache_trainer import load_config, write_report
         from rhocache_trainer import train as run
+        from rhocache_trainer.run_folder import RunFolder
     if resume not in ("never", "auto"):
         raise typer.BadParameter(f"{resume!r} is not 'never' or 'auto'", param_hint="--resume")
     if launcher not in ("none", "ray"):
@@ -63,7 +64,7 @@ def train(
     settings = load_config(config, changes or [])
     if launcher == "ray":
         with extra("ray-train"):
-            from rhocache.ray_launcher import train_on_ray
+            from rhocache_trainer.training.ray import train_on_ray
         result = train_on_ray(
             settings,
             resume=resume,
@@ -79,7 +80,7 @@ def train(
         again = "the same command with --resume auto goes on"
         typer.echo(f"rhocache: stopped by SIGTERM, saved at step {result.steps}; {again}", err=True)
     else:
-        write_report([result.output], Path(result.output) / "report.html")
+        write_report([result.output], RunFolder(Path(result.output)).report)
     if as_json:
         typer.echo(json.dumps(asdict(result)))
     elif not result.stopped:

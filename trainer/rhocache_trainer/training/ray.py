@@ -15,11 +15,10 @@ from ray.train import ControllerError, RunConfig, ScalingConfig, WorkerGroupErro
 from ray.train.torch import TorchTrainer
 
 from rhocache_schemas.errors import InvalidInput, RhocacheError, TrainingError
-from rhocache_trainer import TrainConfig, TrainResult, train
-from rhocache_trainer.training.loop import Resume, check_output
+from rhocache_trainer.run_folder import RunFolder
+from rhocache_trainer.training.config import TrainConfig
+from rhocache_trainer.training.loop import Resume, TrainResult, check_output, train
 from rhocache_trainer.training.signals import Stop
-
-RAY = "ray"  # in the run's folder: what Ray Train notes of its own
 
 
 def train_on_ray(
@@ -30,7 +29,7 @@ def train_on_ray(
     gpus_per_process: int | None = None,
     address: str | None = None,
 ) -> TrainResult:
-    """Train in ``processes`` workers of a Ray cluster; give what the first one's ``train`` gives.
+    """Train in ``processes`` workers of a Ray cluster; return what the first one's ``train`` does.
 
     Relative paths are those of this process, so a cluster of several machines needs a file system
     that they share. ``address`` None starts Ray on this machine, for this run alone;
@@ -43,6 +42,7 @@ def train_on_ray(
     and TrainingError when Ray or a worker breaks down.
     """
     check_output(config, resume)
+    folder = RunFolder(Path(config.output).absolute())
     owns_ray = not ray.is_initialized()
     try:
         if owns_ray:
@@ -62,7 +62,7 @@ def train_on_ray(
                     use_gpu=gpus > 0,
                     resources_per_worker={"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1},
                 ),
-                run_config=RunConfig(name=RAY, storage_path=str(Path(config.output).absolute())),
+                run_config=RunConfig(name=folder.ray.name, storage_path=str(folder.path)),
             )
             return trainer.fit().return_value  # pyright: ignore[reportReturnType]
     except WorkerGroupError as failed:
