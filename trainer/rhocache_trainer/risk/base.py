@@ -10,6 +10,18 @@ from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.loss.first_order import with_gradients
 from rhocache_trainer.loss.state import State
 from rhocache_trainer.loss.validate import check_index
+from rhocache_trainer.settings import Named
+
+
+class RiskConfig(Named):
+    """The settings of a risk, and how it is made.
+
+    A file of this folder has a subclass with a field ``name``, beside its ``Risk``.
+    """
+
+    def build(self, n: int) -> "Risk":
+        """Make the risk over n samples that come in batches, with ``index``."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,21 @@
 """The χ²-constrained risk."""
 
+from typing import Annotated, Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from rhocache_trainer.risk.base import Risk, RiskOutput, check_rho
+from rhocache_trainer.risk.base import Risk, RiskConfig, RiskOutput, check_rho
 from rhocache_trainer.risk.last_seen import LastSeen, exact_risk
+
+
+class ChiSquareConfig(RiskConfig):
+    name: Literal["chi_square"] = "chi_square"
+    rho: Annotated[float, Field(ge=0, description="the ball's radius is rho/n")]
+
+    def build(self, n: int) -> "ChiSquareRisk":
+        return ChiSquareRisk(self.rho, n=n)
 
 
 class ChiSquareRisk(Risk):

@@ -1,15 +1,38 @@
 """Conditional value-at-risk: the mean of the worst share of samples."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.loss.state import state_dtype
-from rhocache_trainer.risk.base import Risk, RiskOutput, check_form, risk_output
+from rhocache_trainer.risk.base import Risk, RiskConfig, RiskOutput, check_form, risk_output
 from rhocache_trainer.risk.last_seen import LastSeen, exact_risk
+
+
+class CVaRConfig(RiskConfig):
+    name: Literal["cvar"] = "cvar"
+    alpha: Annotated[
+        float | None, Field(gt=0, le=1, description="share of the samples that count, the worst")
+    ] = None
+    k: Annotated[float | None, Field(gt=0, description="or how many of them")] = None
+    form: Annotated[
+        Literal["topk", "dual"],
+        Field(description="topk: of every sample's loss, as last seen; dual: with a learned μ"),
+    ] = "topk"
+    mu: Annotated[float, Field(description="of the dual form, to begin with")] = 0.0
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.k is None) == (self.alpha is None):
+            raise ValueError(f"give either k or alpha, not k={self.k} and alpha={self.alpha}")
+        return self
+
+    def build(self, n: int) -> "CVaRRisk":
+        return CVaRRisk(self.k, alpha=self.alpha, n=n, form=self.form, mu=self.mu)
 
 
 class CVaRRisk(Risk):

@@ -1,12 +1,25 @@
 """The KL-regularised risk."""
 
 import math
+from typing import Annotated, Literal
 
+from pydantic import Field
 from torch import Tensor
 
 from rhocache_schemas.errors import InvalidInput
-from rhocache_trainer.risk.base import Risk, RiskOutput, risk_output
+from rhocache_trainer.risk.base import Risk, RiskConfig, RiskOutput, risk_output
 from rhocache_trainer.risk.mean_exp import GAMMA, MeanExp, exponential_weights
+
+
+class KLConfig(RiskConfig):
+    name: Literal["kl"] = "kl"
+    tau: Annotated[float, Field(gt=0, description="temperature, in the loss's unit")]
+    gamma: Annotated[float, Field(gt=0, le=1, description="weight of a batch in the average")] = (
+        GAMMA
+    )
+
+    def build(self, n: int) -> "KLRisk":
+        return KLRisk(self.tau, n=n, gamma=self.gamma)
 
 
 class KLRisk(Risk):

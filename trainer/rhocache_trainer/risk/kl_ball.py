@@ -1,16 +1,38 @@
 """The KL-constrained risk."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.loss.temperature import MAXIMUM, MINIMUM, Temperature
-from rhocache_trainer.risk.base import Risk, RiskOutput, check_form, check_rho, risk_output
+from rhocache_trainer.risk.base import (
+    Risk,
+    RiskConfig,
+    RiskOutput,
+    check_form,
+    check_rho,
+    risk_output,
+)
 from rhocache_trainer.risk.last_seen import LastSeen, exact_risk
 from rhocache_trainer.risk.mean_exp import GAMMA, MeanExp, exponential_weights
+
+
+class KLBallConfig(RiskConfig):
+    name: Literal["kl_ball"] = "kl_ball"
+    rho: Annotated[float, Field(ge=0, description="the ball's radius is rho/n")]
+    form: Annotated[
+        Literal["exact", "learned"],
+        Field(description="exact: of every sample's loss, as last seen; learned: with a learned τ"),
+    ] = "exact"
+    tau: Annotated[float, Field(ge=MINIMUM, description="of the learned form, to begin with")] = 1.0
+    gamma: Annotated[float, Field(gt=0, le=1, description="of the learned form, as of kl")] = GAMMA
+
+    def build(self, n: int) -> "KLBallRisk":
+        return KLBallRisk(self.rho, n=n, form=self.form, tau=self.tau, gamma=self.gamma)
 
 
 class KLBallRisk(Risk):
