@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         write_prompts,
     )
     from rhocache_trainer.loss.contrastive import DRRhoClipLoss, GlobalContrastiveLoss
+    from rhocache_trainer.model.classifier import load_classifier
     from rhocache_trainer.report import write_report
     from rhocache_trainer.risk import ChiSquareRisk, CVaRRisk, KLBallRisk, KLRisk, RiskOutput
     from rhocache_trainer.training.config import TrainConfig, load_config
@@ -31,6 +32,7 @@ __all__ = [
     "TrainResult",
     "evaluate",
     "evaluate_cache",
+    "load_classifier",
     "load_config",
     "train",
     "write_prompts",
@@ -51,6 +53,7 @@ _MODULES = {
     "TrainResult": "training.loop",
     "evaluate": "evaluation",
     "evaluate_cache": "evaluation",
+    "load_classifier": "model.classifier",
     "load_config": "training.config",
     "train": "training.loop",
     "write_prompts": "evaluation",

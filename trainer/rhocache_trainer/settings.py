@@ -5,8 +5,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Annotated, Any, Union
 
-from pydantic import AfterValidator, Field, GetCoreSchemaHandler
-from pydantic_core import CoreSchema, core_schema
+from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler
 
 from rhocache_schemas import storage
 from rhocache_schemas.documents import Strict
@@ -41,12 +40,12 @@ class ChosenFrom:
 
     def __get_pydantic_core_schema__(
         self, source: type[Named], handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
+    ) -> Any:
         for file in iter_modules(import_module(self.package).__path__):
             import_module(f"{self.package}.{file.name}")
         kinds: Any = Union[tuple(_named(source))]  # noqa: UP007 (known only now)
-        one = handler.generate_schema(Annotated[kinds, Field(discriminator="name")])
-        return core_schema.no_info_before_validator_function(spelled_out, one)
+        one = Annotated[kinds, Field(discriminator="name")]
+        return handler.generate_schema(Annotated[one, BeforeValidator(spelled_out)])
 
 
 def _named(base: type[Named]) -> list[type[Named]]:

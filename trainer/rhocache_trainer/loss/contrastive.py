@@ -18,7 +18,7 @@ et al. 2023 (iSogCLR, a temperature for each pair), Wei et al. 2024 (FastCLIP) a
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 
 import torch
@@ -48,10 +48,6 @@ class LossOutput:
     tau: Tensor
     tau_text: Tensor
     steering: Steering | None = None  # where it was asked for
-
-    def plus(self, loss: Tensor) -> "LossOutput":
-        """With another loss added."""
-        return replace(self, loss=self.loss + loss, objective=self.objective + loss.detach())
 
 
 class _ContrastiveRisk(nn.Module):

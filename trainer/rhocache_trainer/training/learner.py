@@ -1,8 +1,8 @@
 """A model that learns: what belongs to an update of its weights, and what of it is saved."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -103,7 +103,7 @@ class Learner:
             recompute=self._config.accumulation.recompute,
             model=self.model.module,
             backward=self._fabric.backward,
-            no_sync=lambda: self._fabric.no_backward_sync(self._wrapped),
+            no_sync=self._no_sync,
         )
         largest = self._config.optimizer.clip_grad_norm or math.inf
         norm = clip_grad_norm_(self._wrapped.parameters(), largest)
@@ -145,6 +145,9 @@ class Learner:
         image, tokens = part
         return self._wrapped(self.normalize(image), tokens)
 
+    def _no_sync(self) -> AbstractContextManager[Any]:
+        return self._fabric.no_backward_sync(self._wrapped)
+
     def _score(self, batch: Batch) -> Features:
         """As an evaluation would: without dropout, and without moving BatchNorm's statistics."""
         with evaluating(self._wrapped):
@@ -171,7 +174,7 @@ class Learner:
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Generator[None]:
     """Put a module, and what it is made of, into evaluation mode; then each back into its own."""
     modes = [(each, each.training) for each in module.modules()]
     module.eval()

@@ -71,10 +71,10 @@ def open_loggers(
 
 
 def _open(config: LoggerConfig, folder: RunFolder, name: str, step: int) -> Logger:
-    here: dict[str, Any] = {"root_dir": folder.path, "name": config.name, "version": ""}
+    here: dict[str, Any] = {"name": "", "version": ""}  # not in folders of these names
     usual: dict[str, dict[str, Any]] = {
-        "tensorboard": {**here, "purge_step": step + 1},
-        "csv": {**here, "flush_logs_every_n_steps": 1},
+        "tensorboard": {**here, "root_dir": folder.tensorboard, "purge_step": step + 1},
+        "csv": {**here, "root_dir": folder.csv.parent, "flush_logs_every_n_steps": 1},
         "wandb": {"name": name, "save_dir": folder.path},
         "mlflow": {"run_name": name},
     }

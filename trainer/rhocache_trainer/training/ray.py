@@ -7,6 +7,7 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import ray
@@ -107,9 +108,13 @@ def _stopper() -> Generator[Any]:
     stopper: Any = _Stopper.remote()  # pyright: ignore[reportAttributeAccessIssue]
     main_thread = threading.current_thread() is threading.main_thread()
     usual = signal.getsignal(signal.SIGTERM)
+
+    def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        stopper.ask.remote()
+
     try:
         if main_thread:  # the only one that Python gives signals to
-            signal.signal(signal.SIGTERM, lambda *_: stopper.ask.remote())
+            signal.signal(signal.SIGTERM, ask)
         yield stopper
     finally:
         if main_thread:
