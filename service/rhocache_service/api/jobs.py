@@ -24,7 +24,7 @@ from rhocache_service.api.auth import ReadsJobs, WritesJobs, unauthenticated
 from rhocache_service.api.dependencies import Found, InRegistry, WithSubmissions
 from rhocache_service.caches.failures import pair_errors
 from rhocache_service.caches.shard_status import shard_list
-from rhocache_service.http import root_paths
+from rhocache_service.http.addresses import root_path
 from rhocache_service.http.problems import ProblemError
 from rhocache_service.jobs.preview import validate
 from rhocache_service.jobs.resource import job_resource
@@ -91,7 +91,7 @@ def _once(
         if key is not None:
             answers_.end(who.key or "", key, None)
         raise
-    place = f"{root_paths.root(request)}/v1/jobs/{job.id}"
+    place = f"{root_path(request)}/v1/jobs/{job.id}"
     headers = {"Location": place, **_RETRY_AFTER}
     response.headers.update(headers)
     if key is not None:

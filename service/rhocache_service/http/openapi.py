@@ -6,7 +6,7 @@ from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 
 from rhocache_schemas.problem import Problem
-from rhocache_service.http import root_paths
+from rhocache_service.http.addresses import root_path
 from rhocache_service.http.problems import KINDS, MEDIA_TYPE
 
 # What can be done with a job that was just made, for tools that follow links.
@@ -29,7 +29,7 @@ def install(app: FastAPI) -> None:
 
     @app.get("/openapi.json", include_in_schema=False)
     def answer(request: Request) -> dict[str, Any]:
-        root = root_paths.root(request)
+        root = root_path(request)
         return document() | ({"servers": [{"url": root}]} if root else {})
 
 
