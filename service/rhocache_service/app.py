@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.concurrency import run_in_threadpool
 
 from rhocache_schemas.errors import RhocacheError
-from rhocache_service.api import caches, health, jobs, models
+from rhocache_service.api import caches, health, jobs, submissions
 from rhocache_service.caches.images import Pictures
 from rhocache_service.caches.similarity import Remembered, read_similarities
 from rhocache_service.http import openapi, problems
@@ -85,7 +85,6 @@ def create_app(settings: Settings) -> FastAPI:
         summary="Reference-model caches for DRRHO model steering",
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
-        openapi_url=None,  # openapi.py has it
         docs_url=None,  # pages.py has one that loads nothing from elsewhere
         redoc_url=None,
     )
@@ -103,9 +102,8 @@ def create_app(settings: Settings) -> FastAPI:
         trusted_proxies=settings.trusted_proxy,
         root_path=settings.root_path,
     )
-    for api in (jobs, caches, models, health):
+    for api in (jobs, submissions, caches, health):
         app.include_router(api.router)
-    app.include_router(jobs.validation_router)
     pages.install(app)
     openapi.install(app)
     return app

@@ -19,9 +19,11 @@ from rhocache_schemas.errors import (
     DatasetError,
     DatasetMismatch,
     FingerprintMismatch,
+    IdempotencyKeyReused,
     InvalidInput,
     JobStateConflict,
     MissingPair,
+    RequestInFlight,
     RhocacheError,
     UriNotAllowed,
 )
@@ -233,6 +235,10 @@ def as_problem(error: RhocacheError | RequestValidationError) -> ProblemError:
             return ProblemError("uri-not-allowed", str(error))
         case InvalidInput():
             return ProblemError("validation-failed", str(error))
+        case RequestInFlight():
+            return ProblemError(error.code, str(error), headers={"Retry-After": "1"})
+        case IdempotencyKeyReused():
+            return ProblemError(error.code, str(error))
         case JobStateConflict():
             return ProblemError("job-state-conflict", str(error))
         case FingerprintMismatch():

@@ -91,7 +91,7 @@ router = APIRouter(
 
 def install(app: FastAPI) -> None:
     # Swagger UI from a package, since a page of ours loads nothing from elsewhere.
-    app.mount("/static/swagger", StaticFiles(packages=[("fastapi_offline", "static")]))
+    app.mount("/static/swagger", StaticFiles(packages=[("fastapi_swagger", "resources")]))
     app.mount("/static", StaticFiles(packages=[("rhocache_service.web", "static")]))
     app.include_router(router)
 
