@@ -6,9 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from fastapi import APIRouter, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
-from rhocache_schemas.job.spec import JobState
 from rhocache_service import metrics
 from rhocache_service.api.auth import ReadsMetrics
 from rhocache_service.api.dependencies import InRegistry
@@ -70,12 +69,8 @@ def _write(folder: Path) -> None:
 )
 def show_metrics(_: ReadsMetrics, registry: InRegistry) -> Response:
     """Prometheus metrics."""
-    counts = registry.counts()
-    for state, count in counts.items():
-        metrics.JOBS.labels(state).set(count)
-    metrics.QUEUE_DEPTH.set(counts[JobState.VALIDATING] + counts[JobState.QUEUED])
-    metrics.LAST_PROGRESS.set(min(last_progress(registry).values(), default=0))
-    return Response(generate_latest(metrics.REGISTRY), media_type=CONTENT_TYPE_LATEST)
+    text = metrics.exposition(registry.counts(), last_progress(registry).values())
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
 def last_progress(registry: Registry) -> dict[str, float]:
