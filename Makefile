@@ -7,7 +7,7 @@ PEER := .venv-clip-retrieval
 LOWEST := .venv-lowest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test browser check lowest openapi format chaos benchmark gpu-check architectures clean
+.PHONY: help setup demo test browser check lowest client openapi format chaos benchmark gpu-check architectures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
@@ -34,13 +34,14 @@ browser: setup
 	@command -v chromium google-chrome > /dev/null || $(BIN)/playwright install chromium \
 		|| { apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends chromium; }
 
-check: setup ## Lint, formatting, types, the rooms' import rules, dependencies, dead code
+check: setup ## Lint, formatting, types, the rooms' import rules, dependencies, dead code, the client
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/deptry .
 	$(BIN)/vulture
+	$(BIN)/python client/generate.py --check
 
 # Of what rhocache needs itself; what that needs is as new as it may be, and deprecates some of it.
 lowest: $(LOWEST)/.installed ## Run the tests with the lowest versions that pyproject.toml promises (TESTS=tests)
@@ -52,6 +53,9 @@ $(LOWEST)/.installed: pyproject.toml tests/lowest.py
 	$(LOWEST)/bin/python tests/lowest.py > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check --constraint $(LOWEST)/constraints.txt --editable '.[dev]'
 	@touch $@
+
+client: setup ## Write the synchronous client anew, from the asynchronous one
+	$(BIN)/python client/generate.py
 
 openapi: setup ## Write docs/openapi.json anew
 	$(BIN)/python -m rhocache_service.openapi_document > docs/openapi.json

@@ -1,12 +1,13 @@
-"""The client for the REST API, for asyncio."""
+"""A client for the REST API."""
 
-import asyncio
-import time
+from asyncio import sleep
 from collections.abc import AsyncIterator
 from http import HTTPStatus
+from time import monotonic
 from typing import Any, Self
 
 import httpx
+from httpx_retries import RetryTransport
 from httpx_sse import EventSource, SSEError
 
 from rhocache import calls
@@ -28,12 +29,11 @@ from rhocache_schemas.job.spec import JobSpec
 
 
 class AsyncClient:
-    """``Client`` with methods to await, or to iterate over with ``async for``.
+    """Talks to one service: ``client.jobs``, ``client.caches`` and ``client.models``.
 
-    An asynchronous context manager; close it otherwise. Requests are sent again where the service
-    can't be reached, restarts behind a proxy (502, 503, 504) or asks for patience (429,
-    Retry-After): for ``patience`` seconds, or 2 where it has never answered yet, so that there may
-    be none.
+    A context manager; close it otherwise. Requests are sent again where the service can't be
+    reached, restarts behind a proxy (502, 503, 504) or asks for patience (429, Retry-After): for
+    ``patience`` seconds, or 2 where it has never answered yet, so that there may be none.
 
     Raises InvalidInput for what is no URL, no API key, or no proxy of the environment.
 
@@ -92,21 +92,29 @@ class AsyncClient:
 
         With ``stream`` the body of a success is left to be read, and the response to be closed.
         """
-        patience = Patience(self._patience, known=self._known)
-        while True:
-            try:
-                response = await self._http.send(call.request(self._http), stream=stream)
-                if not response.is_success:
-                    await response.aread()
-            except httpx.RequestError as error:
-                if (pause := patience.pause(None)) is None:
-                    raise calls.no_service(self.url, error) from error
-            else:
-                if (pause := patience.pause(response)) is None:
-                    self._known = True
-                    return response
-            await asyncio.sleep(pause)
-            call = call.again()
+        request = call.request(self._http)
+        patience = Patience(request, self._patience, known=self._known)
+        transport = RetryTransport(_AsyncSending(self._http, stream=stream), patience)
+        try:
+            response = await transport.handle_async_request(request)
+        except httpx.RequestError as error:
+            raise calls.no_service(self.url, error) from error
+        self._known = True
+        return response
+
+
+class _AsyncSending(httpx.AsyncBaseTransport):
+    """Sends by a client, since one that is given a transport does not look for proxies any more."""
+
+    def __init__(self, http: httpx.AsyncClient, *, stream: bool) -> None:
+        self._http = http
+        self._stream = stream
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await self._http.send(request, stream=self._stream)
+        if not response.is_success:
+            await response.aread()
+        return response
 
 
 class AsyncJobs:
@@ -161,18 +169,18 @@ class AsyncJobs:
         return await self._client.send(calls.errors(job, limit, after, code))
 
     async def manifest(self, job: str) -> Manifest:
-        """Give the manifest of a completed job's cache."""
+        """Return the manifest of a completed job's cache."""
         return await self._client.send(calls.job_manifest(job))
 
     async def watch(self, job: str) -> AsyncIterator[Job]:
-        """Give the job, and again whenever it has changed, until it has come to an end.
+        """Yield the job, and again whenever it has changed, until it has come to an end.
 
         Asks at most once a second where nothing is new, whatever is made of the service's waiting
         and its ETags on the way.
         """
         call, known, seen = calls.get(job), None, None
         while True:
-            asked = time.monotonic()
+            asked = monotonic()
             response = await self._client.answer(call)
             if response.status_code != HTTPStatus.NOT_MODIFIED:
                 found, seen = call.read(response), response.headers.get("ETag")
@@ -181,11 +189,11 @@ class AsyncJobs:
                     if found.status.terminal:
                         return
                     known, asked = found, 0.0
-            await asyncio.sleep(max(0.0, asked + POLL_SECONDS - time.monotonic()))
+            await sleep(max(0.0, asked + POLL_SECONDS - monotonic()))
             call = calls.get_newer(job, seen, self._client.timeout)
 
     async def events(self, job: str, *, after: int = 0) -> AsyncIterator[Event]:
-        """Give what happens to a job, from its first event on, until its end.
+        """Yield what happens to a job, from its first event on, until its end.
 
         A stream that breaks, or ends before the job does, is taken up again, and nothing is given
         twice.
@@ -209,8 +217,9 @@ class AsyncJobs:
                 pass  # a connection that broke
             finally:
                 await response.aclose()
-            ended = (await self.get(job)).status.terminal
-            await asyncio.sleep(POLL_SECONDS)
+            found = await self.get(job)
+            ended = found.status.terminal
+            await sleep(POLL_SECONDS)
 
 
 class AsyncCaches:
@@ -222,7 +231,7 @@ class AsyncCaches:
         return await self._client.send(calls.list_caches(limit, after))
 
     async def manifest(self, cache: str) -> Manifest:
-        """Give the manifest of a cache, named by its id or fingerprint."""
+        """Return the manifest of a cache, named by its id or fingerprint."""
         return await self._client.send(calls.cache_manifest(cache))
 
     async def pairs(
@@ -238,14 +247,14 @@ class AsyncCaches:
         return await self._client.send(calls.pairs(cache, key, order, after, limit))
 
     async def picture(self, cache: str, shard: str, row: int) -> bytes:
-        """Give a pair's picture as the dataset has it."""
+        """Return a pair's picture as the dataset has it."""
         response = await self._client.answer(calls.picture(cache, shard, row))
         if not response.is_success:
             raise calls.service_error(response)
         return response.content
 
     async def download(self, cache: str, name: str) -> AsyncIterator[bytes]:
-        """Give a file of a cache in parts: manifest.json, index.parquet, shards/NAME.parquet."""
+        """Yield a file of a cache in parts: manifest.json, index.parquet, shards/NAME.parquet."""
         response = await self._client.answer(calls.file(cache, name), stream=True)
         try:
             if not response.is_success:

@@ -2,9 +2,9 @@
 
 import os
 import secrets
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -54,10 +54,6 @@ class Call(Generic[Body]):
             self.method, self.path, params=chosen, json=self.body, headers=self.headers
         )
 
-    def again(self) -> Self:
-        """The request without its wait: what is before the service may not have had the time."""
-        return replace(self, params={k: v for k, v in self.params.items() if k != "wait"})
-
     def read(self, response: httpx.Response) -> Body:
         """Raises ServiceError for a problem, and for what is no answer of this service."""
         if not response.is_success:
@@ -85,7 +81,7 @@ def connection(
 
 
 def checked_url(url: str) -> str:
-    """Give the URL without a slash at its end, or the default one for nothing.
+    """Return the URL without a slash at its end, or the default one for nothing.
 
     Raises InvalidInput for what is no URL of a service.
     """

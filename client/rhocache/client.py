@@ -1,11 +1,13 @@
+# Generated from async_client.py by `make client`: change that file.
 """A client for the REST API."""
 
-import time
 from collections.abc import Iterator
 from http import HTTPStatus
+from time import monotonic, sleep
 from typing import Any, Self
 
 import httpx
+from httpx_retries import RetryTransport
 from httpx_sse import EventSource, SSEError
 
 from rhocache import calls
@@ -88,21 +90,29 @@ class Client:
 
         With ``stream`` the body of a success is left to be read, and the response to be closed.
         """
-        patience = Patience(self._patience, known=self._known)
-        while True:
-            try:
-                response = self._http.send(call.request(self._http), stream=stream)
-                if not response.is_success:
-                    response.read()
-            except httpx.RequestError as error:
-                if (pause := patience.pause(None)) is None:
-                    raise calls.no_service(self.url, error) from error
-            else:
-                if (pause := patience.pause(response)) is None:
-                    self._known = True
-                    return response
-            time.sleep(pause)
-            call = call.again()
+        request = call.request(self._http)
+        patience = Patience(request, self._patience, known=self._known)
+        transport = RetryTransport(_Sending(self._http, stream=stream), patience)
+        try:
+            response = transport.handle_request(request)
+        except httpx.RequestError as error:
+            raise calls.no_service(self.url, error) from error
+        self._known = True
+        return response
+
+
+class _Sending(httpx.BaseTransport):
+    """Sends by a client, since one that is given a transport does not look for proxies any more."""
+
+    def __init__(self, http: httpx.Client, *, stream: bool) -> None:
+        self._http = http
+        self._stream = stream
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        response = self._http.send(request, stream=self._stream)
+        if not response.is_success:
+            response.read()
+        return response
 
 
 class Jobs:
@@ -157,18 +167,18 @@ class Jobs:
         return self._client.send(calls.errors(job, limit, after, code))
 
     def manifest(self, job: str) -> Manifest:
-        """Give the manifest of a completed job's cache."""
+        """Return the manifest of a completed job's cache."""
         return self._client.send(calls.job_manifest(job))
 
     def watch(self, job: str) -> Iterator[Job]:
-        """Give the job, and again whenever it has changed, until it has come to an end.
+        """Yield the job, and again whenever it has changed, until it has come to an end.
 
         Asks at most once a second where nothing is new, whatever is made of the service's waiting
         and its ETags on the way.
         """
         call, known, seen = calls.get(job), None, None
         while True:
-            asked = time.monotonic()
+            asked = monotonic()
             response = self._client.answer(call)
             if response.status_code != HTTPStatus.NOT_MODIFIED:
                 found, seen = call.read(response), response.headers.get("ETag")
@@ -177,11 +187,11 @@ class Jobs:
                     if found.status.terminal:
                         return
                     known, asked = found, 0.0
-            time.sleep(max(0.0, asked + POLL_SECONDS - time.monotonic()))
+            sleep(max(0.0, asked + POLL_SECONDS - monotonic()))
             call = calls.get_newer(job, seen, self._client.timeout)
 
     def events(self, job: str, *, after: int = 0) -> Iterator[Event]:
-        """Give what happens to a job, from its first event on, until its end.
+        """Yield what happens to a job, from its first event on, until its end.
 
         A stream that breaks, or ends before the job does, is taken up again, and nothing is given
         twice.
@@ -205,8 +215,9 @@ class Jobs:
                 pass  # a connection that broke
             finally:
                 response.close()
-            ended = self.get(job).status.terminal
-            time.sleep(POLL_SECONDS)
+            found = self.get(job)
+            ended = found.status.terminal
+            sleep(POLL_SECONDS)
 
 
 class Caches:
@@ -218,7 +229,7 @@ class Caches:
         return self._client.send(calls.list_caches(limit, after))
 
     def manifest(self, cache: str) -> Manifest:
-        """Give the manifest of a cache, named by its id or fingerprint."""
+        """Return the manifest of a cache, named by its id or fingerprint."""
         return self._client.send(calls.cache_manifest(cache))
 
     def pairs(
@@ -234,14 +245,14 @@ class Caches:
         return self._client.send(calls.pairs(cache, key, order, after, limit))
 
     def picture(self, cache: str, shard: str, row: int) -> bytes:
-        """Give a pair's picture as the dataset has it."""
+        """Return a pair's picture as the dataset has it."""
         response = self._client.answer(calls.picture(cache, shard, row))
         if not response.is_success:
             raise calls.service_error(response)
         return response.content
 
     def download(self, cache: str, name: str) -> Iterator[bytes]:
-        """Give a file of a cache in parts: manifest.json, index.parquet, shards/NAME.parquet."""
+        """Yield a file of a cache in parts: manifest.json, index.parquet, shards/NAME.parquet."""
         response = self._client.answer(calls.file(cache, name), stream=True)
         try:
             if not response.is_success:

@@ -1,69 +1,89 @@
-"""When a request that got no final answer is worth sending again."""
+"""When a request that got no final answer is sent again, and for how long."""
 
+import math
 import time
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from calendar import timegm
+from email.utils import parsedate
+from http import HTTPStatus
+from typing import Self
 
 import httpx
+from httpx_retries import Retry
 
 SECONDS = 120.0  # for a service that has answered before, or says when to come again
 STRANGER_SECONDS = 2.0  # for one that never has: there may be none
 POLL_SECONDS = 1.0  # between two looks at a job, where the first came back without news
 _LONGEST_PAUSE = 30.0
 
-_LATER = (429, 502, 503, 504)  # the service's own words, or a proxy's while it restarts
+
+class InFlight(httpx.RequestError):
+    """The same request is being answered already, and its answer will be this one's too."""
 
 
-class Patience:
-    """For one request, from its first failure on."""
+class Patience(Retry):
+    """For one request, from its first failure on. httpx-retries sends it again.
 
-    def __init__(self, seconds: float, *, known: bool) -> None:
+    Every request may be sent twice: those that make a job carry an Idempotency-Key.
+    """
+
+    def __init__(self, request: httpx.Request, seconds: float, *, known: bool) -> None:
         """``known``: the service has answered before."""
+        super().__init__(
+            allowed_methods=[request.method],
+            retry_on_exceptions=[httpx.RequestError],
+            validate_response=_check_in_flight,
+        )
+        self._request = request
         self._seconds = seconds
         self._known = known
-        self._failures = 0
-        self._since = 0.0
+        self._since = math.inf  # by the steady clock: when it failed first
+        self._date: tuple[int, ...] | None = None  # that the last answer told
 
-    def pause(self, response: httpx.Response | None) -> float | None:
-        """Seconds until another try; None where the response is final, or patience at its end.
+    def is_exhausted(self) -> bool:
+        return self._left() <= 0
 
-        ``response`` is None where none came. Every request may be sent twice: those that make a
-        job carry an Idempotency-Key.
-        """
-        if response is not None and not _is_passing(response):
-            return None
-        told = None if response is None else _retry_after(response)
-        now = time.monotonic()
-        if not self._failures:
-            self._since = now
-        is_there = self._known or told is not None
-        limit = self._seconds if is_there else min(self._seconds, STRANGER_SECONDS)
-        left = self._since + limit - now
-        pause = max(min(5.0, 0.2 * 2**self._failures), min(_LONGEST_PAUSE, told or 0.0))
-        self._failures += 1
-        return min(pause, left) if left > 0 else None
+    def _left(self) -> float:
+        seconds = self._seconds if self._known else min(self._seconds, STRANGER_SECONDS)
+        return seconds - max(0.0, time.monotonic() - self._since)
+
+    def increment(self) -> Self:
+        """Count a failure. The request loses its wait: a proxy may not have had the time for it."""
+        self.attempts_made += 1
+        self._since = min(self._since, time.monotonic())
+        self._request.url = self._request.url.copy_remove_param("wait")
+        return self
+
+    def sleep(self, response: httpx.Response | Exception) -> None:
+        self._hear(response)
+        super().sleep(response)
+
+    async def asleep(self, response: httpx.Response | Exception) -> None:
+        self._hear(response)
+        await super().asleep(response)
+
+    def _hear(self, response: httpx.Response | Exception) -> None:
+        if isinstance(response, httpx.Response):
+            self._known |= "Retry-After" in response.headers
+            self._date = parsedate(response.headers.get("Date", ""))
+        self.max_backoff_wait = min(_LONGEST_PAUSE, max(0.0, self._left()))
+
+    def parse_retry_after(self, retry_after: str) -> float:
+        """Return the seconds until then (RFC 9110, 10.2.3), by the server's own clock if it tells
+        that; 0, for which the usual pause is made, where they can't be read."""
+        until = parsedate(retry_after)
+        try:
+            if until and self._date:
+                return float(timegm(until) - timegm(self._date))
+            return super().parse_retry_after(retry_after)
+        except (ValueError, OverflowError):
+            return 0.0
+
+    def backoff_strategy(self) -> float:
+        attempts: int = self.attempts_made  # pyright: ignore
+        return min(5.0, 0.1 * 2 ** min(attempts, 6), self.max_backoff_wait)
 
 
-def _is_passing(response: httpx.Response) -> bool:
-    in_flight = response.status_code == 409 and b"idempotency-in-flight" in response.content
-    return response.status_code in _LATER or in_flight
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds (RFC 9110, 10.2.3), by the server's own clock; None without any that can be read."""
-    told = response.headers.get("Retry-After", "").strip()
-    if told.isdecimal():
-        return float(told)
-    until = _date(told)
-    if until is None:
-        return None
-    now = _date(response.headers.get("Date", "")) or datetime.now(UTC)
-    return (until - now).total_seconds()
-
-
-def _date(text: str) -> datetime | None:
-    try:
-        found = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+def _check_in_flight(response: httpx.Response) -> None:
+    conflict = response.status_code == HTTPStatus.CONFLICT
+    if conflict and b"idempotency-in-flight" in response.content:
+        raise InFlight("the same request is being answered")

@@ -1,11 +1,36 @@
 """The bodies that the service sends, shared with its client (RFC 9457 for problems)."""
 
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from rhocache_schemas.cache.documents import Fault
 from rhocache_schemas.job.spec import JobSpec, JobState
+
+
+class Listed(BaseModel):
+    id: str
+
+
+Item = TypeVar("Item", bound=Listed)
+
+
+class Page(BaseModel, Generic[Item]):
+    """A part of a list. The next one is asked for with ``last_id`` as ``after``."""
+
+    object: Literal["list"] = "list"
+    data: list[Item]
+    first_id: str | None = None
+    last_id: str | None = None
+    has_more: bool = False
+
+    @classmethod
+    def of(cls, found: Sequence[Item], limit: int) -> Self:
+        """Return the page of the first ``limit`` items: ask for one more to know of others."""
+        data = list(found[:limit])
+        first, last = (data[0].id, data[-1].id) if data else (None, None)
+        return cls(data=data, first_id=first, last_id=last, has_more=len(found) > limit)
 
 
 class RequestCounts(BaseModel):
@@ -63,10 +88,9 @@ class Submission(JobSpec):
         return JobSpec.model_validate(self.model_dump(include=set(JobSpec.model_fields)))
 
 
-class Job(BaseModel):
+class Job(Listed):
     """Field names as in the OpenAI Batch API; times are Unix seconds."""
 
-    id: str
     object: Literal["job"] = "job"
     status: JobState
     spec: JobSpec
@@ -96,12 +120,8 @@ class Job(BaseModel):
     expires_at: Annotated[int | None, Field(description="its deadline")] = None
 
 
-class JobList(BaseModel):
-    object: Literal["list"] = "list"
-    data: list[Job]
-    first_id: str | None = None
-    last_id: str | None = None
-    has_more: bool = False
+class JobList(Page[Job]):
+    pass
 
 
 class PairError(BaseModel):
@@ -157,10 +177,9 @@ class Validation(BaseModel):
     predicted_bytes: Annotated[int | None, Field(description="of the cache")] = None
 
 
-class CacheSummary(BaseModel):
+class CacheSummary(Listed):
     """A cache that a job has committed."""
 
-    id: str
     object: Literal["cache"] = "cache"
     fingerprint: str
     uri: str
@@ -168,12 +187,8 @@ class CacheSummary(BaseModel):
     committed_at: int
 
 
-class CacheList(BaseModel):
-    object: Literal["list"] = "list"
-    data: list[CacheSummary]
-    first_id: str | None = None
-    last_id: str | None = None
-    has_more: bool = False
+class CacheList(Page[CacheSummary]):
+    pass
 
 
 class CachedPair(BaseModel):

@@ -25,6 +25,8 @@
     │   ├── ErrorBudgetExceeded     more pairs failed than the job allows
     │   ├── JobStateConflict        a transition that the job's state does not permit
     │   └── RayUnreachable          no Ray answers, or none could be started
+    ├── RequestInFlight             the same request, by its Idempotency-Key, is being answered
+    ├── IdempotencyKeyReused        the Idempotency-Key was sent with another request before
     ├── ServiceError                an answer of the service that is a problem, or no answer
     └── Abandoned                   work that nobody waits for any more
 
@@ -180,6 +182,14 @@ class JobStateConflict(JobError):
 
 class RayUnreachable(JobError):
     code = "ray-unreachable"
+
+
+class RequestInFlight(RhocacheError):
+    code = "idempotency-in-flight"
+
+
+class IdempotencyKeyReused(RhocacheError):
+    code = "idempotency-key-reused"
 
 
 class ServiceError(RhocacheError):

@@ -11,12 +11,11 @@ from sqlalchemy.exc import OperationalError
 from starlette.concurrency import run_in_threadpool
 
 from rhocache_schemas.errors import RhocacheError
-from rhocache_service.api import caches, health, jobs, models
+from rhocache_service.api import caches, health, jobs, submissions
 from rhocache_service.caches.images import Pictures
 from rhocache_service.caches.similarity import Remembered, read_similarities
 from rhocache_service.http import openapi, problems
-from rhocache_service.http.middleware import Gate
-from rhocache_service.http.proxies import Proxied
+from rhocache_service.http.middleware import HttpMiddleware
 from rhocache_service.jobs.submit import Submissions
 from rhocache_service.registry.api_keys import Keys
 from rhocache_service.registry.callers import Callers
@@ -86,7 +85,6 @@ def create_app(settings: Settings) -> FastAPI:
         summary="Reference-model caches for DRRHO model steering",
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,
-        openapi_url=None,  # openapi.py has it
         docs_url=None,  # pages.py has one that loads nothing from elsewhere
         redoc_url=None,
     )
@@ -97,14 +95,15 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.pictures = Pictures(settings.roots)
     app.state.similarities = Remembered(read_similarities)
     problems.install(app)
-    allowed = [settings.host, *settings.allow_host]
-    app.add_middleware(Gate, allowed=allowed, most_bytes=settings.max_body_bytes)
     app.add_middleware(
-        Proxied, trusted=settings.trusted_proxy, root_path=settings.root_path
-    )  # the last one added is the first that a request passes
-    for api in (jobs, caches, models, health):
+        HttpMiddleware,
+        allowed_hosts=[settings.host, *settings.allow_host],
+        max_body_bytes=settings.max_body_bytes,
+        trusted_proxies=settings.trusted_proxy,
+        root_path=settings.root_path,
+    )
+    for api in (jobs, submissions, caches, health):
         app.include_router(api.router)
-    app.include_router(jobs.validation_router)
     pages.install(app)
     openapi.install(app)
     return app

@@ -1,8 +1,19 @@
 """Prometheus metrics, in base units, with no ids among their labels."""
 
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    generate_latest,
+)
+
+from rhocache_schemas.cache.documents import ShardOutcome
+from rhocache_schemas.job.spec import JobState
 
 REGISTRY = CollectorRegistry()
 
@@ -31,3 +42,23 @@ HTTP_SECONDS = Histogram(
 Info("rhocache_build", "The software that runs", registry=REGISTRY).info(
     {"version": version("rhocache")}
 )
+
+
+def count_shards(outcomes: Iterable[ShardOutcome]) -> None:
+    """Count shards that were settled, and their pairs."""
+    for outcome in outcomes:
+        SHARDS.labels("committed" if outcome.code is None else "failed").inc()
+        PAIRS.labels("ok").inc(outcome.rows - outcome.failed)
+        PAIRS.labels("failed").inc(outcome.failed)
+
+
+def exposition(jobs: Mapping[JobState, int], last_progress: Iterable[float]) -> bytes:
+    """Return all metrics as Prometheus reads them.
+
+    ``jobs``: how many are in each state. ``last_progress``: of each running one, in Unix seconds.
+    """
+    for state, count in jobs.items():
+        JOBS.labels(state).set(count)
+    QUEUE_DEPTH.set(jobs[JobState.VALIDATING] + jobs[JobState.QUEUED])
+    LAST_PROGRESS.set(min(last_progress, default=0))
+    return generate_latest(REGISTRY)

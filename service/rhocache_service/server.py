@@ -13,10 +13,10 @@ from rhocache_schemas import storage
 from rhocache_schemas.errors import StorageError
 from rhocache_service import logs
 from rhocache_service.app import create_app
-from rhocache_service.file_lock import try_lock
 from rhocache_service.registry.api_keys import Keys
 from rhocache_service.registry.notifier import Changes
 from rhocache_service.registry.tables import open_database, shown
+from rhocache_service.scheduling.embedded_ray import try_lock
 from rhocache_service.settings import Settings
 from rhocache_service.variables import tell_unknown
 

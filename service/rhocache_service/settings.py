@@ -20,7 +20,7 @@ from sqlalchemy.engine import URL
 from rhocache_schemas import storage
 from rhocache_schemas.errors import InvalidInput
 from rhocache_schemas.job.paths import absolute_location
-from rhocache_service.http import hosts, root_paths
+from rhocache_service.http.addresses import LOOPBACK, check_host_pattern, check_root_path
 from rhocache_service.registry.tables import parse_url
 from rhocache_service.variables import PREFIX, split_list, without_foreign
 
@@ -75,7 +75,7 @@ Roots = Annotated[
     BeforeValidator(split_list),
 ]
 Hosts = Annotated[
-    list[Annotated[str, AfterValidator(hosts.check)]], NoDecode, BeforeValidator(split_list)
+    list[Annotated[str, AfterValidator(check_host_pattern)]], NoDecode, BeforeValidator(split_list)
 ]
 Networks = Annotated[
     list[Annotated[str, AfterValidator(_network)]], NoDecode, BeforeValidator(split_list)
@@ -115,7 +115,7 @@ class Settings(BaseSettings):
         Networks, Field(description="addresses and networks whose X-Forwarded-* are believed, or *")
     ] = []
     root_path: Annotated[
-        Annotated[str, AfterValidator(root_paths.normalise)],
+        Annotated[str, AfterValidator(check_root_path)],
         Field(description="path that a proxy shows the service under"),
     ] = ""
     max_running_jobs: Annotated[int, Field(ge=1, description="jobs that run at once")] = 1
@@ -171,13 +171,13 @@ class Settings(BaseSettings):
     def check(self, *, has_keys: bool) -> None:
         """Raise InvalidInput where the settings would open the service or Ray to a network."""
         ray = urlsplit(self.ray_address or "").hostname
-        if ray and ray not in hosts.LOOPBACK and self.ray_token is None:
+        if ray and ray not in LOOPBACK and self.ray_token is None:
             raise InvalidInput(
                 f"the Ray at {self.ray_address} is not on this machine, and no token is given: "
                 "whoever reaches such a Ray runs code there. Start it with RAY_AUTH_MODE=token, "
                 "and give the token as RHOCACHE_RAY_TOKEN"
             )
-        if self.host not in hosts.LOOPBACK and not has_keys:
+        if self.host not in LOOPBACK and not has_keys:
             raise InvalidInput(
                 f"host {self.host} is not loopback, and there is no API key yet: whoever reaches "
                 "it could run jobs. Make one first, with rhocache keys create NAME --scope admin"

@@ -1,10 +1,13 @@
 """Watching through what lies between a client and its service, which comes and goes."""
 
 import asyncio
+import http.server
+import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,8 @@ from fastapi import Request
 from starlette.datastructures import MutableHeaders
 from starlette.responses import Response, StreamingResponse
 
-from rhocache import AsyncClient, Client
-from rhocache.patience import POLL_SECONDS, Patience
+from rhocache import AsyncClient, Client, calls
+from rhocache.patience import POLL_SECONDS, STRANGER_SECONDS, Patience
 from rhocache_schemas.errors import InvalidInput, JobStateConflict, ServiceError
 from rhocache_schemas.job.spec import JobSpec, JobState
 from rhocache_service.registry.jobs import Registry
@@ -248,6 +251,128 @@ def test_patience_has_an_end(url: str, registry: Registry, row: JobRow) -> None:
     assert len(answers) > 90
 
 
+Ask = Callable[[str], httpx.Response]
+
+
+def ask(url: str) -> httpx.Response:
+    """The final answer to a request; retry's, as it carries an Idempotency-Key."""
+    with Client(url) as client:
+        return client.answer(calls.retry("job_1"))
+
+
+def ask_async(url: str) -> httpx.Response:
+    async def run() -> httpx.Response:
+        async with AsyncClient(url) as client:
+            return await client.answer(calls.retry("job_1"))
+
+    return asyncio.run(run())
+
+
+both = pytest.mark.parametrize("ask", [ask, ask_async])
+Scripted = tuple[int, dict[str, str], bytes]  # status, headers, body
+
+
+@contextmanager
+def answering(*script: Scripted) -> Iterator[tuple[str, list[tuple[float, str]]]]:
+    """A server that gives these answers, one after another; and when it was asked with what key."""
+    asked: list[tuple[float, str]] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"] or 0))
+            status, headers, body = script[len(asked)]
+            asked.append((time.monotonic(), self.headers["Idempotency-Key"]))
+            self.send_response_only(status)  # without a Date
+            for header in (headers | {"Content-Length": str(len(body))}).items():
+                self.send_header(*header)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: Any) -> None: ...
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+OVER: Scripted = (404, {}, b"")
+
+
+@both
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"Retry-After": "1"},
+        {
+            "Retry-After": "Wed, 21 Oct 2015 07:28:01 GMT",
+            "Date": "Wed, 21 Oct 2015 07:28:00 GMT",  # its clock is years late
+        },
+    ],
+    ids=["seconds", "date"],
+)
+def test_a_server_says_when_to_come_again(ask: Ask, told: dict[str, str]) -> None:
+    with answering((503, told, b""), (429, told, b""), OVER) as (url, asked):
+        assert ask(url).status_code == 404
+    (first, key), (second, _), (third, _) = asked
+    assert second - first >= 1
+    assert third - second >= 1
+    assert {each for _, each in asked} == {key}
+    assert key
+
+
+@both
+def test_a_server_says_when_to_come_again_but_not_what_time_it_is(ask: Ask) -> None:
+    until = int(time.time()) + 2
+    told = {"Retry-After": formatdate(until, usegmt=True)}
+    with answering((503, told, b""), OVER) as (url, _):
+        assert ask(url).status_code == 404
+        assert time.time() >= until
+
+
+@both
+@pytest.mark.parametrize(
+    "passing",
+    [
+        (429, {}, b""),
+        (502, {}, b""),
+        (503, {}, b""),
+        (504, {}, b""),
+        (409, {"Retry-After": "0"}, b'{"type": "/problems/idempotency-in-flight"}'),
+    ],
+    ids=lambda each: each[0],
+)
+def test_what_passes(ask: Ask, passing: Scripted) -> None:
+    with answering(passing, passing, OVER) as (url, asked):
+        assert ask(url).status_code == 404
+    assert len(asked) == 3
+
+
+@both
+@pytest.mark.parametrize("status", [200, 304, 400, 401, 403, 404, 409, 410, 422, 500, 501])
+def test_what_is_final(ask: Ask, status: int) -> None:
+    with answering((status, {}, b""), OVER) as (url, asked):
+        assert ask(url).status_code == status
+    assert len(asked) == 1
+
+
+@both
+def test_a_service_that_never_answered_is_not_waited_for(ask: Ask) -> None:
+    """But one that says when to come again is, also for longer than a stranger."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        with pytest.raises(ServiceError, match="no service answers"):
+            ask(f"http://127.0.0.1:{nobody.getsockname()[1]}")
+    busy: Scripted = (503, {"Retry-After": "1"}, b"")
+    with answering(busy, busy, busy, OVER) as (url, asked):
+        assert ask(url).status_code == 404
+    assert asked[-1][0] - asked[0][0] > STRANGER_SECONDS
+
+
 @pytest.mark.parametrize(
     ("headers", "least", "most"),
     [
@@ -268,27 +393,48 @@ def test_patience_has_an_end(url: str, registry: Registry, row: JobRow) -> None:
         ({"Retry-After": "Wed, 21 Oct 2015 07:28:07 GMT", "Date": "?"}, 0.1, 1),  # by our clock
     ],
 )
-def test_when_to_try_again(headers: dict[str, str], least: float, most: float) -> None:
-    answer = httpx.Response(503, headers={"Date": "Wed, 21 Oct 2015 07:28:00 GMT"} | headers)
-    pause = Patience(120.0, known=True).pause(answer)
-    assert pause is not None
+def test_how_long_a_pause_is(
+    headers: dict[str, str], least: float, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of up to 30 seconds, which are not slept."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    patience = Patience(httpx.Request("GET", "http://host"), 120.0, known=True).increment()
+    told = {"Date": "Wed, 21 Oct 2015 07:28:00 GMT"} | headers
+    patience.sleep(httpx.Response(503, headers=told))
+    (pause,) = slept
     assert least <= pause <= most
 
 
-@pytest.mark.parametrize("status", [200, 304, 400, 401, 403, 404, 409, 410, 422, 500, 501])
-def test_what_is_final(status: int) -> None:
-    assert Patience(120.0, known=True).pause(httpx.Response(status)) is None
+def test_no_patience_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = httpx.Request("GET", "http://host")
+    assert Patience(request, 0.0, known=True).is_exhausted()
+    patience = Patience(request, 1.0, known=True)
+    assert not patience.is_exhausted()
+    patience.increment()
+    passed = time.monotonic() + 1
+    monkeypatch.setattr(time, "monotonic", lambda: passed)
+    assert patience.is_exhausted(), "time that requests take counts too"
 
 
-def test_a_service_that_never_answered_is_not_waited_for() -> None:
-    """But one that says when to come again is."""
-    assert Patience(0.0, known=True).pause(None) is None
-    patience, pauses = Patience(120.0, known=False), []
-    while (pause := patience.pause(None)) is not None and len(pauses) < 100:
-        pauses.append(pause)
-        time.sleep(pause)
-    assert len(pauses) < 10
-    assert patience.pause(httpx.Response(503, headers={"Retry-After": "1"})) is not None
+@pytest.mark.parametrize("follow", [watch, watch_async])
+def test_a_proxy_with_no_time_for_long_polls(
+    url: str, registry: Registry, row: JobRow, follow: Follow
+) -> None:
+    """It gives up each request that waits; the same is asked for again, without the wait."""
+    given_up = threading.Event()
+
+    def hurry(request: Request) -> Response | None:
+        if "wait" in request.query_params:
+            given_up.set()
+            return Response("<html>", 504)
+        return None
+
+    with Proxy(url, refuse=hurry).running() as through:
+        following = Following(follow, through, row.id, patience=30.0)
+        assert given_up.wait(60)
+        end(registry, row)
+        assert following.states()[-1] == "cancelled"
 
 
 def test_a_client_that_is_not_patient_enough_for_long_polls(

@@ -9,7 +9,7 @@ import sys
 CODE = r"""
 import logging
 from rhocache_service import logs
-from rhocache_service.http import access_log
+from rhocache_service.http.middleware import access_log
 logs.configure()
 said = "x\x1b[2J\x9b\u202e\ny"
 logging.getLogger("other").warning("job: %s", said)

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
 from rhocache_service.app import create_app
-from rhocache_service.http.middleware import METHODS
+from rhocache_service.http.middleware.access_log import METHODS
 
 from .conftest import routes_of, served, settings_without_ray
 

@@ -15,7 +15,7 @@ import pytest
 
 from rhocache_schemas.errors import StorageError
 from rhocache_schemas.network import sockets
-from rhocache_service.scheduling.embedded_ray import EmbeddedRay
+from rhocache_service.scheduling.embedded_ray import EmbeddedRay, try_lock
 
 from .conftest import COMMAND, free_port, wait_until
 
@@ -46,8 +46,6 @@ def test_a_data_dir_that_can_not_be_written(tmp_path: Path) -> None:
 
 
 def test_a_data_dir_that_another_service_uses(tmp_path: Path) -> None:
-    from rhocache_service.file_lock import try_lock
-
     lock = try_lock(tmp_path / "service.lock")
     assert lock is not None
     assert f"another rhocache serve uses {tmp_path}" in refusal("--data-dir", tmp_path)

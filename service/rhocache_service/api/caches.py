@@ -13,9 +13,10 @@ from rhocache_schemas.api import CachedPairList, CacheList, CacheSummary
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.job.allowed_roots import check_allowed
 from rhocache_service.api.auth import ReadsCaches
-from rhocache_service.api.dependencies import InRegistry
+from rhocache_service.api.dependencies import After, InRegistry
 from rhocache_service.caches import similarity
 from rhocache_service.caches.images import media_type
+from rhocache_service.http.openapi import api_problems, problems
 from rhocache_service.http.problems import BrokenOff, ProblemError
 from rhocache_service.registry.callers import Caller, Callers
 from rhocache_service.registry.tables import CacheRow
@@ -23,6 +24,7 @@ from rhocache_service.registry.tables import CacheRow
 router = APIRouter(prefix="/v1/caches", tags=["caches"])
 
 _CHUNK = 1 << 20
+_OF_A_CACHE = api_problems("validation-failed", "not-found")
 _WHOLE = (layout.MANIFEST, layout.INDEX, layout.PLAN)
 
 
@@ -33,32 +35,27 @@ def _cache(registry: InRegistry, _: ReadsCaches, cache: str) -> CacheRow:
 InCache = Annotated[CacheRow, Depends(_cache)]
 
 
-@router.get("", summary="List caches")
+@router.get("", summary="List caches", responses=_OF_A_CACHE)
 def list_caches(
     registry: InRegistry,
     _: ReadsCaches,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    after: Annotated[str | None, Query(description="the last id of the page before")] = None,
+    after: After = None,
 ) -> CacheList:
     """List the caches that jobs have committed, the last committed first."""
     last = None if after is None else registry.caches.find(after)
     rows = registry.caches.newest(limit + 1, last)
-    data = [CacheSummary.model_validate(row, from_attributes=True) for row in rows[:limit]]
-    return CacheList(
-        data=data,
-        first_id=data[0].id if data else None,
-        last_id=data[-1].id if data else None,
-        has_more=len(rows) > limit,
-    )
+    found = [CacheSummary.model_validate(row, from_attributes=True) for row in rows]
+    return CacheList.of(found, limit)
 
 
-@router.get("/{cache}", summary="Get a cache's manifest")
+@router.get("/{cache}", summary="Get a cache's manifest", responses=_OF_A_CACHE)
 def cache_manifest(cache: InCache) -> Manifest:
     """Give the manifest of a cache, named by its id or by its fingerprint."""
     return similarity.read_manifest(cache.uri)
 
 
-@router.get("/{cache}/pairs", summary="Look at pairs")
+@router.get("/{cache}/pairs", summary="Look at pairs", responses=_OF_A_CACHE)
 def pairs(
     request: Request,
     cache: InCache,
@@ -84,7 +81,12 @@ def pairs(
     return CachedPairList(data=data, has_more=after + limit < total)
 
 
-@router.get("/{cache}/pictures", summary="Get a picture", response_class=Response)
+@router.get(
+    "/{cache}/pictures",
+    summary="Get a picture",
+    response_class=Response,
+    responses=_OF_A_CACHE,
+)
 def picture(
     request: Request,
     cache: InCache,
@@ -103,7 +105,16 @@ def picture(
     return Response(pair.image, media_type=media_type(pair.image), headers=headers)
 
 
-@router.get("/{cache}/files/{name:path}", summary="Download a file", response_class=Response)
+@router.get(
+    "/{cache}/files/{name:path}",
+    summary="Download a file",
+    response_class=Response,
+    responses=api_problems("validation-failed", "not-found", "uri-not-allowed")
+    | {
+        206: {"description": "The bytes that were asked for"},
+        416: problems("malformed-request")[400],
+    },
+)
 def file(request: Request, who: ReadsCaches, cache: InCache, name: str) -> Response:
     """Download a file of a cache: manifest.json, index.parquet, plan.json or shards/NAME.parquet.
 

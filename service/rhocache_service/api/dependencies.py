@@ -1,8 +1,8 @@
-"""What routes are given."""
+"""What routes of several files are given: parameters, and the parts of the application."""
 
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 
 from rhocache_service.http.problems import ProblemError
 from rhocache_service.jobs.submit import Submissions
@@ -25,6 +25,7 @@ def _row(request: Request, job: str) -> JobRow:
     return row
 
 
+After = Annotated[str | None, Query(description="the last id of the page before")]
 InRegistry = Annotated[Registry, Depends(_registry)]
 WithSubmissions = Annotated[Submissions, Depends(_submissions)]
 Found = Annotated[JobRow, Depends(_row)]

@@ -6,12 +6,12 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from fastapi import APIRouter, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
-from rhocache_schemas.job.spec import JobState
 from rhocache_service import metrics
 from rhocache_service.api.auth import ReadsMetrics
 from rhocache_service.api.dependencies import InRegistry
+from rhocache_service.http.openapi import problems
 from rhocache_service.http.problems import ProblemError
 from rhocache_service.registry.jobs import Registry
 from rhocache_service.settings import Settings
@@ -29,7 +29,7 @@ async def livez() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz", summary="Ready?")
+@router.get("/readyz", summary="Ready?", responses=problems("unavailable"))
 def readyz(request: Request, registry: InRegistry) -> dict[str, str]:
     """Whether the data dir and the registry can be written, Ray answers, and every running job
     gets further."""
@@ -61,15 +61,16 @@ def _write(folder: Path) -> None:
         os.fsync(probe.fileno())
 
 
-@router.get("/metrics", response_class=Response, summary="Metrics")
+@router.get(
+    "/metrics",
+    response_class=Response,
+    summary="Metrics",
+    responses=problems("unauthenticated", "forbidden"),
+)
 def show_metrics(_: ReadsMetrics, registry: InRegistry) -> Response:
     """Prometheus metrics."""
-    counts = registry.counts()
-    for state, count in counts.items():
-        metrics.JOBS.labels(state).set(count)
-    metrics.QUEUE_DEPTH.set(counts[JobState.VALIDATING] + counts[JobState.QUEUED])
-    metrics.LAST_PROGRESS.set(min(last_progress(registry).values(), default=0))
-    return Response(generate_latest(metrics.REGISTRY), media_type=CONTENT_TYPE_LATEST)
+    text = metrics.exposition(registry.counts(), last_progress(registry).values())
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
 def last_progress(registry: Registry) -> dict[str, float]:

@@ -1,121 +1,41 @@
-"""``/v1/jobs``."""
+"""What tells of jobs, and forgets them: ``/v1/jobs`` (GET, DELETE)."""
 
-import json
 import re
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
-from sse_starlette import EventSourceResponse, ServerSentEvent
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
 from rhocache_schemas import layout, storage
-from rhocache_schemas.api import (
-    Job,
-    JobList,
-    PairErrorList,
-    ShardList,
-    Submission,
-    Validation,
-)
+from rhocache_schemas.api import JobList, PairErrorList, ShardList
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.job.spec import JobState
 from rhocache_service.api.auth import ReadsJobs, WritesJobs, unauthenticated
-from rhocache_service.api.dependencies import Found, InRegistry, WithSubmissions
+from rhocache_service.api.dependencies import After, Found, InRegistry
 from rhocache_service.caches.failures import pair_errors
 from rhocache_service.caches.shard_status import shard_list
-from rhocache_service.http import root_paths
+from rhocache_service.http.openapi import api_problems
 from rhocache_service.http.problems import ProblemError
-from rhocache_service.jobs.preview import validate
 from rhocache_service.jobs.resource import job_resource
-from rhocache_service.registry.callers import Caller, Callers
-from rhocache_service.registry.idempotency import Answer, Answers, InFlight, KeyReused
+from rhocache_service.registry.callers import Callers
 from rhocache_service.registry.notifier import Changes
 from rhocache_service.registry.tables import JobRow
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 LONGEST_WAIT = 60
-HEARTBEAT_SECONDS = 15
-_RETRY_AFTER = {"Retry-After": "1"}  # when there may be news of a job that was just taken
-
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        min_length=1,
-        max_length=255,
-        description="a request that is sent again with the same key is answered the same, and done "
-        "once; kept for 24 hours",
-    ),
-]
+LOOK_SECONDS = 15  # at the latest after which a stream looks at its job again
+_OF_A_JOB = api_problems("validation-failed", "not-found")
 
 
-@router.post("", status_code=202, summary="Submit a job")
-def submit(
-    who: WritesJobs,
-    submission: Submission,
-    request: Request,
-    response: Response,
-    submissions: WithSubmissions,
-    idempotency_key: IdempotencyKey = None,
-) -> Job:
-    """Take a job: score a dataset with a reference into a cache.
-
-    A job that does the same as one that has not ended goes along with it (``follows``).
-    """
-
-    def take() -> JobRow:
-        return submissions.add(submission, submissions.admit(submission), who)
-
-    return _once(request, response, who, idempotency_key, submission.model_dump_json(), take)
-
-
-def _once(
-    request: Request,
-    response: Response,
-    who: Caller,
-    key: str | None,
-    body: str,
-    take: Any,
-) -> Job:
-    """Answer a request that makes a job; a repeated one as it was answered before."""
-    answers_: Answers = request.app.state.answers
-    if key is not None:
-        given = _begin(answers_, who.key or "", key, f"{request.url.path}\n{body}".encode())
-        if given is not None:
-            response.headers.update(given.headers)
-            return Job.model_validate_json(given.body)
-    try:
-        job = job_resource(take())
-    except BaseException:
-        if key is not None:
-            answers_.end(who.key or "", key, None)
-        raise
-    place = f"{root_paths.root(request)}/v1/jobs/{job.id}"
-    headers = {"Location": place, **_RETRY_AFTER}
-    response.headers.update(headers)
-    if key is not None:
-        answers_.end(who.key or "", key, Answer(202, headers, job.model_dump_json()))
-    return job
-
-
-def _begin(answers_: Answers, api_key: str, key: str, request: bytes) -> Answer | None:
-    try:
-        return answers_.begin(api_key, key, request)
-    except InFlight:
-        detail = "a request with this Idempotency-Key is being answered"
-        raise ProblemError("idempotency-in-flight", detail, headers=_RETRY_AFTER) from None
-    except KeyReused:
-        detail = "this Idempotency-Key was sent with another request before"
-        raise ProblemError("idempotency-key-reused", detail) from None
-
-
-@router.get("", summary="List jobs")
+@router.get("", summary="List jobs", responses=_OF_A_JOB)
 def list_jobs(
     _: ReadsJobs,
     registry: InRegistry,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    after: Annotated[str | None, Query(description="the last id of the page before")] = None,
+    after: After = None,
     status: JobState | None = None,
 ) -> JobList:
     """List jobs, newest first."""
@@ -123,16 +43,14 @@ def list_jobs(
     if after is not None and last is None:
         raise ProblemError("not-found", f"no job {after!r} to list after")
     rows = registry.newest(limit + 1, last, status)
-    jobs = [job_resource(row) for row in rows[:limit]]
-    return JobList(
-        data=jobs,
-        first_id=jobs[0].id if jobs else None,
-        last_id=jobs[-1].id if jobs else None,
-        has_more=len(rows) > limit,
-    )
+    return JobList.of([job_resource(row) for row in rows], limit)
 
 
-@router.get("/{job}", summary="Get a job")
+@router.get(
+    "/{job}",
+    summary="Get a job",
+    responses=_OF_A_JOB | {304: {"description": "Nothing has changed since If-None-Match"}},
+)
 async def get_job(
     who: ReadsJobs,
     row: Found,
@@ -178,33 +96,18 @@ def _is_among(row: JobRow, if_none_match: list[str]) -> bool:
     return listed == "*" or _tag(row) in re.findall(r'"[^"]*"', listed)
 
 
-@router.delete("/{job}", status_code=204, summary="Forget a job")
+@router.delete(
+    "/{job}",
+    status_code=204,
+    summary="Forget a job",
+    responses=api_problems("validation-failed", "not-found", "job-state-conflict"),
+)
 def delete(_: WritesJobs, row: Found, registry: InRegistry) -> None:
     """Forget a job that has ended. Its cache stays."""
     registry.delete(row)
 
 
-@router.post("/{job}/cancel", status_code=202, summary="Cancel a job")
-def cancel(_: WritesJobs, row: Found, registry: InRegistry) -> Job:
-    """Stop a job. What it has committed stays, and a later job goes on from there."""
-    return job_resource(registry.advance(row, JobState.CANCELLING, stopped_by="request"))
-
-
-@router.post("/{job}/retry", status_code=202, summary="Try again")
-def retry(
-    who: WritesJobs,
-    row: Found,
-    request: Request,
-    response: Response,
-    submissions: WithSubmissions,
-    idempotency_key: IdempotencyKey = None,
-) -> Job:
-    """Add a job that does what one at an end has left: its missing and failed shards, and those
-    with rows that another try may mend."""
-    return _once(request, response, who, idempotency_key, "", lambda: submissions.retry(row, who))
-
-
-@router.get("/{job}/shards", summary="List a job's shards")
+@router.get("/{job}/shards", summary="List a job's shards", responses=_OF_A_JOB)
 def shards(
     _: ReadsJobs,
     row: Found,
@@ -215,7 +118,7 @@ def shards(
     return shard_list(row.job_spec(), limit, after)
 
 
-@router.get("/{job}/errors", summary="List what failed")
+@router.get("/{job}/errors", summary="List what failed", responses=_OF_A_JOB)
 def errors(
     _: ReadsJobs,
     row: Found,
@@ -227,7 +130,7 @@ def errors(
     return pair_errors(row.spec["output"], limit, after, code)
 
 
-@router.get("/{job}/manifest", summary="Get a job's manifest")
+@router.get("/{job}/manifest", summary="Get a job's manifest", responses=_OF_A_JOB)
 def manifest(_: ReadsJobs, row: Found) -> Manifest:
     """Give the manifest of the cache that the job has committed."""
     uri = layout.manifest_file(row.spec["output"])
@@ -236,10 +139,16 @@ def manifest(_: ReadsJobs, row: Found) -> Manifest:
     return Manifest.read(uri)
 
 
+def _no_store(response: Response) -> None:
+    response.headers["Cache-Control"] = "no-store"  # beside FastAPI's own no-cache
+
+
 @router.get(
     "/{job}/events",
+    dependencies=[Depends(_no_store)],
     response_class=EventSourceResponse,
     summary="Follow a job",
+    responses=_OF_A_JOB,
 )
 async def events(
     who: ReadsJobs,
@@ -252,38 +161,24 @@ async def events(
             ge=0, le=2**31 - 1, description="send what came after this event; 0: from the first"
         ),
     ] = 0,
-) -> EventSourceResponse:
+) -> AsyncIterator[ServerSentEvent]:
     """Send the job's events (server-sent): job.status, job.progress, shard.committed, shard.failed.
 
     The stream ends after the job's end, and with the key or session that it was asked for with.
     """
     changes: Changes = request.app.state.changes
     callers: Callers = request.app.state.callers
-
-    async def stream() -> AsyncIterator[ServerSentEvent]:
-        number = last_event_id
-        while True:
-            current = await run_in_threadpool(registry.get, row.id)
-            found = await run_in_threadpool(registry.events, row.id, number)
-            if not await run_in_threadpool(callers.may_go_on, who):
-                return
-            for event in found:
-                number = event.number
-                data = json.dumps(event.data | {"at": event.at})
-                yield ServerSentEvent(id=str(number), event=event.kind, data=data)
-            ended = current is None or (current.state.terminal and number >= current.last_event)
-            if ended or changes.closed:
-                return
-            await changes.wait(row.id, number, HEARTBEAT_SECONDS, who)
-
-    return EventSourceResponse(stream(), ping=HEARTBEAT_SECONDS, shutdown_grace_period=5)
-
-
-validation_router = APIRouter(tags=["jobs"])
-
-
-@validation_router.post("/v1/jobs:validate", summary="Look at a job without running it")
-def validate_job(_: WritesJobs, submission: Submission, submissions: WithSubmissions) -> Validation:
-    """Tell what a job would do: shards, those done already, and the bytes that it would take."""
-    spec = submissions.admit(submission)
-    return validate(spec, submissions.settings.roots, submissions.registry)
+    number = last_event_id
+    while True:
+        current = await run_in_threadpool(registry.get, row.id)
+        found = await run_in_threadpool(registry.events, row.id, number)
+        if not await run_in_threadpool(callers.may_go_on, who):
+            return
+        for event in found:
+            number = event.number
+            data = event.data | {"at": event.at}
+            yield ServerSentEvent(id=str(number), event=event.kind, data=data)
+        ended = current is None or (current.state.terminal and number >= current.last_event)
+        if ended or changes.closed:
+            return
+        await changes.wait(row.id, number, LOOK_SECONDS, who)

@@ -19,14 +19,16 @@ from rhocache_schemas.errors import (
     DatasetError,
     DatasetMismatch,
     FingerprintMismatch,
+    IdempotencyKeyReused,
     InvalidInput,
     JobStateConflict,
     MissingPair,
+    RequestInFlight,
     RhocacheError,
     UriNotAllowed,
 )
 from rhocache_schemas.problem import FieldError, Problem
-from rhocache_service.http import root_paths
+from rhocache_service.http.addresses import root_path
 
 log = logging.getLogger(__name__)
 
@@ -167,7 +169,7 @@ class BrokenOff(Exception):
 
 def problem_response(request: Request, error: ProblemError) -> JSONResponse:
     problem = Problem(
-        type=f"{root_paths.root(request)}/problems/{error.slug}",
+        type=f"{root_path(request)}/problems/{error.slug}",
         title=KINDS[error.slug].title,
         status=error.status,
         detail=str(error),
@@ -213,7 +215,7 @@ def _methods(request: Request) -> set[str]:
     """Those of every route to the request's path."""
     found = {"OPTIONS"}
     for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
-        scope = {**request.scope, "root_path": root_paths.root(request), "method": method}
+        scope = {**request.scope, "root_path": root_path(request), "method": method}
         for route in request.app.routes:
             static = isinstance(route, Mount) and method != "GET"
             if not static and route.matches(scope)[0] is Match.FULL:
@@ -221,7 +223,7 @@ def _methods(request: Request) -> set[str]:
     return found | {"HEAD"} if "GET" in found else found
 
 
-def as_problem(error: RhocacheError | RequestValidationError) -> ProblemError:
+def as_problem(error: RhocacheError | RequestValidationError) -> ProblemError:  # noqa: C901 (a table)
     match error:
         case ProblemError():
             return error
@@ -233,6 +235,10 @@ def as_problem(error: RhocacheError | RequestValidationError) -> ProblemError:
             return ProblemError("uri-not-allowed", str(error))
         case InvalidInput():
             return ProblemError("validation-failed", str(error))
+        case RequestInFlight():
+            return ProblemError(error.code, str(error), headers={"Retry-After": "1"})
+        case IdempotencyKeyReused():
+            return ProblemError(error.code, str(error))
         case JobStateConflict():
             return ProblemError("job-state-conflict", str(error))
         case FingerprintMismatch():

@@ -8,6 +8,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import sessionmaker
 
+from rhocache_schemas.errors import IdempotencyKeyReused, RequestInFlight
 from rhocache_service.registry.tables import AnswerRow, now
 
 KEEP_SECONDS = 24 * 3600.0
@@ -22,22 +23,14 @@ class Answer:
     body: str
 
 
-class InFlight(Exception):
-    """The same request is being answered just now."""
-
-
-class KeyReused(Exception):
-    """The key was sent with another request before."""
-
-
 class Answers:
     def __init__(self, engine: Engine) -> None:
         self._session = sessionmaker(engine)
 
     def begin(self, api_key: str, idempotency_key: str, request: bytes) -> Answer | None:
-        """Give the answer that this request was given before; None where it is to be done now.
+        """Return the answer that this request was given before; None where it is to be done now.
 
-        Raises InFlight and KeyReused.
+        Raises RequestInFlight and IdempotencyKeyReused.
         """
         digest = hashlib.sha256(request).hexdigest()
         with self._session.begin() as session:
@@ -54,9 +47,11 @@ class Answers:
             with self._session() as session:
                 row = session.get(AnswerRow, (api_key, idempotency_key))
             if row is None or (row.status is None and row.request_sha256 == digest):
-                raise InFlight from None
+                detail = "a request with this Idempotency-Key is being answered"
+                raise RequestInFlight(detail) from None
             if row.request_sha256 != digest:
-                raise KeyReused from None
+                detail = "this Idempotency-Key was sent with another request before"
+                raise IdempotencyKeyReused(detail) from None
             return Answer(row.status or 0, row.headers or {}, row.body or "")
         return None
 

@@ -1,12 +1,12 @@
-"""Waiting for what happens to jobs, and to those who wait: by this service or another."""
+"""Wakes long polls and streams when any replica records an event, or takes a right away."""
 
 import asyncio
 from collections import Counter
 from collections.abc import Collection
 from contextlib import suppress
 
+from anyio import to_thread
 from sqlalchemy.exc import SQLAlchemyError
-from starlette.concurrency import run_in_threadpool
 
 from rhocache_service.registry.callers import Caller, Callers
 from rhocache_service.registry.jobs import Registry
@@ -67,8 +67,8 @@ class Changes:
         found: dict[str, int] = {}
         for first in range(0, len(jobs), _AT_ONCE):
             part = jobs[first : first + _AT_ONCE]
-            found |= await run_in_threadpool(self._registry.last_events, part)
-        gone = await run_in_threadpool(self._callers.gone, {who for _, who in waiting})
+            found |= await to_thread.run_sync(self._registry.last_events, part)
+        gone = await to_thread.run_sync(self._callers.gone, {who for _, who in waiting})
         async with self._looked:
             self._seen = {job: found.get(job, -1) for job in jobs}
             self._gone = gone

@@ -1,6 +1,7 @@
 """A Ray of the service's own, which outlives it: a killed service must not kill its jobs."""
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -20,7 +21,6 @@ import httpx
 from rhocache_schemas import storage
 from rhocache_schemas.errors import RayUnreachable
 from rhocache_schemas.network import sockets
-from rhocache_service.file_lock import try_lock
 
 log = logging.getLogger(__name__)
 
@@ -196,3 +196,18 @@ def _free_ports(count: int) -> list[int]:
         for probe in probes:
             probe.bind(("127.0.0.1", 0))
         return [probe.getsockname()[1] for probe in probes]
+
+
+def try_lock(path: Path) -> int | None:
+    """Lock a file, made if need be, and return its descriptor; None where another holds it.
+
+    Only one process tree holds it at a time: whoever inherits the descriptor holds it too, and the
+    kernel lets go when they end, however. Raises OSError.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor

@@ -14,13 +14,14 @@ from rhocache_schemas.cache.documents import Fault, Manifest, Progress
 from rhocache_schemas.errors import InvalidInput, JobStateConflict, RayUnreachable, RhocacheError
 from rhocache_schemas.job.allowed_roots import Place, allowed_shards, check_job, true_place
 from rhocache_schemas.job.spec import JobState
+from rhocache_service import metrics
 from rhocache_service.caches.shard_status import committed_rows
 from rhocache_service.jobs.preview import check_dataset
 from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.leader_lease import Leadership
 from rhocache_service.registry.tables import JobRow
-from rhocache_service.scheduling import progress_events
 from rhocache_service.scheduling.drivers import Drivers, DriverState
+from rhocache_service.scheduling.progress import events_between, read_progress, settled_between
 
 log = logging.getLogger(__name__)
 
@@ -159,9 +160,9 @@ class Reconciler:
 
     def _follow(self, row: JobRow) -> None:
         state = self._drivers().state(row.id, row.starts)
-        progress = _progress(row)
+        progress = read_progress(row)
         if progress is not None and (before := self._note(row, progress)) is not progress:
-            progress_events.count(before, progress)
+            metrics.count_shards(settled_between(before, progress))
         ended = state is not DriverState.RUNNING
         if progress is not None and progress.fault is not None and ended:
             self._fail(row, progress.fault)
@@ -207,7 +208,7 @@ class Reconciler:
             if drivers.state(row.id, row.starts) is DriverState.RUNNING:
                 drivers.stop(row.id, row.starts)
                 return
-            progress = _progress(row)
+            progress = read_progress(row)
             if progress is not None:
                 self._note(row, progress)
         expired = row.stopped_by == "deadline"
@@ -241,7 +242,7 @@ class Reconciler:
         if before is not None and progress.updated_at == before.updated_at:
             return progress
         dump = progress.model_dump(mode="json", exclude={"recent"})
-        self._registry.note(row, progress_events.between(before, progress), progress=dump)
+        self._registry.note(row, events_between(before, progress), progress=dump)
         return before
 
     def _fail(self, row: JobRow, fault: Fault) -> None:
@@ -269,12 +270,3 @@ def _cache(row: JobRow) -> Place:
         return true_place(row.spec["output"])
     except RhocacheError:
         return "", (row.spec["output"],)
-
-
-def _progress(row: JobRow) -> Progress | None:
-    """What this job's driver last said; not what an earlier job said of the same cache."""
-    uri = layout.progress_file(row.spec["output"])
-    if not storage.exists(uri):
-        return None
-    progress = Progress.read(uri)
-    return progress if progress.job == row.id else None

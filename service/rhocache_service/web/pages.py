@@ -35,7 +35,7 @@ from rhocache_service.caches import similarity
 from rhocache_service.caches.failures import errors_by_code
 from rhocache_service.caches.images import Place
 from rhocache_service.caches.shard_status import shard_list
-from rhocache_service.http import root_paths
+from rhocache_service.http.addresses import path_inside, root_path
 from rhocache_service.http.problems import KINDS, ProblemError, as_problem
 from rhocache_service.jobs.resource import job_resource
 from rhocache_service.registry.caches import cache_id
@@ -91,7 +91,7 @@ router = APIRouter(
 
 def install(app: FastAPI) -> None:
     # Swagger UI from a package, since a page of ours loads nothing from elsewhere.
-    app.mount("/static/swagger", StaticFiles(packages=[("fastapi_offline", "static")]))
+    app.mount("/static/swagger", StaticFiles(packages=[("fastapi_swagger", "resources")]))
     app.mount("/static", StaticFiles(packages=[("rhocache_service.web", "static")]))
     app.include_router(router)
 
@@ -104,8 +104,8 @@ def _page(name: str, request: Request, status: int = 200, **values: Any) -> HTML
         return scope is None or (who is not None and who.may(scope))
 
     text = templates.get_template(name).render(
-        path=root_paths.inside(request),
-        root=root_paths.root(request),
+        path=path_inside(request),
+        root=root_path(request),
         links=[(place, title) for place, title, scope in _LINKS if may(scope)],
         may=may,
         visitor=who,
@@ -117,7 +117,7 @@ def _page(name: str, request: Request, status: int = 200, **values: Any) -> HTML
 def _refusal(request: Request, problem: ProblemError) -> Response:
     if problem.slug == "unauthenticated":
         asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        root = root_paths.root(request)
+        root = root_path(request)
         back = "" if asked == f"{root}/" else f"?to={quote(asked, safe='/')}"
         return RedirectResponse(f"{root}/sign-in{back}", status_code=303)
     kind = KINDS[problem.slug]
@@ -240,7 +240,7 @@ def _histogram(similarity: np.ndarray) -> dict[str, Any]:
 
 @router.get("/docs")
 def docs(request: Request):
-    page = HTMLResponse(templates.get_template("docs.html").render(root=root_paths.root(request)))
+    page = HTMLResponse(templates.get_template("docs.html").render(root=root_path(request)))
     page.headers["Content-Security-Policy"] = _SWAGGER_CSP
     return page
 
@@ -264,7 +264,7 @@ def signed_in(request: Request, key: Annotated[str, Form()], to: Annotated[str, 
         return _page("sign_in.html", request, 401, to=to, wrong=True)
     _end_session(request)
     who = Caller(row.id, frozenset(row.scopes))
-    place = _safe(to) or root_paths.root(request) + _first(who)
+    place = _safe(to) or root_path(request) + _first(who)
     response = RedirectResponse(place, status_code=303)
     _set_cookie(request, response, request.app.state.sessions.begin(row))
     return response
@@ -273,7 +273,7 @@ def signed_in(request: Request, key: Annotated[str, Form()], to: Annotated[str, 
 @router.post("/sign-out")
 def sign_out(request: Request):
     _end_session(request)
-    response = RedirectResponse(f"{root_paths.root(request)}/sign-in", status_code=303)
+    response = RedirectResponse(f"{root_path(request)}/sign-in", status_code=303)
     _set_cookie(request, response, "", max_age=0)
     return response
 
@@ -302,7 +302,7 @@ def _set_cookie(
         name,
         token,
         max_age,
-        path="/" if name == TLS_COOKIE else root_paths.root(request) or "/",
+        path="/" if name == TLS_COOKIE else root_path(request) or "/",
         httponly=True,
         samesite="strict",
         secure=name == TLS_COOKIE,

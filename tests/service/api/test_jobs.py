@@ -11,6 +11,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from httpx_sse import connect_sse
+from prometheus_client.parser import text_string_to_metric_families
 
 from rhocache_schemas.cache.documents import Fault
 from rhocache_schemas.job.spec import JobState
@@ -18,7 +19,7 @@ from rhocache_service.app import create_app
 from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.tables import JobRow
 
-from ..conftest import served, settings_without_ray
+from ..conftest import served, settings_without_ray, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +141,29 @@ def test_events_as_they_happen_and_again_from_anywhere(
         assert [int(event.id) for event in source.iter_sse()] == [4, 5]
     with connect_sse(http, "GET", f"/v1/jobs/{job}/events", headers={"Last-Event-ID": "9"}) as none:
         assert list(none.iter_sse()) == []
+
+
+def test_a_stream_is_kept_alive_and_let_go(
+    http: httpx.Client, root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where nothing happens: pings, so that no proxy gives it up, and an end with its reader's."""
+    monkeypatch.setattr("fastapi.routing._PING_INTERVAL", 0.1)  # of 15 seconds
+    with http.stream("GET", f"/v1/jobs/{submit(http, root)}/events") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        assert "no-store" in stream.headers["cache-control"]
+        assert stream.headers["x-accel-buffering"] == "no"
+        lines = stream.iter_lines()
+        assert ": ping" in lines
+        before = _streams_that_ended(http)
+    wait_until(lambda: _streams_that_ended(http) > before, tmp_path)
+
+
+def _streams_that_ended(http: httpx.Client) -> float:
+    """As the metrics count them."""
+    name, route = "rhocache_http_request_duration_seconds_count", "/v1/jobs/{job}/events"
+    families = text_string_to_metric_families(http.get("/metrics").text)
+    samples = [sample for family in families for sample in family.samples]
+    return sum(s.value for s in samples if s.name == name and s.labels["route"] == route)
 
 
 def test_a_job_at_an_end_is_retried_and_forgotten(

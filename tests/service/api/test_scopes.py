@@ -136,7 +136,7 @@ def routes(app: FastAPI) -> list[tuple[str, str]]:
     return [
         (method, getattr(route, "path", "?"))
         for route in routes_of(app)
-        for method in sorted(getattr(route, "methods", None) or {"GET"})
+        for method in sorted({*(getattr(route, "methods", None) or {"GET"})} - {"HEAD"})
     ]
 
 

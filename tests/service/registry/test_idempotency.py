@@ -4,13 +4,12 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.engine import Engine
 
+from rhocache_schemas.errors import IdempotencyKeyReused, RequestInFlight
 from rhocache_service.registry.idempotency import (
     IN_FLIGHT_SECONDS,
     KEEP_SECONDS,
     Answer,
     Answers,
-    InFlight,
-    KeyReused,
 )
 from rhocache_service.registry.tables import AnswerRow
 
@@ -29,11 +28,11 @@ def age(database: Engine, seconds: float) -> None:
 
 def test_the_same_request_is_answered_the_same(answers: Answers) -> None:
     assert answers.begin("k", "1", b"request") is None
-    with pytest.raises(InFlight):
+    with pytest.raises(RequestInFlight):
         answers.begin("k", "1", b"request")
     answers.end("k", "1", ANSWER)
     assert answers.begin("k", "1", b"request") == ANSWER
-    with pytest.raises(KeyReused):
+    with pytest.raises(IdempotencyKeyReused):
         answers.begin("k", "1", b"another")
     assert answers.begin("other", "1", b"another") is None
 
@@ -62,7 +61,7 @@ def test_of_many_at_once_one_is_done(answers: Answers) -> None:
         try:
             answers.begin("k", "1", b"request")
             outcomes.append("done")
-        except InFlight:
+        except RequestInFlight:
             outcomes.append("waits")
 
     threads = [threading.Thread(target=begin) for _ in range(8)]

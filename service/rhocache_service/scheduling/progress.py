@@ -1,12 +1,26 @@
-"""The events that lie between two looks at a job's progress."""
+"""A running job's progress: what its driver has written, and the events that come of it."""
 
+from rhocache_schemas import layout, storage
 from rhocache_schemas.cache.documents import Progress, ShardOutcome
-from rhocache_service import metrics
 from rhocache_service.registry.jobs import Happening
+from rhocache_service.registry.tables import JobRow
 
 
-def between(before: Progress | None, now: Progress) -> list[Happening]:
-    """Tell each shard that was settled since, and how far the job is.
+def read_progress(row: JobRow) -> Progress | None:
+    """Return what this job's driver wrote last; not what an earlier job wrote of the same cache.
+
+    Raises StorageError and InvalidDocument.
+    """
+    uri = layout.progress_file(row.spec["output"])
+    if not storage.exists(uri):
+        return None
+    progress = Progress.read(uri)
+    return progress if progress.job == row.id else None
+
+
+def events_between(before: Progress | None, now: Progress) -> list[Happening]:
+    """Return the events derived from two progress snapshots: each shard that was settled since,
+    and how far the job is.
 
     Where a driver settled more shards than its progress names, the numbers are right all the same.
     """
@@ -16,14 +30,6 @@ def between(before: Progress | None, now: Progress) -> list[Happening]:
         found.append((kind, outcome.model_dump(exclude_none=True)))
     found.append(("job.progress", now.model_dump(mode="json", exclude={"recent", "fault"})))
     return found
-
-
-def count(before: Progress | None, now: Progress) -> None:
-    """Add what lies between them to the metrics."""
-    for outcome in settled_between(before, now):
-        metrics.SHARDS.labels("committed" if outcome.code is None else "failed").inc()
-        metrics.PAIRS.labels("ok").inc(outcome.rows - outcome.failed)
-        metrics.PAIRS.labels("failed").inc(outcome.failed)
 
 
 def settled_between(before: Progress | None, now: Progress) -> list[ShardOutcome]:

@@ -2,7 +2,12 @@
 
 import pytest
 
-from rhocache_service.http import hosts
+from rhocache_service.http.addresses import (
+    check_host_pattern,
+    host_matches,
+    is_named_page,
+    is_same_page,
+)
 
 
 @pytest.mark.parametrize(
@@ -22,7 +27,7 @@ from rhocache_service.http import hosts
     ],
 )
 def test_names_that_are_ours(host: str, pattern: str) -> None:
-    assert hosts.matches(host, hosts.check(pattern))
+    assert host_matches(host, check_host_pattern(pattern))
 
 
 @pytest.mark.parametrize(
@@ -44,7 +49,7 @@ def test_names_that_are_ours(host: str, pattern: str) -> None:
     ],
 )
 def test_names_that_are_not(host: str, pattern: str) -> None:
-    assert not hosts.matches(host, hosts.check(pattern))
+    assert not host_matches(host, check_host_pattern(pattern))
 
 
 @pytest.mark.parametrize(
@@ -53,7 +58,7 @@ def test_names_that_are_not(host: str, pattern: str) -> None:
 )
 def test_what_no_host_matches_is_an_error(pattern: str) -> None:
     with pytest.raises(ValueError, match=r"should be a host name like rhocache\.example\.org"):
-        hosts.check(pattern)
+        check_host_pattern(pattern)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +79,7 @@ def test_what_no_host_matches_is_an_error(pattern: str) -> None:
     ],
 )
 def test_a_page_of_the_same_host(origin: str, host: str, own: bool) -> None:
-    assert hosts.same(origin, host) is own
+    assert is_same_page(origin, host) is own
 
 
 @pytest.mark.parametrize(
@@ -94,4 +99,4 @@ def test_a_page_of_the_same_host(origin: str, host: str, own: bool) -> None:
 def test_a_page_of_a_name_that_a_proxy_hides(
     pattern: str, origin: str, host: str, own: bool
 ) -> None:
-    assert hosts.names(pattern, origin, host) is own
+    assert is_named_page(pattern, origin, host) is own

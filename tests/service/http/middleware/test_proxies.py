@@ -13,11 +13,11 @@ from fastapi import FastAPI
 from rhocache import Client
 from rhocache_schemas.job.spec import JobState
 from rhocache_service.app import create_app
-from rhocache_service.http.proxies import Proxied
+from rhocache_service.http.middleware.proxies import Proxies
 
-from ..conftest import served, settings_without_ray
-from ..made import completed, make_cache
-from ..reverse_proxy import Proxy
+from ...conftest import served, settings_without_ray
+from ...made import completed, make_cache
+from ...reverse_proxy import Proxy
 
 PUBLIC = "https://rho.example.org"
 
@@ -141,7 +141,7 @@ def test_who_asks_is_taken_from_trusted_proxies_alone(
     told = {b"x-forwarded-for": b"192.0.2.1", b"x-forwarded-proto": b"https"}
     scope = {"type": "http", "scheme": "http", "path": "/", "headers": [*told.items()]}
     scope["client"] = None if peer is None else (peer, 1)
-    asyncio.run(Proxied(app, trusted, "")(scope, *[None] * 2))  # pyright: ignore
+    asyncio.run(Proxies(app, trusted, "")(scope, *[None] * 2))  # pyright: ignore
     assert seen == [(client, scheme)]
 
 

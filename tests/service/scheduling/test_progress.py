@@ -1,5 +1,5 @@
 from rhocache_schemas.cache.documents import Progress, ShardOutcome
-from rhocache_service.scheduling.progress_events import between, settled_between
+from rhocache_service.scheduling.progress import events_between, settled_between
 
 
 def progress(run: float, settled: int, known: int) -> Progress:
@@ -35,7 +35,7 @@ def test_what_is_told() -> None:
             ShardOutcome(shard="0", rows=2, failed=1), ShardOutcome(shard="1", code="io_error"),
         ]}
     )  # fmt: skip
-    committed, failed, far = between(None, now)
+    committed, failed, far = events_between(None, now)
     assert committed == ("shard.committed", {"shard": "0", "rows": 2, "failed": 1})
     assert failed == ("shard.failed", {"shard": "1", "rows": 0, "failed": 0, "code": "io_error"})
     assert far[0] == "job.progress"

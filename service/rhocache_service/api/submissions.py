@@ -1,0 +1,160 @@
+"""What makes, stops and repeats jobs, and what their references may name: ``/v1/jobs`` (POST),
+``/v1/jobs:validate``, ``/v1/models``."""
+
+import json
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request, Response
+
+from rhocache_schemas.api import Job, Model, ModelList, Submission, Validation
+from rhocache_schemas.job.spec import JobState
+from rhocache_service.api.auth import ReadsJobs, WritesJobs
+from rhocache_service.api.dependencies import Found, InRegistry, WithSubmissions
+from rhocache_service.http.addresses import root_path
+from rhocache_service.http.openapi import BODY, NEW_JOB, Responses, api_problems
+from rhocache_service.jobs.preview import validate
+from rhocache_service.jobs.resource import job_resource
+from rhocache_service.registry.callers import Caller
+from rhocache_service.registry.idempotency import Answer, Answers
+from rhocache_service.registry.tables import JobRow
+
+router = APIRouter(prefix="/v1")
+
+_RETRY_AFTER = {"Retry-After": "1"}  # when there may be news of a job that was just taken
+
+# What can be done with the job that is answered, for tools that follow links.
+_LINKED = ("get_job", "cancel", "retry", "shards", "errors", "manifest", "delete")
+_JOB: Responses = {
+    202: {
+        "links": {
+            name: {"operationId": name, "parameters": {"job": "$response.body#/id"}}
+            for name in _LINKED
+        }
+    }
+}
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        description="a request that is sent again with the same key is answered the same, and done "
+        "once; kept for 24 hours",
+    ),
+]
+
+
+@router.post(
+    "/jobs",
+    tags=["jobs"],
+    status_code=202,
+    summary="Submit a job",
+    responses=_JOB | api_problems(*BODY, "fingerprint-mismatch", *NEW_JOB),
+)
+def submit(
+    who: WritesJobs,
+    submission: Submission,
+    request: Request,
+    response: Response,
+    submissions: WithSubmissions,
+    idempotency_key: IdempotencyKey = None,
+) -> Job:
+    """Take a job: score a dataset with a reference into a cache.
+
+    A job that does the same as one that has not ended is deduplicated: it ``follows`` that job and
+    shares its result.
+    """
+
+    def take() -> JobRow:
+        return submissions.add(submission, submissions.admit(submission), who)
+
+    return _once(request, response, who, idempotency_key, submission.model_dump_json(), take)
+
+
+def _once(
+    request: Request,
+    response: Response,
+    who: Caller,
+    key: str | None,
+    body: str,
+    take: Callable[[], JobRow],
+) -> Job:
+    """Answer a request that makes a job; a repeated one as it was answered before."""
+    answers: Answers = request.app.state.answers
+    if key is not None:
+        given = answers.begin(who.key or "", key, f"{request.url.path}\n{body}".encode())
+        if given is not None:
+            response.headers.update(given.headers)
+            return Job.model_validate_json(given.body)
+    try:
+        job = job_resource(take())
+    except BaseException:
+        if key is not None:
+            answers.end(who.key or "", key, None)
+        raise
+    place = f"{root_path(request)}/v1/jobs/{job.id}"
+    headers = {"Location": place, **_RETRY_AFTER}
+    response.headers.update(headers)
+    if key is not None:
+        answers.end(who.key or "", key, Answer(202, headers, job.model_dump_json()))
+    return job
+
+
+@router.post(
+    "/jobs:validate",
+    tags=["jobs"],
+    summary="Look at a job without running it",
+    responses=api_problems(*BODY, "not-found", "fingerprint-mismatch", "dataset-mismatch"),
+)
+def validate_job(_: WritesJobs, submission: Submission, submissions: WithSubmissions) -> Validation:
+    """Tell what a job would do: shards, those done already, and the bytes that it would take."""
+    spec = submissions.admit(submission)
+    return validate(spec, submissions.settings.roots, submissions.registry)
+
+
+@router.post(
+    "/jobs/{job}/cancel",
+    tags=["jobs"],
+    status_code=202,
+    summary="Cancel a job",
+    responses=_JOB | api_problems("validation-failed", "not-found", "job-state-conflict"),
+)
+def cancel(_: WritesJobs, row: Found, registry: InRegistry) -> Job:
+    """Stop a job. What it has committed stays, and a later job goes on from there."""
+    return job_resource(registry.advance(row, JobState.CANCELLING, stopped_by="request"))
+
+
+@router.post(
+    "/jobs/{job}/retry",
+    tags=["jobs"],
+    status_code=202,
+    summary="Try again",
+    responses=_JOB | api_problems("validation-failed", "not-found", "job-state-conflict", *NEW_JOB),
+)
+def retry(
+    who: WritesJobs,
+    row: Found,
+    request: Request,
+    response: Response,
+    submissions: WithSubmissions,
+    idempotency_key: IdempotencyKey = None,
+) -> Job:
+    """Add a job that does what one at an end has left: its missing and failed shards, and those
+    with rows that another try may mend."""
+    return _once(request, response, who, idempotency_key, "", lambda: submissions.retry(row, who))
+
+
+@router.get("/models", tags=["models"], summary="List models", responses=api_problems())
+def list_models(_: ReadsJobs) -> ModelList:
+    """List open_clip's architectures with their pretrained weights.
+
+    ``local-dir:PATH`` and ``hf-hub:ORG/REPO`` name others.
+    """
+    listed: dict[str, list[str]] = json.loads(
+        files("rhocache_service.api").joinpath("models.json").read_bytes()
+    )
+    return ModelList(
+        data=[Model(id=name, pretrained=tags) for name, tags in sorted(listed.items())]
+    )
