@@ -26,7 +26,7 @@ from rhocache_service.caches.failures import pair_errors
 from rhocache_service.caches.shard_status import shard_list
 from rhocache_service.http import root_paths
 from rhocache_service.http.problems import ProblemError
-from rhocache_service.jobs.preview import validate
+from rhocache_service.jobs.kinds.score import validate
 from rhocache_service.jobs.resource import job_resource
 from rhocache_service.registry.callers import Caller, Callers
 from rhocache_service.registry.idempotency import Answer, Answers, InFlight, KeyReused

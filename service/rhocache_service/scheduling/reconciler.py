@@ -15,7 +15,7 @@ from rhocache_schemas.errors import InvalidInput, JobStateConflict, RayUnreachab
 from rhocache_schemas.job.allowed_roots import Place, allowed_shards, check_job, true_place
 from rhocache_schemas.job.spec import JobState
 from rhocache_service.caches.shard_status import committed_rows
-from rhocache_service.jobs.preview import check_dataset
+from rhocache_service.jobs.kinds.score import check_dataset
 from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.leader_lease import Leadership
 from rhocache_service.registry.tables import JobRow

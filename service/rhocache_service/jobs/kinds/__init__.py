@@ -1,0 +1,1 @@
+"""How the service treats jobs of each kind."""
