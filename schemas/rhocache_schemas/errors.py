@@ -24,6 +24,9 @@
     ├── JobError                    a job that cannot go on
     │   ├── ErrorBudgetExceeded     more pairs failed than the job allows
     │   ├── JobStateConflict        a transition that the job's state does not permit
+    │   ├── TooManyJobs             of one caller; carries after how long to ask again
+    │   │   ├── QueueFull           as many wait as may
+    │   │   └── RateLimited         as many were submitted in a minute as may
     │   └── RayUnreachable          no Ray answers, or none could be started
     ├── ServiceError                an answer of the service that is a problem, or no answer
     └── Abandoned                   work that nobody waits for any more
@@ -176,6 +179,20 @@ class ErrorBudgetExceeded(JobError):
 
 class JobStateConflict(JobError):
     code = "job-state-conflict"
+
+
+class TooManyJobs(JobError):
+    def __init__(self, detail: str, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after  # seconds
+
+
+class QueueFull(TooManyJobs):
+    code = "queue-full"
+
+
+class RateLimited(TooManyJobs):
+    code = "rate-limited"
 
 
 class RayUnreachable(JobError):

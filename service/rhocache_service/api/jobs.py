@@ -11,11 +11,11 @@ from starlette.concurrency import run_in_threadpool
 
 from rhocache_schemas import layout, storage
 from rhocache_schemas.api import (
+    AnySubmission,
     Job,
     JobList,
     PairErrorList,
     ShardList,
-    Submission,
     Validation,
 )
 from rhocache_schemas.cache.documents import Manifest
@@ -23,10 +23,9 @@ from rhocache_schemas.job.spec import JobState
 from rhocache_service.api.auth import ReadsJobs, WritesJobs, unauthenticated
 from rhocache_service.api.dependencies import Found, InRegistry, WithSubmissions
 from rhocache_service.caches.failures import pair_errors
-from rhocache_service.caches.shard_status import shard_list
 from rhocache_service.http import root_paths
 from rhocache_service.http.problems import ProblemError
-from rhocache_service.jobs.kinds.score import validate
+from rhocache_service.jobs.kinds import kind_of
 from rhocache_service.jobs.resource import job_resource
 from rhocache_service.registry.callers import Caller, Callers
 from rhocache_service.registry.idempotency import Answer, Answers, InFlight, KeyReused
@@ -53,13 +52,13 @@ IdempotencyKey = Annotated[
 @router.post("", status_code=202, summary="Submit a job")
 def submit(
     who: WritesJobs,
-    submission: Submission,
+    submission: AnySubmission,
     request: Request,
     response: Response,
     submissions: WithSubmissions,
     idempotency_key: IdempotencyKey = None,
 ) -> Job:
-    """Take a job: score a dataset with a reference into a cache.
+    """Take a job, of the ``kind`` that it names: score a dataset with a reference into a cache.
 
     A job that does the same as one that has not ended goes along with it (``follows``).
     """
@@ -212,7 +211,8 @@ def shards(
     after: Annotated[str | None, Query(description="the last name of the page before")] = None,
 ) -> ShardList:
     """List the shards of a job's dataset by name, each pending, committed or failed."""
-    return shard_list(row.job_spec(), limit, after)
+    spec = row.job_spec()
+    return kind_of(spec).shards(spec, limit, after)
 
 
 @router.get("/{job}/errors", summary="List what failed")
@@ -283,7 +283,8 @@ validation_router = APIRouter(tags=["jobs"])
 
 
 @validation_router.post("/v1/jobs:validate", summary="Look at a job without running it")
-def validate_job(_: WritesJobs, submission: Submission, submissions: WithSubmissions) -> Validation:
+def validate_job(
+    _: WritesJobs, submission: AnySubmission, submissions: WithSubmissions
+) -> Validation:
     """Tell what a job would do: shards, those done already, and the bytes that it would take."""
-    spec = submissions.admit(submission)
-    return validate(spec, submissions.settings.roots, submissions.registry)
+    return submissions.preview(submission)

@@ -14,14 +14,15 @@ from sqlalchemy.engine import Engine
 
 from rhocache_schemas.cache.documents import Fault
 from rhocache_schemas.errors import JobStateConflict, StorageError
-from rhocache_schemas.job.spec import JobSpec, JobState
+from rhocache_schemas.job.kinds.score import ScoreSpec
+from rhocache_schemas.job.spec import JobState
 from rhocache_service.registry.api_keys import Keys
 from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.sessions import Sessions
 from rhocache_service.registry.tables import Base, open_database
 from rhocache_service.settings import Settings
 
-SPEC = JobSpec.model_validate(
+SPEC = ScoreSpec.model_validate(
     {"dataset": "/d", "output": "/o", "reference": {"model": "local-dir:/m"}}
 )
 

@@ -9,7 +9,8 @@ import pytest
 
 from rhocache_schemas.cache.documents import Fault, Progress, ShardOutcome
 from rhocache_schemas.errors import JobError, RayUnreachable
-from rhocache_schemas.job.spec import JobSpec, JobState
+from rhocache_schemas.job.kinds.score import ScoreSpec
+from rhocache_schemas.job.spec import JobState
 from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.leader_lease import Leadership
 from rhocache_service.registry.tables import JobRow, open_database
@@ -47,7 +48,7 @@ def reconciler(registry: Registry, root: Path) -> Reconciler:
 def add(registry: Registry, dataset: str, root: Path, **fields: Any) -> JobRow:
     reference = {"model": f"local-dir:{root}"}
     spec = {"dataset": dataset, "output": f"{root}/cache", "reference": reference} | fields
-    return registry.add(JobSpec.model_validate(spec))
+    return registry.add(ScoreSpec.model_validate(spec))
 
 
 def step(reconciler: Reconciler) -> None:
