@@ -45,6 +45,7 @@ def test_a_job_comes_as_data_in_a_file(spec: ScoreSpec, ray_address: str, tmp_pa
         ({"dataset": "/no/such"}, ["/"], 1, "no dataset at /no/such"),
         ({}, ["/srv"], 2, "not under an allowed root"),
         ({"entrypoint": "rm"}, ["/"], 2, "spec.entrypoint: unknown field"),
+        ({"kind": "os.system"}, ["/"], 2, "no job kind 'os.system' is installed where drivers run"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_an_exit_code(

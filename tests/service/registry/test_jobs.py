@@ -43,6 +43,22 @@ def test_a_job_goes_through_its_states_with_their_times(registry: Registry) -> N
     assert row.id not in {active.id for active in registry.active()}
 
 
+def test_a_job_of_the_time_before_there_were_kinds_is_of_score(registry: Registry) -> None:
+    row = registry.add(SPEC)
+    registry.note(row, spec=SPEC.model_dump(mode="json", exclude={"kind"}))
+    found = registry.get(row.id)
+    assert found is not None
+    assert found.job_spec() == SPEC
+
+
+def test_where_jobs_that_have_not_ended_write(registry: Registry) -> None:
+    for output in ("/a", "/b", "/b"):
+        registry.add(SPEC.model_copy(update={"output": output}))
+    registry.advance(registry.add(SPEC), JobState.FAILED)
+    registry.note(registry.add(SPEC), spec={})  # ruined
+    assert registry.outputs() == {"/a", "/b"}
+
+
 def test_a_fault_is_kept(registry: Registry) -> None:
     row = registry.advance(registry.add(SPEC), JobState.FAILED, Fault(code="dataset", detail="é"))
     assert (row.error_code, row.error_detail) == ("dataset", "é")

@@ -9,6 +9,7 @@ import pytest
 
 from rhocache_schemas.cache.documents import Fault, Progress, ShardOutcome
 from rhocache_schemas.errors import JobError, RayUnreachable
+from rhocache_schemas.job.kinds import read_spec
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.spec import JobState
 from rhocache_service.registry.jobs import Registry
@@ -130,6 +131,16 @@ def test_a_job_that_can_not_be_handled_does_not_hold_up_the_others(
     step(reconciler)
     assert again(registry, row).state == JobState.QUEUED
     assert f"{ruined.id}: unforeseen" in caplog.text
+
+
+def test_a_job_of_a_kind_that_is_not_installed_fails(
+    reconciler: Reconciler, registry: Registry, root: Path
+) -> None:
+    row = registry.add(read_spec({"kind": "gone", "output": f"{root}/out"}))
+    step(reconciler)
+    found = again(registry, row)
+    assert (found.state, found.error_code) == (JobState.FAILED, "invalid-input")
+    assert "no job kind 'gone'" in (found.error_detail or "")
 
 
 def test_a_job_goes_along_with_the_one_that_it_repeats(
