@@ -12,7 +12,7 @@ from rhocache_schemas.job.allowed_roots import allowed_shards
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.spec import JobState
 from rhocache_service.caches.shard_status import committed_rows, shard_list
-from rhocache_service.jobs.kind import JobKind
+from rhocache_service.jobs.kinds import JobKind
 from rhocache_service.registry.jobs import Registry
 
 _EARLIER = 100  # jobs that are looked at for one to predict by

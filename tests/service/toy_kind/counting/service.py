@@ -3,7 +3,7 @@ from rhocache_schemas import storage
 from rhocache_schemas.api import Validation
 from rhocache_schemas.errors import JobError
 from rhocache_schemas.job.allowed_roots import allowed_shards
-from rhocache_service.jobs.kind import JobKind
+from rhocache_service.jobs.kinds import JobKind
 from rhocache_service.registry.jobs import Registry
 
 
