@@ -28,7 +28,7 @@ from benchmarks.machine import describe
 from benchmarks.peers import random_reference
 from benchmarks.shards import split
 from rhocache_schemas.cache.documents import Manifest
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import ReferenceSpec
 
 SMALL = {
@@ -43,16 +43,16 @@ MEAN_SECONDS = 3.0  # from then to a kill
 LAST_SECONDS = 600.0  # for a run that nothing disturbs, and for another shard of any
 DRIVER = """
 import sys
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.run.driver import score
-score(JobSpec.model_validate_json(sys.argv[1]))
+score(ScoreSpec.model_validate_json(sys.argv[1]))
 """
 
 Files = dict[str, tuple[int, int]]  # name -> inode and time: what changes when it is written again
 
 
 class Soak:
-    def __init__(self, spec: JobSpec, ray: Path) -> None:
+    def __init__(self, spec: ScoreSpec, ray: Path) -> None:
         self._spec = spec
         self._ray = str(ray)  # what its sessions leave when they are killed
         self.kills: Counter[str] = Counter()
@@ -158,7 +158,7 @@ def main(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shards = split(Path(data), folder / "dataset", PAIRS)
-        spec = JobSpec(
+        spec = ScoreSpec(
             dataset=str(folder / "dataset"),
             output=str(folder / "undisturbed"),
             reference=ReferenceSpec(model=f"local-dir:{random_reference(folder / 'model', SMALL)}"),

@@ -33,7 +33,7 @@ from rhocache_schemas.cache.documents import Progress
 from rhocache_schemas.cache.shard_file import OK, ShardRows
 from rhocache_schemas.dataset.pair import hash_caption, hash_image
 from rhocache_schemas.dataset.shards import Shard
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import ReferenceSpec
 from rhocache_workers.cluster import actor_pool
 from rhocache_workers.messages import Description, SettledShard, UnderWay, settle
@@ -66,7 +66,7 @@ SHARD = tar()
 class NullEncoder:
     """In the encoder's place: it tells as much as that does of a short shard, and writes a file."""
 
-    def __init__(self, spec: JobSpec, threads: int) -> None:  # noqa: ARG002
+    def __init__(self, spec: ScoreSpec, threads: int) -> None:  # noqa: ARG002
         self._cache = spec.output
 
     def load(self, batch_sizes: dict[str, int]) -> Description:  # noqa: ARG002
@@ -112,7 +112,7 @@ def measure(folder: Path, shards: int, run: str) -> Cost:
     import ray  # not before the crew has set its environment
 
     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    spec = JobSpec(
+    spec = ScoreSpec(
         dataset=str(folder / "dataset"),
         output=str(folder / "cache"),
         reference=ReferenceSpec(model="local-dir:nothing"),

@@ -27,7 +27,7 @@ from benchmarks.machine import describe, product_rate
 from benchmarks.shards import split
 from benchmarks.work import useful_flops
 from rhocache_schemas.cache import shard_file
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import ReferenceSpec
 from rhocache_workers.run.driver import score
 
@@ -44,7 +44,7 @@ class Run:
 
 def ours(model: str, data: str, shards: str, workers: int) -> tuple[Run, Embedded]:
     with tempfile.TemporaryDirectory() as cache:
-        spec = JobSpec(
+        spec = ScoreSpec(
             dataset=data,
             output=cache,
             shards=shards,

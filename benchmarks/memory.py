@@ -24,7 +24,7 @@ from rich.table import Table
 from benchmarks.machine import describe, peak_memory
 from benchmarks.peers import pairs, random_reference
 from rhocache_schemas.dataset.shards import list_shards
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import ReferenceSpec
 from rhocache_workers.encode.encoder import Encoder
 from rhocache_workers.encode.shard import MEMORIES
@@ -55,7 +55,7 @@ def measure(folder: Path, data: str, size: int, until: list[int]) -> list[float]
     """Give the peak memory in MB after so many pairs, in shards of ``size``; first, after none."""
     tars = sorted(str(path) for path in Path(data).glob("*.tar"))
     examples = list(pairs(tars))
-    spec = JobSpec(
+    spec = ScoreSpec(
         dataset=str(folder / "dataset"),
         output=str(folder / "cache"),
         reference=ReferenceSpec(model=f"local-dir:{folder / 'model'}"),

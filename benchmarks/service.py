@@ -30,7 +30,8 @@ from sqlalchemy.orm import sessionmaker
 
 from benchmarks.machine import describe
 from rhocache_schemas.api import Job
-from rhocache_schemas.job.spec import JobSpec, JobState
+from rhocache_schemas.job.kinds.score import ScoreSpec
+from rhocache_schemas.job.spec import JobState
 from rhocache_service.jobs.resource import job_resource
 from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.tables import JobRow, open_database, parse_url
@@ -43,7 +44,7 @@ SUBMITS = 500
 LISTENERS = 200
 EVENTS = 20  # to each listener's job
 SERVER_CORE, CLIENT_CORE = 0, 1
-SPEC = JobSpec.model_validate(
+SPEC = ScoreSpec.model_validate(
     {"dataset": "/tmp/d", "output": "/tmp/o", "reference": {"model": "local-dir:/tmp/m"}}
 )
 

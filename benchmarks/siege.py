@@ -33,7 +33,7 @@ from benchmarks.shards import split
 from rhocache import Client
 from rhocache_schemas.api import Job
 from rhocache_schemas.errors import ServiceError
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import ReferenceSpec
 from rhocache_workers.run.driver import score
 
@@ -114,7 +114,7 @@ def main(
         os.environ["XDG_RUNTIME_DIR"] = name
         split(Path(data), folder / "dataset", 128, SHARDS * 128)
         model = random_reference(folder / "model", SMALL)
-        spec = JobSpec(
+        spec = ScoreSpec(
             dataset=str(folder / "dataset"),
             output=str(folder / "undisturbed"),
             reference=ReferenceSpec(model=f"local-dir:{model}"),

@@ -22,6 +22,7 @@ from rhocache_schemas.api import (
     ShardList,
     Submission,
     Validation,
+    read_submission,
 )
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.documents import describe
@@ -106,7 +107,7 @@ def submission(spec: BaseModel | None, fields: dict[str, Any], host: str) -> Sub
     """Raises InvalidInput for fields that make no job."""
     given = fields if spec is None else spec.model_dump() | fields
     try:
-        made = Submission.model_validate(given)
+        made = read_submission(given)
     except ValidationError as error:
         raise InvalidInput(f"job: {describe(error)}") from error
     return absolute(made) if is_loopback(host) else made  # relative paths are this process's

@@ -5,7 +5,7 @@ import time
 from calendar import timegm
 from email.utils import parsedate
 from http import HTTPStatus
-from typing import Self
+from typing import Self, cast
 
 import httpx
 from httpx_retries import Retry
@@ -79,8 +79,8 @@ class Patience(Retry):
             return 0.0
 
     def backoff_strategy(self) -> float:
-        attempts: int = self.attempts_made  # pyright: ignore
-        return min(5.0, 0.1 * 2 ** min(attempts, 6), self.max_backoff_wait)
+        doublings = min(cast("int", self.attempts_made), 6)  # pyright: ignore
+        return min(5.0, 0.1 * 2**doublings, self.max_backoff_wait)
 
 
 def _check_in_flight(response: httpx.Response) -> None:

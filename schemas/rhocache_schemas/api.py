@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field, PlainValidator, create_model
 
 from rhocache_schemas.cache.documents import Fault
+from rhocache_schemas.documents import Strict
+from rhocache_schemas.job.kinds import KINDS, AnySpec, by_kind, either, read_spec
 from rhocache_schemas.job.spec import JobSpec, JobState
 
 
@@ -52,40 +54,38 @@ class JobProgress(BaseModel):
     seconds_left: float | None = None
 
 
-class Submission(JobSpec):
-    """A job spec, and how the service is to treat it."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "dataset": "/data/openclipart",
-                    "output": "/data/caches/openclipart",
-                    "reference": {"model": "local-dir:/data/models/vit-b-32"},
-                    "metadata": {"owner": "vision"},
-                    "priority": 1,
-                },
-                {
-                    "dataset": "s3://data/laion/{00000..00099}.tar",
-                    "output": "s3://data/caches/laion",
-                    "reference": {"model": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"},
-                },
-            ]
-        }
-    )
+class Submission(Strict):
+    """How the service is to treat a job: what SUBMISSIONS add to the spec of each kind."""
 
     priority: Annotated[
-        int, Field(ge=-100, le=100, description="jobs of a higher one start first")
+        int, Field(ge=-100, le=100, description="Jobs of a higher one start first.")
     ] = 0
     expires_after: Annotated[
         int | None,
         Field(
-            ge=1, le=31_536_000, description="seconds from now until the job expires; null: never"
+            ge=1,
+            le=31_536_000,
+            description="Seconds from now until the job expires; default: never.",
         ),
     ] = None
 
     def job_spec(self) -> JobSpec:
-        return JobSpec.model_validate(self.model_dump(include=set(JobSpec.model_fields)))
+        return read_spec(self.model_dump(exclude=set(Submission.model_fields)))
+
+
+def _submission(kind: type[JobSpec]) -> type[Submission]:
+    bases: Any = (Submission, kind)  # the spec's fields come first
+    name = f"{kind.__name__.removesuffix('Spec')}Submission"
+    made: Any = create_model(name, __base__=bases, __doc__=kind.__doc__)
+    return made
+
+
+SUBMISSIONS = {name: _submission(kind) for name, kind in KINDS.items()}
+read_submission = by_kind(SUBMISSIONS)
+AnySubmission = Annotated[
+    Submission,
+    PlainValidator(read_submission, json_schema_input_type=either(SUBMISSIONS.values())),
+]
 
 
 class Job(Listed):
@@ -93,7 +93,7 @@ class Job(Listed):
 
     object: Literal["job"] = "job"
     status: JobState
-    spec: JobSpec
+    spec: AnySpec
     output_uri: str
     fingerprint: Annotated[str | None, Field(description="of the cache, once it is committed")] = (
         None

@@ -24,6 +24,9 @@
     ├── JobError                    a job that cannot go on
     │   ├── ErrorBudgetExceeded     more pairs failed than the job allows
     │   ├── JobStateConflict        a transition that the job's state does not permit
+    │   ├── TooManyJobs             of one caller; carries after how long to ask again
+    │   │   ├── QueueFull           as many wait as may
+    │   │   └── RateLimited         as many were submitted in a minute as may
     │   └── RayUnreachable          no Ray answers, or none could be started
     ├── RequestInFlight             the same request, by its Idempotency-Key, is being answered
     ├── IdempotencyKeyReused        the Idempotency-Key was sent with another request before
@@ -178,6 +181,20 @@ class ErrorBudgetExceeded(JobError):
 
 class JobStateConflict(JobError):
     code = "job-state-conflict"
+
+
+class TooManyJobs(JobError):
+    def __init__(self, detail: str, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after  # seconds
+
+
+class QueueFull(TooManyJobs):
+    code = "queue-full"
+
+
+class RateLimited(TooManyJobs):
+    code = "rate-limited"
 
 
 class RayUnreachable(JobError):

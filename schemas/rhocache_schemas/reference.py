@@ -1,12 +1,13 @@
 """How a reference model is named: open_clip's own naming."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from rhocache_schemas.documents import Strict
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Dtype = Literal["float16", "float32"]  # of stored embeddings
 
 LOCAL_DIR = "local-dir:"
 HF_HUB = "hf-hub:"
@@ -42,9 +43,13 @@ class ReferenceSpec(Strict):
 
     model_config = ConfigDict(json_schema_extra=_WEIGHTS_ARE_NAMED_ONCE)
 
-    model: str
-    pretrained: str | None = None
-    precision: Precision = "fp32"
+    model: Annotated[
+        str, Field(description="open_clip architecture, local-dir:PATH or hf-hub:ORG/REPO.")
+    ]
+    pretrained: Annotated[
+        str | None, Field(description="Weights of an architecture: open_clip's tag, or a file.")
+    ] = None
+    precision: Annotated[Precision, Field(description="What the reference computes in.")] = "fp32"
 
     @property
     def local_dir(self) -> str | None:

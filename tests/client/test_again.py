@@ -1,17 +1,30 @@
 """The ways that a job's page gives to submit the job once more, each really taken."""
 
 import html
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from specs import submissions
+from typer.testing import CliRunner
 
-from rhocache_schemas.api import Submission
+from rhocache.cli import app
+from rhocache_schemas.api import SUBMISSIONS
+from rhocache_schemas.job.kinds import KINDS
+from rhocache_service.app import create_app
+
+from ..service.conftest import served, settings_without_ray
 
 QUOTES = 'it\'s "$HOME" `id` <b> ${PATH} \\'
 
@@ -40,12 +53,11 @@ def test_nothing_that_was_asked_for_is_lost(url: str, root: Path, way: str) -> N
         "priority": -3,
         "expires_after": 86_400,
     }
-    made = Submission.model_validate(asked)
-    defaults = made.model_dump(exclude_defaults=True).keys()
-    assert defaults == Submission.model_fields.keys() - {"format_version"}, "one is not asked for"
+    made = SUBMISSIONS["score"].model_validate(asked)
+    told = made.model_dump(exclude_defaults=True).keys()
+    assert told == type(made).model_fields.keys() - {"format_version", "kind"}, "one is left out"
     first = httpx.post(f"{url}/v1/jobs", json=asked).raise_for_status().json()
-    page = httpx.get(f"{url}/jobs/{first['id']}").raise_for_status().text
-    command, curl = (html.unescape(each) for each in re.findall(r"<pre[^>]*>(.*?)</pre>", page))
+    command, curl = ways(url, first["id"])
     httpx.post(f"{url}/v1/jobs/{first['id']}/cancel").raise_for_status()
 
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -59,10 +71,46 @@ def test_nothing_that_was_asked_for_is_lost(url: str, root: Path, way: str) -> N
     assert 80_000 < left <= 86_400
 
 
-@pytest.mark.parametrize("given", ["plain", '{"a": ', "{x=1"])
-def test_a_note_without_a_value_is_refused(given: str) -> None:
-    from rhocache.commands import options
-    from rhocache_schemas.errors import InvalidInput
+def ways(url: str, job: str) -> tuple[str, str]:
+    """The command and the curl that a job's page shows."""
+    page = httpx.get(f"{url}/jobs/{job}").raise_for_status().text
+    command, curl = re.findall(r"<pre[^>]*>(.*?)</pre>", page, re.DOTALL)
+    return html.unescape(command), html.unescape(curl)
 
-    with pytest.raises(InvalidInput, match="KEY=VALUE"):
-        options.metadata([given])
+
+@pytest.fixture(scope="module")
+def busy(root: Path) -> Iterator[str]:
+    """The URL of a service that takes any number of jobs."""
+    limits = {"submits_per_minute": 10**6, "max_waiting_jobs": 10**6}
+    folder = root / "busy"
+    folder.mkdir()
+    with served(create_app(settings_without_ray(folder, str(root), **limits))) as url:
+        yield url
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=40)
+def test_any_job_comes_back_as_it_was(busy: str, root: Path, data: st.DataObject) -> None:
+    """From a valid spec to the page, to the command or the curl on it, and to the same spec."""
+    kind = data.draw(st.sampled_from(sorted(KINDS)))
+    made = data.draw(submissions(kind, str(root)))
+    answer = httpx.post(f"{busy}/v1/jobs", json=made.model_dump(mode="json"))
+    assume(answer.is_success)  # as with a brace pattern that has no end
+    first = answer.json()
+    command, curl = ways(busy, first["id"])
+
+    done = CliRunner().invoke(app, shlex.split(command)[1:])
+    assert done.exit_code == 0, (done.output, done.exception)
+    submitted = httpx.get(f"{busy}/v1/jobs?limit=1").json()["data"][0]
+    words = shlex.split(curl)
+    body = json.loads(words[words.index("-d") + 1])
+    posted = httpx.post(f"{busy}/v1/jobs", json=body).raise_for_status().json()
+    for second in (submitted, posted):
+        assert second["id"] != first["id"]
+        assert [second[name] for name in ("spec", "priority")] == [first["spec"], first["priority"]]
+        assert left(second) == pytest.approx(left(first), abs=1)
+
+
+def left(job: dict[str, Any]) -> float:
+    """Seconds that a job had until its deadline; of one without, infinity."""
+    return float("inf") if job["expires_at"] is None else job["expires_at"] - job["created_at"]

@@ -10,7 +10,8 @@ import pytest
 
 from rhocache import AsyncClient, Client
 from rhocache_schemas.errors import InvalidInput, ServiceError
-from rhocache_schemas.job.spec import JobSpec, JobState
+from rhocache_schemas.job.kinds.score import ScoreSpec
+from rhocache_schemas.job.spec import JobState
 from rhocache_service.app import create_app
 from rhocache_service.registry.jobs import Registry
 
@@ -35,7 +36,7 @@ def fields(root: Path) -> dict[str, Any]:
 
 def test_a_job_is_submitted_found_and_cancelled(client: Client, fields: dict[str, Any]) -> None:
     job = client.jobs.submit(**fields)
-    assert job.spec == JobSpec.model_validate(fields)
+    assert job.spec == ScoreSpec.model_validate(fields)
     assert client.jobs.submit(job.spec).spec == job.spec
     assert client.jobs.get(job.id) == job
     assert client.jobs.errors(job.id).data == []
@@ -56,7 +57,7 @@ def test_relative_paths_are_the_callers(
     job = client.jobs.submit(
         **fields | {"dataset": "data", "reference": {"model": "local-dir:model"}}
     )
-    assert job.spec == JobSpec.model_validate(fields)
+    assert job.spec == ScoreSpec.model_validate(fields)
 
 
 def test_watching_ends_with_the_job(

@@ -20,7 +20,8 @@ from starlette.responses import Response, StreamingResponse
 from rhocache import AsyncClient, Client, calls
 from rhocache.patience import POLL_SECONDS, STRANGER_SECONDS, Patience
 from rhocache_schemas.errors import InvalidInput, JobStateConflict, ServiceError
-from rhocache_schemas.job.spec import JobSpec, JobState
+from rhocache_schemas.job.kinds.score import ScoreSpec
+from rhocache_schemas.job.spec import JobState
 from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.tables import JobRow, open_database
 from rhocache_service.settings import Settings
@@ -102,7 +103,7 @@ class Following(threading.Thread):
 def row(registry: Registry, root: Path) -> JobRow:
     reference = {"model": f"local-dir:{root}/model"}
     return registry.add(
-        JobSpec.model_validate(
+        ScoreSpec.model_validate(
             {"dataset": f"{root}/data", "output": f"{root}/cache", "reference": reference}
         )
     )
@@ -225,7 +226,7 @@ def test_a_restart_ends_no_watch(tmp_path: Path) -> None:
         service.start("/livez")
         engine = open_database(Settings(data_dir=tmp_path / "data").registry_url)
         registry = Registry(engine)
-        row = registry.add(JobSpec.model_validate(spec))
+        row = registry.add(ScoreSpec.model_validate(spec))
         follows = (watch, watch_async, events, events_async)
         following = [Following(follow, service.url, row.id) for follow in follows]
         service.stop()

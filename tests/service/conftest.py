@@ -21,6 +21,7 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import APIRouter, FastAPI
+from playwright.sync_api import Browser, sync_playwright
 from sqlalchemy.engine import Engine
 from starlette.routing import BaseRoute
 
@@ -30,6 +31,7 @@ from rhocache_service.settings import Settings
 EXAMPLES = Path(__file__).parents[2] / "examples" / "openclipart"
 ODD_NAME = b"-~ %41%{1..2}?a=b#c$HOME\\'\"\n\xc3\xa9\xe9" + 200 * b"x"
 COMMAND = str(Path(sys.executable).with_name("rhocache"))
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="session")
@@ -192,3 +194,12 @@ def dataset(work: Path) -> Path:
         tar.add(caption, "lonely.txt")
     (folder / "torn.tar").write_bytes((EXAMPLES / "00001.tar").read_bytes()[:100_000])
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield opened
+        opened.close()

@@ -12,16 +12,17 @@ from rhocache_schemas import layout
 from rhocache_schemas.cache import shard_file
 from rhocache_schemas.cache.documents import Manifest, Progress
 from rhocache_schemas.dataset.pair import hash_caption, hash_image
-from rhocache_schemas.job.spec import JobSpec, JobState
+from rhocache_schemas.job.kinds.score import ScoreSpec
+from rhocache_schemas.job.spec import JobState
 from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.tables import JobRow
 
 SHARD = "00000.tar"
 
 
-def make_cache(root: Path, captions: dict[str, str], missing: str = "") -> JobSpec:
+def make_cache(root: Path, captions: dict[str, str], missing: str = "") -> ScoreSpec:
     """Pairs of these keys and captions, of ascending similarity; ``missing`` has no picture."""
-    spec = JobSpec.model_validate(
+    spec = ScoreSpec.model_validate(
         {
             "dataset": f"{root}/dataset",
             "output": f"{root}/cache",
@@ -68,7 +69,7 @@ def picture(number: int) -> bytes:
     return buffer.getvalue()
 
 
-def completed(registry: Registry, spec: JobSpec) -> JobRow:
+def completed(registry: Registry, spec: ScoreSpec) -> JobRow:
     """A job that has committed that cache."""
     row = registry.advance(registry.add(spec), JobState.QUEUED, shards=1)
     row = registry.advance(row, JobState.IN_PROGRESS)

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from rhocache_schemas.errors import JobStateConflict
-from rhocache_schemas.job.spec import JobSpec, JobState
+from rhocache_schemas.job.kinds.score import ScoreSpec
+from rhocache_schemas.job.spec import JobState
 from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.tables import open_database
 from rhocache_service.settings import Settings
 
-SPEC = JobSpec.model_validate(
+SPEC = ScoreSpec.model_validate(
     {"dataset": "/d", "output": "/o", "reference": {"model": "local-dir:/m"}}
 )
 # Written out again, so that a slip in the table of the code is not copied.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import ReferenceSpec
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "openclipart"
@@ -55,8 +55,8 @@ def dataset(tmp_path: Path, pictures: list[Members], write_tar: Callable) -> Pat
 
 
 @pytest.fixture
-def spec(tmp_path: Path, dataset: Path, reference_folder: Path) -> JobSpec:
-    return JobSpec(
+def spec(tmp_path: Path, dataset: Path, reference_folder: Path) -> ScoreSpec:
+    return ScoreSpec(
         dataset=str(dataset),
         output=str(tmp_path / "cache"),
         reference=ReferenceSpec(model=f"local-dir:{reference_folder}"),
@@ -73,7 +73,7 @@ def scored(
     write_tar: Callable,
     reference_folder: Path,
     ray_address: str,
-) -> JobSpec:
+) -> ScoreSpec:
     """A job that is done: three shards, of whose 24 pairs one has a damaged picture."""
     from rhocache_workers.run.driver import score
 
@@ -83,7 +83,7 @@ def scored(
     pairs[10][picture] = pairs[10][picture][:500]
     for shard in range(3):
         write_tar(root / "dataset" / f"{shard:05}.tar", pairs[8 * shard : 8 * shard + 8])
-    spec = JobSpec(
+    spec = ScoreSpec(
         dataset=str(root / "dataset"),
         output=str(root / "cache"),
         reference=ReferenceSpec(model=f"local-dir:{reference_folder}"),
@@ -105,7 +105,7 @@ def crew_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def copied(tmp_path: Path, scored: JobSpec) -> JobSpec:
+def copied(tmp_path: Path, scored: ScoreSpec) -> ScoreSpec:
     """A copy of that job's dataset and cache, to be damaged."""
     shutil.copytree(Path(scored.dataset).parent, tmp_path / "copied")
     return scored.model_copy(

@@ -2,7 +2,7 @@
 
     python -m faults
 
-forks a run for each line of its input, a JSON list: a JobSpec as JSON, and the step and the file
+forks a run for each line of its input, a JSON list: a ScoreSpec as JSON, and the step and the file
 (a path under the cache) at which the run is to be killed, or null and null. It answers each with
 a line: how the run's process ended, as ``os.waitpid`` has it.
 """
@@ -20,7 +20,7 @@ from pyarrow import fs
 
 from rhocache_schemas import storage
 from rhocache_schemas.dataset.shards import Shard
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 
 # Around the life of a file: what an AtomicFile does, told with the path that it is for.
 STEPS = ("before write", "half-written", "before rename", "after rename")
@@ -128,7 +128,7 @@ def kill_at(step: str, path: str) -> Strike:
 class CrewHere:
     """The driver's crew as one encoder in this process, without Ray."""
 
-    def __init__(self, spec: JobSpec, _: str | None, batch_sizes: dict[str, int]) -> None:
+    def __init__(self, spec: ScoreSpec, _: str | None, batch_sizes: dict[str, int]) -> None:
         from rhocache_workers.encode.encoder import Encoder
 
         self._encoder = Encoder(spec, threads=1)
@@ -160,7 +160,7 @@ def main() -> None:
         child = os.fork()
         if child == 0:
             spec, step, name = json.loads(line)
-            spec = JobSpec.model_validate(spec)
+            spec = ScoreSpec.model_validate(spec)
             if step is not None:
                 FaultyDisk(kill_at(step, f"{spec.output}/{name}")).install()
             driver.score(spec)

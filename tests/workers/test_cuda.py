@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rhocache_schemas.cache import shard_file
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import ReferenceSpec
 from rhocache_workers.encode.batches import Towers
 from rhocache_workers.encode.calibration import calibrate
@@ -86,7 +86,7 @@ def test_a_batch_size_is_found(reference_folder: Path) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_encoders_that_share_a_gpu_write_the_same(
-    workers: int, scored: JobSpec, tmp_path: Path
+    workers: int, scored: ScoreSpec, tmp_path: Path
 ) -> None:
     spec = scored.model_copy(update={"output": str(tmp_path), "workers": workers, "batch_size": 8})
     summary = score(spec)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from rhocache_schemas.cache.documents import Manifest, Progress
-from rhocache_schemas.job.spec import JobOrder, JobSpec
+from rhocache_schemas.job.kinds import JobOrder
+from rhocache_schemas.job.kinds.score import ScoreSpec
 
 
 def run_job(folder: Path, order: bytes, address: str) -> subprocess.CompletedProcess:
@@ -23,11 +24,11 @@ def run_job(folder: Path, order: bytes, address: str) -> subprocess.CompletedPro
     )
 
 
-def order(spec: JobSpec, *roots: str) -> bytes:
+def order(spec: ScoreSpec, *roots: str) -> bytes:
     return JobOrder(job="job_7", start=1, spec=spec, roots=list(roots)).to_json()
 
 
-def test_a_job_comes_as_data_in_a_file(spec: JobSpec, ray_address: str, tmp_path: Path) -> None:
+def test_a_job_comes_as_data_in_a_file(spec: ScoreSpec, ray_address: str, tmp_path: Path) -> None:
     folder = spec.reference.local_dir
     assert folder is not None
     asked = order(spec, str(Path(spec.output).parent), folder)
@@ -44,10 +45,11 @@ def test_a_job_comes_as_data_in_a_file(spec: JobSpec, ray_address: str, tmp_path
         ({"dataset": "/no/such"}, ["/"], 1, "no dataset at /no/such"),
         ({}, ["/srv"], 2, "not under an allowed root"),
         ({"entrypoint": "rm"}, ["/"], 2, "spec.entrypoint: unknown field"),
+        ({"kind": "os.system"}, ["/"], 2, "no job kind 'os.system' is installed where drivers run"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_an_exit_code(
-    spec: JobSpec, change: dict, roots: list[str], code: int, message: str, tmp_path: Path
+    spec: ScoreSpec, change: dict, roots: list[str], code: int, message: str, tmp_path: Path
 ) -> None:
     changed = json.dumps(json.loads(order(spec, *roots)) | {"spec": spec.model_dump() | change})
     done = run_job(tmp_path, changed.encode(), "127.0.0.1:1")

@@ -11,8 +11,9 @@ from rhocache.client import Client
 from rhocache.commands import options, tables
 from rhocache.commands.extras import extra
 from rhocache.commands.progress import Seen, ShardProgress
-from rhocache_schemas.api import Job
+from rhocache_schemas.api import SUBMISSIONS, Job, Submission
 from rhocache_schemas.errors import ErrorBudgetExceeded, JobError
+from rhocache_schemas.job.kinds import DEFAULT, KINDS
 from rhocache_schemas.job.spec import JobState
 
 Url = Annotated[str, typer.Option(envvar="RHOCACHE_URL", help="Where the service answers.")]
@@ -21,13 +22,19 @@ ApiKey = Annotated[
 ]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
 
-jobs = typer.Typer(help="List, show, watch and cancel jobs.", no_args_is_help=True)
+jobs = typer.Typer(help="Submit, list, show, watch and cancel jobs.", no_args_is_help=True)
+submitting = typer.Typer(help="Submit a job of any kind to a service.", no_args_is_help=True)
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (serve, submit):
-        app.command()(command)
+    app.command()(serve)
+    app.command(help="Submit a scoring job to a service.")(
+        options.of_spec(SUBMISSIONS[DEFAULT], submit)
+    )
     app.add_typer(jobs, name="jobs")
+    jobs.add_typer(submitting, name="submit")
+    for kind, submission in SUBMISSIONS.items():
+        submitting.command(kind, help=KINDS[kind].__doc__)(options.of_spec(submission, submit))
 
 
 def serve(
@@ -70,54 +77,14 @@ def serve(
 
 
 def submit(
-    dataset: options.Dataset,
-    model: options.Model,
-    out: options.Out,
-    pretrained: options.Pretrained = None,
-    shards: options.Shards = None,
-    caption_field: options.CaptionField = None,
-    precision: options.PrecisionName = "fp32",
-    dtype: options.DtypeName = "float16",
-    workers: options.Workers = None,
-    remote_decoders: options.RemoteDecoders = None,
-    batch_size: options.BatchSize = "auto",
-    error_budget: options.ErrorBudget = 1.0,
-    retry_failed: options.RetryFailed = False,
-    prune: options.Prune = False,
-    replace: options.Replace = False,
-    metadata: options.Metadata = None,
-    priority: Annotated[
-        int, typer.Option(min=-100, max=100, help="Jobs of a higher one start first.")
-    ] = 0,
-    expires_after: Annotated[
-        int | None, typer.Option(min=1, help="Seconds from now until the job expires.")
-    ] = None,
+    made: Submission,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     wait: Annotated[bool, typer.Option("--wait", help="Watch the job to its end.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Submit a scoring job to a service."""
-    spec = options.job_spec(
-        model,
-        pretrained,
-        precision,
-        dataset=dataset,
-        output=out,
-        shards=shards,
-        caption_field=caption_field,
-        dtype=dtype,
-        workers=workers,
-        remote_decoders=remote_decoders,
-        batch_size=batch_size,
-        error_budget=error_budget,
-        retry_failed=retry_failed,
-        prune=prune,
-        replace=replace,
-        metadata=options.metadata(metadata),
-    )
     with Client(url, api_key=api_key) as client:
-        job = client.jobs.submit(spec, priority=priority, expires_after=expires_after)
+        job = client.jobs.submit(**made.model_dump())
         if wait:
             job = _watch(client, job.id)
         _print(job, as_json)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rhocache.commands import options, tables
 from rhocache.commands.extras import extra
 from rhocache.commands.progress import Seen, ShardProgress
+from rhocache_schemas.job.kinds.score import ScoreSpec
 
 if TYPE_CHECKING:
     from rhocache_workers.maintain.verify import VerifyReport
@@ -18,7 +19,7 @@ Cache = Annotated[str, typer.Argument(help="The cache's folder: a path or a URI.
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (plan, score, inspect, verify):
+    for command in (plan, options.of_spec(ScoreSpec, score), inspect, verify):
         app.command()(command)
 
 
@@ -38,7 +39,7 @@ def plan(
     ] = False,
     shards: options.Shards = None,
     caption_field: options.CaptionField = None,
-    precision: options.PrecisionName = "fp32",
+    precision: options.Precision = "fp32",
     as_json: options.Json = False,
 ) -> None:
     """Say what scoring a dataset would cost: operations, hours and storage."""
@@ -62,21 +63,7 @@ def plan(
 
 
 def score(
-    dataset: options.Dataset,
-    model: options.Model,
-    out: options.Out,
-    pretrained: options.Pretrained = None,
-    shards: options.Shards = None,
-    caption_field: options.CaptionField = None,
-    precision: options.PrecisionName = "fp32",
-    dtype: options.DtypeName = "float16",
-    workers: options.Workers = None,
-    remote_decoders: options.RemoteDecoders = None,
-    batch_size: options.BatchSize = "auto",
-    error_budget: options.ErrorBudget = 1.0,
-    retry_failed: options.RetryFailed = False,
-    prune: options.Prune = False,
-    replace: options.Replace = False,
+    spec: ScoreSpec,
     ray_address: Annotated[
         str | None, typer.Option(help="A running Ray cluster to join; default: start Ray here.")
     ] = None,
@@ -86,23 +73,6 @@ def score(
 
     Run it again to go on where it was interrupted: only shards that are not done are encoded.
     """
-    spec = options.job_spec(
-        model,
-        pretrained,
-        precision,
-        dataset=dataset,
-        output=out,
-        shards=shards,
-        caption_field=caption_field,
-        dtype=dtype,
-        workers=workers,
-        remote_decoders=remote_decoders,
-        batch_size=batch_size,
-        error_budget=error_budget,
-        retry_failed=retry_failed,
-        prune=prune,
-        replace=replace,
-    )
     with extra("workers"):
         from rhocache_workers.run.driver import score as run
     with ShardProgress() as progress:

@@ -1,93 +1,89 @@
-"""Options that say what to score, shared by ``score`` and ``submit``."""
+"""Options of commands that are made from the fields of a job's spec, so that none is left out."""
 
-import json
-from typing import Annotated, Any, get_args
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from rhocache_schemas.documents import describe
 from rhocache_schemas.errors import InvalidInput
-from rhocache_schemas.job.spec import Dtype, JobSpec
-from rhocache_schemas.reference import Precision
+from rhocache_schemas.job.fields import SpecField, fields_of, nest, read_notes
+from rhocache_schemas.job.kinds.score import ScoreSpec
 
-Dataset = Annotated[str, typer.Argument(help="Folder, brace pattern or one tar: a path or a URI.")]
-Model = Annotated[
-    str, typer.Option(help="open_clip architecture, local-dir:PATH or hf-hub:ORG/REPO.")
-]
-Out = Annotated[str, typer.Option(help="The cache's folder: a path or a URI.")]
-Pretrained = Annotated[
-    str | None, typer.Option(help="Weights of an architecture: open_clip's tag, or a file.")
-]
-Shards = Annotated[str | None, typer.Option(metavar="GLOB", help="Only shards of these names.")]
-CaptionField = Annotated[
-    str | None, typer.Option(help="Take captions from this field of KEY.json, not from KEY.txt.")
-]
-PrecisionName = Annotated[
-    str, typer.Option(metavar="|".join(get_args(Precision)), help="What the reference computes in.")
-]
-DtypeName = Annotated[
-    str, typer.Option(metavar="|".join(get_args(Dtype)), help="Type of the stored embeddings.")
-]
-Workers = Annotated[
-    int | None, typer.Option(help="Encoders; default: one a GPU, or one a machine.")
-]
-RemoteDecoders = Annotated[
-    int | None,
-    typer.Option(
-        help="Cores elsewhere in the cluster that decode for each encoder; default: a GPU's need."
-    ),
-]
-BatchSize = Annotated[str, typer.Option(metavar="auto|N", help="Pairs that are encoded at once.")]
-ErrorBudget = Annotated[
-    float, typer.Option(help="Largest share of pairs, and of shards, that may fail.")
-]
-RetryFailed = Annotated[
-    bool,
-    typer.Option(
-        "--retry-failed", help="Encode shards again that have rows which another try may mend."
-    ),
-]
-Prune = Annotated[
-    bool, typer.Option("--prune", help="Drop shards from the cache that left the dataset.")
-]
-Replace = Annotated[
-    bool,
-    typer.Option(
-        "--replace", help="Give up what the output holds of another dataset or reference."
-    ),
-]
-Metadata = Annotated[
-    list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="A note that the job keeps; repeatable."),
-]
+_TYPES: dict[str, Any] = {"integer": int, "number": float, "flag": bool, "notes": list[str]}
+
 Json = Annotated[bool, typer.Option("--json", help="End with one JSON object.")]
 
 
-def metadata(given: list[str] | None) -> dict[str, str]:
-    """Return the notes as a mapping; one whose key has a ``=`` comes as a JSON object.
+def of_spec(kind: type[BaseModel], command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command whose first parameter, a spec of this kind, is made from options.
 
-    Raises InvalidInput.
+    It raises InvalidInput for options that make no spec.
     """
-    notes: dict[str, str] = {}
-    for text in given or ():
-        key, sign, value = text.partition("=")
+    fields = fields_of(kind)
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        values = {field.path: _read(field, given.pop(_name(field))) for field in fields}
         try:
-            notes |= json.loads(text) if text.startswith("{") else {key: value}
-        except (ValueError, TypeError):
-            sign = ""
-        if not sign:
-            raise InvalidInput(f"--metadata {text!r} is not of the form KEY=VALUE")
-    return notes
+            spec = kind.model_validate(nest(values))
+        except ValidationError as error:
+            raise InvalidInput(describe(error)) from error
+        command(spec, **given)
+
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    parameters = [
+        *map(_parameter, fields),
+        *(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own),
+    ]
+    run.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
 
 
-def job_spec(model: str, pretrained: str | None, precision: str, **fields: Any) -> JobSpec:
-    """Make a JobSpec of a command's options.
+def of_score(name: str) -> Any:
+    """Return the option or argument of a field of ScoreSpec, for a command that takes no spec."""
+    return _info(next(field for field in fields_of(ScoreSpec) if field.path[-1] == name))
 
-    Raises InvalidInput.
-    """
-    reference = {"model": model, "pretrained": pretrained, "precision": precision}
-    try:
-        return JobSpec.model_validate({"reference": reference, **fields})
-    except ValidationError as error:
-        raise InvalidInput(describe(error)) from error
+
+def _read(field: SpecField, given: Any) -> Any:
+    return read_notes(given or ()) if field.form == "notes" else given
+
+
+def _name(field: SpecField) -> str:
+    return field.option.replace("-", "_")
+
+
+def _parameter(field: SpecField) -> inspect.Parameter:
+    type_ = _TYPES.get(field.form, str)
+    default: Any = inspect.Parameter.empty
+    if not field.required:
+        default = None if field.form == "notes" else field.default
+        type_ = type_ | None if default is None else type_
+    annotation = Annotated[type_, _info(field)]
+    return inspect.Parameter(
+        _name(field), inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+    )
+
+
+def _info(field: SpecField) -> Any:
+    """What typer is told of a field. Choices are the spec's to check, as any wrong value is."""
+    shown: dict[str, Any] = {"help": field.description, "metavar": field.metavar or None}
+    if field.form in ("integer", "number"):
+        shown |= {"min": field.minimum, "max": field.maximum}
+    if field.argument:
+        return typer.Argument(**shown)
+    if field.form == "notes":
+        shown["help"] += " Repeatable."
+    return typer.Option(f"--{field.option}", **shown)
+
+
+Dataset = Annotated[str, of_score("dataset")]
+Model = Annotated[str, of_score("model")]
+Pretrained = Annotated[str | None, of_score("pretrained")]
+Precision = Annotated[str, of_score("precision")]
+Shards = Annotated[str | None, of_score("shards")]
+CaptionField = Annotated[str | None, of_score("caption_field")]

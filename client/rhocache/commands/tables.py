@@ -13,6 +13,7 @@ from rich.text import Text
 
 from rhocache.commands.progress import Seen, duration
 from rhocache_schemas.api import Job, PairErrorList
+from rhocache_schemas.job.fields import chosen
 from rhocache_schemas.text.printable import printable, printable_lines
 
 if TYPE_CHECKING:
@@ -126,10 +127,8 @@ def job(seen: Job) -> Table:
         "job": seen.id,
         "status": str(seen.status),
         "progress": f"{_shards(seen)} shards, {Seen.of_job(seen)}",
-        "dataset": seen.spec.dataset,
-        "model": seen.spec.reference.model,
-        "pretrained": seen.spec.reference.pretrained,
-        "output": seen.output_uri,
+        "kind": seen.spec.kind,
+        **{field.path[-1]: value for field, value in chosen(seen.spec)},
         "errors": "\n".join(printable(f"{error.code}: {error.detail}") for error in seen.errors),
         **times,
     }

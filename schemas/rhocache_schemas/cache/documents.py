@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.documents import Document, Strict
 from rhocache_schemas.errors import ShardError
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import ReferenceSpec
 from rhocache_schemas.text.redact import tell
 
@@ -22,7 +22,7 @@ Phase = Literal["planning", "encoding", "finalizing", "completed", "failed", "ca
 class Plan(Document):
     """``plan.json``: what the cache was begun for. Written once, never changed."""
 
-    spec: JobSpec
+    spec: ScoreSpec
     fingerprint: Fingerprint
     shards_sha256: str  # over the sorted shard names
     # Device -> batch size that it was found to suit: a run that goes on keeps to it.
@@ -32,7 +32,7 @@ class Plan(Document):
     @classmethod
     def begin(
         cls,
-        spec: JobSpec,
+        spec: ScoreSpec,
         fingerprint: Fingerprint,
         shards: Iterable[str],
         batch_sizes: dict[str, int],
@@ -45,6 +45,10 @@ class Plan(Document):
             batch_sizes=batch_sizes,
             created_at=time.time(),
         )
+
+    def to_json(self) -> bytes:
+        # Readers of format 1 know of no kinds: all that makes caches is score.
+        return self.model_dump_json(indent=1, exclude={"spec": {"kind"}}).encode() + b"\n"
 
 
 class ShardFailure(Document):

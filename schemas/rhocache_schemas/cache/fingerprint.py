@@ -6,8 +6,8 @@ from typing import Any
 
 from rhocache_schemas.documents import Document
 from rhocache_schemas.errors import FingerprintMismatch
-from rhocache_schemas.job.spec import Dtype, JobSpec
-from rhocache_schemas.reference import Precision
+from rhocache_schemas.job.kinds.score import ScoreSpec
+from rhocache_schemas.reference import Dtype, Precision
 
 
 class Fingerprint(Document):
@@ -38,7 +38,7 @@ class Fingerprint(Document):
         )
         return hashlib.sha256(canonical.encode()).hexdigest()
 
-    def check_options(self, spec: JobSpec) -> None:
+    def check_options(self, spec: ScoreSpec) -> None:
         """Refuse a job for the cache with this fingerprint, as far as the job alone tells.
 
         Raises FingerprintMismatch.

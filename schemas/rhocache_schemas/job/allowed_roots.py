@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 
+from pydantic import BaseModel
+
 from rhocache_schemas import storage
 from rhocache_schemas.abandonment import keep_on
 from rhocache_schemas.dataset.shards import Shard, list_shards
 from rhocache_schemas.errors import UriNotAllowed
 from rhocache_schemas.job.paths import named_locations
-from rhocache_schemas.job.spec import JobSpec
 
 Place = tuple[str, tuple[str, ...]]
 
@@ -23,21 +24,20 @@ def check_allowed(uri: str, roots: Sequence[str]) -> None:
     _check_under(uri, roots, [true_place(root) for root in roots])
 
 
-def check_job(spec: JobSpec, roots: Sequence[str]) -> None:
+def check_job(spec: BaseModel, roots: Sequence[str]) -> None:
     """Refuse a job that names a place outside ``roots``. Raises as check_allowed does."""
     for location in named_locations(spec):
         check_allowed(location, roots)
 
 
-def allowed_shards(spec: JobSpec, roots: Sequence[str]) -> list[Shard]:
-    """List a job's shards, none outside ``roots``: a brace pattern or a link may lead elsewhere.
+def allowed_shards(dataset: str, glob: str | None, roots: Sequence[str]) -> list[Shard]:
+    """List a dataset's shards that match, none outside ``roots``.
 
+    A brace pattern or a link may lead elsewhere.
     Raises as list_shards and check_allowed do.
     """
     places = [true_place(root) for root in roots]
-    shards = list_shards(
-        spec.dataset, spec.shards, lambda place: _check_under(place, roots, places)
-    )
+    shards = list_shards(dataset, glob, lambda place: _check_under(place, roots, places))
     _check_shards(shards, roots, places)
     return shards
 

@@ -1,43 +1,59 @@
 """The locations that a job names."""
 
-from typing import TypeVar
+from collections.abc import Iterator
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from rhocache_schemas import storage
-from rhocache_schemas.job.spec import JobSpec
-from rhocache_schemas.reference import LOCAL_DIR
+from rhocache_schemas.job.spec import LOCATION
+from rhocache_schemas.reference import LOCAL_DIR, ReferenceSpec
 
-Spec = TypeVar("Spec", bound=JobSpec)
+Model = TypeVar("Model", bound=BaseModel)
 
 
-def named_locations(spec: JobSpec) -> list[str]:
-    """Every location that a job names: dataset, output, and the reference's folder or file."""
-    named = [spec.dataset, spec.output]
-    if spec.reference.local_dir is not None:
-        named.append(spec.reference.local_dir)
-    pretrained = spec.reference.pretrained or ""
-    if "/" in pretrained or is_local(pretrained):
-        named.append(pretrained)
+def named_locations(spec: BaseModel) -> list[str]:
+    """Every location that a job names, the folders and files of its references among them."""
+    named: list[str] = []
+    for _, value in _naming(spec):
+        if not isinstance(value, ReferenceSpec):
+            named.append(value)
+            continue
+        if value.local_dir is not None:
+            named.append(value.local_dir)
+        pretrained = value.pretrained or ""
+        if "/" in pretrained or is_local(pretrained):
+            named.append(pretrained)
     return named
 
 
-def absolute(spec: Spec) -> Spec:
+def absolute(spec: Model) -> Model:
     """Spell out a job's relative paths: other processes have working folders of their own.
 
     Raises InvalidInput for a scheme that is not one of storage.SCHEMES.
     """
-    reference = spec.reference
-    return spec.model_copy(
-        update={
-            "dataset": absolute_location(spec.dataset),
-            "output": absolute_location(spec.output),
-            "reference": reference.model_copy(
-                update={
-                    "model": absolute_model(reference.model),
-                    "pretrained": absolute_weights(reference.pretrained),
-                }
-            ),
-        }
-    )
+    spelled: dict[str, Any] = {}
+    for name, value in _naming(spec):
+        if isinstance(value, ReferenceSpec):
+            model, pretrained = absolute_model(value.model), absolute_weights(value.pretrained)
+            spelled[name] = value.model_copy(update={"model": model, "pretrained": pretrained})
+        else:
+            spelled[name] = absolute_location(value)
+    return spec.model_copy(update=spelled)
+
+
+def _naming(spec: BaseModel) -> Iterator[tuple[str, Any]]:
+    """Yield the fields that name places: locations, and references."""
+    for name, info in type(spec).model_fields.items():
+        value = getattr(spec, name)
+        if isinstance(value, ReferenceSpec) or (value is not None and _is_location(info)):
+            yield name, value
+
+
+def _is_location(info: FieldInfo) -> bool:
+    alternatives = (getattr(each, "__metadata__", ()) for each in get_args(info.annotation))
+    return LOCATION in info.metadata or any(LOCATION in each for each in alternatives)
 
 
 def absolute_location(location: str) -> str:

@@ -1,79 +1,45 @@
-"""What a job is asked to do, and the states that it goes through."""
+"""What jobs of every kind are asked for, and the states that a job goes through."""
 
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from rhocache_schemas.documents import Document
 from rhocache_schemas.errors import JobStateConflict
-from rhocache_schemas.reference import ReferenceSpec
 
-Dtype = Literal["float16", "float32"]
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """How commands and forms ask for a field, where its name and type do not say it."""
+
+    argument: bool = False  # of the command: by its place, and not an option
+    option: str = ""  # of the command, where it is not called as the field is
+    metavar: str = ""  # what stands for a value in the command's help
+
+
+# Marks a string that names a place: a relative path is spelled out before it goes to another
+# process, and a service asks whether it lies under an allowed root.
+LOCATION = object()
+Location = Annotated[str, Field(min_length=1), LOCATION]
+Output = Annotated[Location, Ask(option="out")]
 
 
 class JobSpec(Document):
-    """Score a dataset with a reference into a cache. Data only: nothing here can name code."""
+    """What a job is asked to do. Data only: nothing here can name code.
 
-    dataset: Annotated[
-        str, Field(min_length=1, description="folder, brace pattern or one tar; a path or a URI")
-    ]
-    output: Annotated[str, Field(min_length=1, description="the cache's folder; a path or a URI")]
-    reference: ReferenceSpec
-    shards: Annotated[
-        str | None,
-        Field(max_length=4096, description="glob that shard names must match; null takes all"),
-    ] = None
-    caption_field: Annotated[
-        str | None, Field(description="field of KEY.json to take captions from, instead of KEY.txt")
-    ] = None
-    dtype: Annotated[Dtype, Field(description="type of the stored embeddings")] = "float16"
-    batch_size: Annotated[int, Field(ge=1, le=65536)] | Literal["auto"] = "auto"
-    workers: Annotated[
-        int | None, Field(ge=1, le=4096, description="encoders; null: one a GPU, or one a machine")
-    ] = None
-    remote_decoders: Annotated[
-        int | None,
-        Field(
-            ge=0,
-            le=4096,
-            description="cores elsewhere in the cluster that decode images for each encoder; "
-            "null: as many as a GPU needs beyond those of its own machine",
-        ),
-    ] = None
-    error_budget: Annotated[
-        float,
-        Field(ge=0, le=1, description="largest share of pairs, and of shards, that may fail"),
-    ] = 1.0
-    retry_failed: Annotated[
-        bool,
-        Field(description="encode shards again that have rows which another try may mend"),
-    ] = False
-    prune: Annotated[
-        bool, Field(description="drop shards from the cache that are gone from the dataset")
-    ] = False
-    replace: Annotated[
-        bool,
-        Field(
-            description="give up what the output holds of another dataset or reference, and "
-            "everything else that this job does not score"
-        ),
-    ] = False
+    Each kind of jobs has a class of its own (rhocache_schemas.job.kinds). Its fields' types,
+    bounds, defaults and descriptions are what the REST API, commands and forms are made from
+    (rhocache_schemas.job.fields).
+    """
+
+    kind: Any  # of each class the Literal of its name, which is also its default
+    output: Annotated[Output, Field(description="Folder to write: a path or a URI.")]
     metadata: Annotated[
         dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]],
-        Field(max_length=16, default_factory=dict),
+        Field(max_length=16, default_factory=dict, description="A note that the job keeps."),
     ]
-
-
-class JobOrder(Document):
-    """``job.json`` in a driver's working folder: what a service asks it to do."""
-
-    FILE: ClassVar = "job.json"
-
-    job: Annotated[str, Field(description="the service's id")]
-    start: Annotated[int, Field(ge=1, description="which of the job's drivers this is for")]
-    spec: JobSpec
-    roots: Annotated[list[str], Field(description="places that the job may name")]
 
 
 class JobState(StrEnum):

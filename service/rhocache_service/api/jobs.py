@@ -15,9 +15,9 @@ from rhocache_schemas.job.spec import JobState
 from rhocache_service.api.auth import ReadsJobs, WritesJobs, unauthenticated
 from rhocache_service.api.dependencies import After, Found, InRegistry
 from rhocache_service.caches.failures import pair_errors
-from rhocache_service.caches.shard_status import shard_list
 from rhocache_service.http.openapi import api_problems
 from rhocache_service.http.problems import ProblemError
+from rhocache_service.jobs.kinds import kind_of
 from rhocache_service.jobs.resource import job_resource
 from rhocache_service.registry.callers import Callers
 from rhocache_service.registry.notifier import Changes
@@ -115,7 +115,8 @@ def shards(
     after: Annotated[str | None, Query(description="the last name of the page before")] = None,
 ) -> ShardList:
     """List the shards of a job's dataset by name, each pending, committed or failed."""
-    return shard_list(row.job_spec(), limit, after)
+    spec = row.job_spec()
+    return kind_of(spec).shards(spec, limit, after)
 
 
 @router.get("/{job}/errors", summary="List what failed", responses=_OF_A_JOB)

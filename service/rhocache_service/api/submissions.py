@@ -8,13 +8,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 
-from rhocache_schemas.api import Job, Model, ModelList, Submission, Validation
+from rhocache_schemas.api import AnySubmission, Job, Model, ModelList, Validation
 from rhocache_schemas.job.spec import JobState
 from rhocache_service.api.auth import ReadsJobs, WritesJobs
 from rhocache_service.api.dependencies import Found, InRegistry, WithSubmissions
 from rhocache_service.http.addresses import root_path
 from rhocache_service.http.openapi import BODY, NEW_JOB, Responses, api_problems
-from rhocache_service.jobs.preview import validate
 from rhocache_service.jobs.resource import job_resource
 from rhocache_service.registry.callers import Caller
 from rhocache_service.registry.idempotency import Answer, Answers
@@ -55,13 +54,13 @@ IdempotencyKey = Annotated[
 )
 def submit(
     who: WritesJobs,
-    submission: Submission,
+    submission: AnySubmission,
     request: Request,
     response: Response,
     submissions: WithSubmissions,
     idempotency_key: IdempotencyKey = None,
 ) -> Job:
-    """Take a job: score a dataset with a reference into a cache.
+    """Take a job, of the ``kind`` that it names: score a dataset with a reference into a cache.
 
     A job that does the same as one that has not ended is deduplicated: it ``follows`` that job and
     shares its result.
@@ -108,10 +107,11 @@ def _once(
     summary="Look at a job without running it",
     responses=api_problems(*BODY, "not-found", "fingerprint-mismatch", "dataset-mismatch"),
 )
-def validate_job(_: WritesJobs, submission: Submission, submissions: WithSubmissions) -> Validation:
+def validate_job(
+    _: WritesJobs, submission: AnySubmission, submissions: WithSubmissions
+) -> Validation:
     """Tell what a job would do: shards, those done already, and the bytes that it would take."""
-    spec = submissions.admit(submission)
-    return validate(spec, submissions.settings.roots, submissions.registry)
+    return submissions.preview(submission)
 
 
 @router.post(

@@ -10,10 +10,10 @@ from rhocache_schemas.cache.documents import ShardFailure
 from rhocache_schemas.cache.index import IndexRow
 from rhocache_schemas.cache.listing import failure_files, shard_files
 from rhocache_schemas.dataset.shards import list_shards
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 
 
-def shard_list(spec: JobSpec, limit: int, after: str | None) -> ShardList:
+def shard_list(spec: ScoreSpec, limit: int, after: str | None) -> ShardList:
     """A page of a job's shards by name.
 
     Raises DatasetError and StorageError.

@@ -25,6 +25,7 @@ from rhocache_schemas.errors import (
     MissingPair,
     RequestInFlight,
     RhocacheError,
+    TooManyJobs,
     UriNotAllowed,
 )
 from rhocache_schemas.problem import FieldError, Problem
@@ -241,6 +242,9 @@ def as_problem(error: RhocacheError | RequestValidationError) -> ProblemError:  
             return ProblemError(error.code, str(error))
         case JobStateConflict():
             return ProblemError("job-state-conflict", str(error))
+        case TooManyJobs():
+            headers = {"Retry-After": str(error.retry_after)}
+            return ProblemError(error.code, str(error), headers=headers)
         case FingerprintMismatch():
             return ProblemError("fingerprint-mismatch", str(error))
         case DatasetMismatch():

@@ -4,25 +4,20 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from rhocache_schemas import layout, storage
-from rhocache_schemas.api import Submission
-from rhocache_schemas.cache.documents import Plan
-from rhocache_schemas.dataset.shards import check_size
+from rhocache_schemas.api import Submission, Validation
 from rhocache_schemas.documents import check_version
+from rhocache_schemas.errors import JobStateConflict, QueueFull, RateLimited
 from rhocache_schemas.job.allowed_roots import check_job, true_place
 from rhocache_schemas.job.paths import absolute
 from rhocache_schemas.job.spec import JobSpec
-from rhocache_service.http.problems import ProblemError
+from rhocache_service.jobs.kinds import kind_of
 from rhocache_service.registry.callers import Caller
 from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.tables import JobRow
 from rhocache_service.settings import Settings
 
-_RETRY_SECONDS = "30"
-# What of a spec decides the cache's rows; the rest is how it is made.
-_CONTENT = {
-    "dataset", "reference", "shards", "caption_field", "dtype", "retry_failed", "prune", "replace"
-}  # fmt: skip
+_RETRY_SECONDS = 30  # until a queue that is full is worth another look
+_NOT_CONTENT = {"format_version", "output", "metadata"}  # of a spec: that is what a job makes
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +26,24 @@ class Submissions:
     settings: Settings
 
     def admit(self, submission: Submission) -> JobSpec:
-        """Give the spec of a job that may be run, with its paths spelled out.
+        """Return the spec of a job that may be run, with its paths spelled out.
 
         Raises UriNotAllowed, InvalidInput, FingerprintMismatch and StorageError.
         """
-        check_version(submission.format_version, "the job spec")
-        spec = absolute(submission.job_spec())
+        spec = submission.job_spec()
+        check_version(spec.format_version, "the job spec")
+        spec = absolute(spec)
         check_job(spec, self.settings.roots)
-        _check_dataset(spec.dataset)
-        _check_cache(spec)
+        kind_of(spec).check(spec)
         return spec
 
+    def preview(self, submission: Submission) -> Validation:
+        """Tell what a job would do. Raises as ``admit`` does, DatasetError and DatasetMismatch."""
+        spec = self.admit(submission)
+        return kind_of(spec).preview(spec, self.settings.roots, self.registry)
+
     def add(self, submission: Submission, spec: JobSpec, who: Caller) -> JobRow:
-        """Raises ProblemError where the caller has too many jobs."""
+        """Raises RateLimited and QueueFull."""
         self._check_limits(who)
         expires = submission.expires_after
         return self.registry.add(
@@ -55,14 +55,16 @@ class Submissions:
         )
 
     def retry(self, row: JobRow, who: Caller) -> JobRow:
-        """Add a job for what a job at an end has left: failed shards, and rows that may be mended.
+        """Add a job for what a job at an end has left.
 
-        Raises ProblemError.
+        Raises JobStateConflict, RateLimited, QueueFull, and InvalidInput for a kind that is not
+        installed any more.
         """
         if not row.state.terminal:
-            raise ProblemError("job-state-conflict", f"job {row.id} is {row.status}: it goes on")
+            raise JobStateConflict(f"job {row.id} is {row.status}: it goes on")
         self._check_limits(who)
-        spec = row.job_spec().model_copy(update={"retry_failed": True})
+        spec = row.job_spec()
+        spec = kind_of(spec).retry(spec)
         return self.registry.add(
             spec,
             api_key=who.key,
@@ -73,7 +75,7 @@ class Submissions:
 
     def _place(self, spec: JobSpec) -> dict[str, str | None]:
         """Its cache, and the job at work on it of which it is a repetition."""
-        content = spec.model_dump(mode="json", include=_CONTENT)
+        content = spec.model_dump(mode="json", exclude=_NOT_CONTENT | kind_of(spec).how)
         place = repr(true_place(spec.output))
         digest = hashlib.sha256(
             f"{place}{json.dumps(content, sort_keys=True)}".encode()
@@ -81,25 +83,9 @@ class Submissions:
         return {"content_sha256": digest, "follows": self.registry.at_work(digest)}
 
     def _check_limits(self, who: Caller) -> None:
-        settings, headers = self.settings, {"Retry-After": _RETRY_SECONDS}
+        settings = self.settings
         if self.registry.waiting(who.key) >= settings.max_waiting_jobs:
-            detail = f"{settings.max_waiting_jobs} jobs wait already"
-            raise ProblemError("queue-full", detail, headers=headers)
+            raise QueueFull(f"{settings.max_waiting_jobs} jobs wait already", _RETRY_SECONDS)
         if wait := self.registry.seconds_to_wait(who.key, settings.submits_per_minute):
             detail = f"at most {settings.submits_per_minute} jobs a minute may be submitted"
-            raise ProblemError("rate-limited", detail, headers={"Retry-After": str(wait)})
-
-
-def _check_dataset(dataset: str) -> None:
-    """Refuse at once a pattern of too many names, and a path that no disk could have."""
-    if "{" in dataset:
-        check_size(dataset)
-    elif storage.scheme(dataset) == "file":
-        storage.exists(dataset)
-
-
-def _check_cache(spec: JobSpec) -> None:
-    """Refuse at once what the driver would refuse in minutes, as far as names tell."""
-    uri = layout.plan_file(spec.output)
-    if not spec.replace and storage.exists(uri):
-        Plan.read(uri).fingerprint.check_options(spec)
+            raise RateLimited(detail, wait)

@@ -110,6 +110,13 @@ class Registry:
         with self._session() as session:
             return session.scalars(query).all()
 
+    def outputs(self) -> set[str]:
+        """Where the jobs that have not ended write."""
+        output = JobRow.spec["output"].as_string()
+        query = select(output).where(JobRow.status.in_(_UNFINISHED), output.is_not(None))
+        with self._session() as session:
+            return set(session.scalars(query))
+
     def at_work(self, content_sha256: str) -> str | None:
         """The job that does the same and has not ended, if there is one."""
         states = [state for state in _UNFINISHED if state is not JobState.CANCELLING]

@@ -26,6 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from rhocache_schemas.errors import InvalidInput, StorageError
+from rhocache_schemas.job.kinds import read_spec
 from rhocache_schemas.job.spec import JobSpec, JobState
 
 _MIGRATING = 0x52484F  # the advisory lock of replicas that start at once
@@ -43,7 +44,7 @@ class JobRow(Base):
     )  # order of arrival
     id: Mapped[str] = mapped_column(String(64), unique=True)
     status: Mapped[str] = mapped_column(String(16), index=True)
-    spec: Mapped[dict[str, Any]] = mapped_column(JSON)
+    spec: Mapped[dict[str, Any]] = mapped_column(JSON)  # of the kind that it names; none is score
     api_key: Mapped[str | None] = mapped_column(String(64), index=True)  # whose job it is, by id
     priority: Mapped[int] = mapped_column(default=0)  # the higher ones first
     deadline: Mapped[float | None]  # Unix seconds; the job expires then
@@ -71,7 +72,7 @@ class JobRow(Base):
         return JobState(self.status)
 
     def job_spec(self) -> JobSpec:
-        return JobSpec.model_validate(self.spec)
+        return read_spec(self.spec)
 
 
 class CacheRow(Base):

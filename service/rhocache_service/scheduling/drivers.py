@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from rhocache_schemas.errors import JobError, RayUnreachable
-from rhocache_schemas.job.spec import JobOrder
+from rhocache_schemas.job.kinds import JobOrder
 from rhocache_schemas.network.loopback import is_loopback
 from rhocache_service.registry.tables import JobRow
 

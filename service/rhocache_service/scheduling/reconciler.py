@@ -10,13 +10,19 @@ from sqlalchemy.exc import OperationalError
 from structlog.contextvars import bound_contextvars
 
 from rhocache_schemas import layout, storage
-from rhocache_schemas.cache.documents import Fault, Manifest, Progress
-from rhocache_schemas.errors import InvalidInput, JobStateConflict, RayUnreachable, RhocacheError
-from rhocache_schemas.job.allowed_roots import Place, allowed_shards, check_job, true_place
+from rhocache_schemas.cache.documents import Fault, Progress
+from rhocache_schemas.errors import (
+    CacheIncomplete,
+    InvalidInput,
+    JobError,
+    JobStateConflict,
+    RayUnreachable,
+    RhocacheError,
+)
+from rhocache_schemas.job.allowed_roots import Place, check_job, true_place
 from rhocache_schemas.job.spec import JobState
 from rhocache_service import metrics
-from rhocache_service.caches.shard_status import committed_rows
-from rhocache_service.jobs.preview import check_dataset
+from rhocache_service.jobs.kinds import kind_of
 from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.leader_lease import Leadership
 from rhocache_service.registry.tables import JobRow
@@ -75,7 +81,7 @@ class Reconciler:
         if not self._leadership.hold():
             return
         rows = [row for row in self._registry.active() if _has_driver(row)]
-        self._busy = [_cache(row) for row in rows if row.state in _RUNNING]
+        self._busy = [_place(row.spec["output"]) for row in rows if row.state in _RUNNING]
         for row in rows:
             self._look_at(row, self._steps[row.state])
 
@@ -139,24 +145,46 @@ class Reconciler:
         spec = row.job_spec()
         try:
             check_job(spec, self._roots)
-            shards = allowed_shards(spec, self._roots)
-            check_dataset(spec, shards, committed_rows(spec.output))
+            shards = kind_of(spec).validate(spec, self._roots)
         except RhocacheError as error:
             self._fail(row, Fault(code=error.code, detail=str(error)))
             return
-        self._registry.advance(row, JobState.QUEUED, shards=len(shards))
+        self._registry.advance(row, JobState.QUEUED, shards=shards)
 
     def _start(self, row: JobRow) -> None:
         if len(self._busy) >= self._max_running_jobs:
             return
-        cache = true_place(row.job_spec().output)
-        if cache in self._busy:
+        spec = row.job_spec()
+        place = true_place(spec.output)
+        if place in self._busy:
             return  # one driver a cache
+        try:
+            if self._is_awaited(kind_of(spec).awaits(spec)):
+                return
+        except CacheIncomplete as error:
+            self._fail(row, Fault(code=error.code, detail=str(error)))
+            return
         # The registry first: a start that Ray never saw is made again, two would race.
         now = self._registry.now()
         row = self._registry.advance(row, JobState.IN_PROGRESS, starts=1, started_at=now)
-        self._busy.append(cache)
+        self._busy.append(place)
         self._drivers().start(row, 1)
+
+    def _is_awaited(self, cache: str | None) -> bool:
+        """Whether a cache that a job reads is still to be made, or is being made anew.
+
+        Raises CacheIncomplete where it is not there, and no job makes it.
+        """
+        if cache is None:
+            return False
+        place = true_place(cache)
+        if place in self._busy:
+            return True
+        if storage.exists(layout.manifest_file(cache)):
+            return False
+        if place in map(_place, self._registry.outputs()):
+            return True
+        raise CacheIncomplete(f"{cache} is no committed cache, and no job makes one there")
 
     def _follow(self, row: JobRow) -> None:
         state = self._drivers().state(row.id, row.starts)
@@ -191,15 +219,16 @@ class Reconciler:
         return self._registry.now() - row.started_at < PATIENCE_SECONDS
 
     def _complete(self, row: JobRow) -> None:
-        uri = layout.manifest_file(row.spec["output"])
-        if not storage.exists(uri):
-            detail = f"its driver ended well, but {row.spec['output']} has no {layout.MANIFEST}"
-            self._fail(row, Fault(code="cache-incomplete", detail=detail))
+        spec = row.job_spec()
+        try:
+            fingerprint = kind_of(spec).outcome(spec)
+        except (CacheIncomplete, JobError) as error:
+            self._fail(row, Fault(code=error.code, detail=str(error)))
             return
-        fingerprint = Manifest.read(uri).fingerprint_sha256
         if row.state is JobState.IN_PROGRESS:
             row = self._registry.advance(row, JobState.FINALIZING)
-        self._registry.caches.add(row.spec["output"], fingerprint, row.id, int(time.time()))
+        if fingerprint is not None:
+            self._registry.caches.add(spec.output, fingerprint, row.id, int(time.time()))
         self._registry.advance(row, JobState.COMPLETED, fingerprint=fingerprint)
 
     def _cancel(self, row: JobRow) -> None:
@@ -264,9 +293,9 @@ def _has_driver(row: JobRow) -> bool:
     return row.follows is None and row.state is not JobState.VALIDATING
 
 
-def _cache(row: JobRow) -> Place:
-    """Where a running job's cache is; whatever has become of the place, the others go on."""
+def _place(output: str) -> Place:
+    """Where a job writes; whatever has become of the place, the others go on."""
     try:
-        return true_place(row.spec["output"])
+        return true_place(output)
     except RhocacheError:
-        return "", (row.spec["output"],)
+        return "", (output,)

@@ -19,6 +19,8 @@ from rhocache_schemas.api import CachedPair
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.dataset.pair import Pair
 from rhocache_schemas.errors import RhocacheError
+from rhocache_schemas.job.fields import chosen
+from rhocache_schemas.job.kinds import DEFAULT, KINDS, UnknownKind
 from rhocache_schemas.job.spec import JobState
 from rhocache_schemas.scopes import Scope
 from rhocache_service.api.auth import (
@@ -34,12 +36,14 @@ from rhocache_service.api.dependencies import Found, InRegistry
 from rhocache_service.caches import similarity
 from rhocache_service.caches.failures import errors_by_code
 from rhocache_service.caches.images import Place
-from rhocache_service.caches.shard_status import shard_list
+from rhocache_service.http import problems
 from rhocache_service.http.addresses import path_inside, root_path
-from rhocache_service.http.problems import KINDS, ProblemError, as_problem
+from rhocache_service.http.problems import ProblemError, as_problem
+from rhocache_service.jobs.kinds import kind_of
 from rhocache_service.jobs.resource import job_resource
 from rhocache_service.registry.caches import cache_id
 from rhocache_service.registry.callers import Caller
+from rhocache_service.registry.tables import JobRow
 from rhocache_service.web import again
 
 # Where the links at the top lead, and what one needs there.
@@ -120,7 +124,7 @@ def _refusal(request: Request, problem: ProblemError) -> Response:
         root = root_path(request)
         back = "" if asked == f"{root}/" else f"?to={quote(asked, safe='/')}"
         return RedirectResponse(f"{root}/sign-in{back}", status_code=303)
-    kind = KINDS[problem.slug]
+    kind = problems.KINDS[problem.slug]
     detail = str(problem)
     return _page(
         "problem.html", request, problem.status, slug=problem.slug, kind=kind, detail=detail
@@ -149,10 +153,9 @@ def jobs(
 @router.get("/jobs/{job}")
 def job(_: ReadsJobs, request: Request, row: Found, registry: InRegistry):
     found = job_resource(row)
-    spec, submission = row.job_spec(), again.submission_of(row)
-    url = str(request.base_url).rstrip("/")
+    spec = row.job_spec()
     try:
-        shards = shard_list(spec, _CELLS, None)
+        shards = kind_of(spec).shards(spec, _CELLS, None)
         failed = errors_by_code(spec.output, found.failed_by_code)
         trouble = None
     except RhocacheError as error:  # a dataset or cache that can't be read any more
@@ -171,14 +174,32 @@ def job(_: ReadsJobs, request: Request, row: Found, registry: InRegistry):
         trouble=trouble,
         rates=json.dumps(rates),
         cache=cache_id(spec.output) if row.fingerprint else None,
-        command=again.command(submission, url),
-        curl=again.curl(submission, url, keys=request.app.state.keys.exist()),
+        asked=chosen(spec),
+        again=None if isinstance(spec, UnknownKind) else _again(request, row),
     )
 
 
+def _again(request: Request, row: JobRow) -> dict[str, Any]:
+    made, url = again.submission_of(row), str(request.base_url).rstrip("/")
+    return {
+        "command": again.command(made, url),
+        "curl": again.curl(made, url, keys=request.app.state.keys.exist()),
+        "controls": again.form(row.job_spec().kind, made),
+    }
+
+
 @router.get("/submit")
-def submit(_: WritesJobs, request: Request):
-    return _page("submit.html", request, roots=request.app.state.settings.roots)
+def submit(_: WritesJobs, request: Request, kind: str = DEFAULT):
+    if kind not in KINDS:
+        raise ProblemError("not-found", f"no kind of jobs {kind!r}")
+    return _page(
+        "submit.html",
+        request,
+        roots=request.app.state.settings.roots,
+        kinds=sorted(KINDS),
+        kind=kind,
+        controls=again.form(kind),
+    )
 
 
 @router.get("/caches")
@@ -247,9 +268,9 @@ def docs(request: Request):
 
 @router.get("/problems/{slug}", dependencies=[Depends(visitor)])
 def problem(request: Request, slug: str):
-    if slug not in KINDS:
+    if slug not in problems.KINDS:
         raise ProblemError("not-found", f"no problem {slug!r}")
-    return _page("problem.html", request, slug=slug, kind=KINDS[slug], detail=None)
+    return _page("problem.html", request, slug=slug, kind=problems.KINDS[slug], detail=None)
 
 
 @router.get("/sign-in", dependencies=[Depends(visitor)])

@@ -1,5 +1,6 @@
 """A cache that format 1.0 wrote, which every later rhocache must read: it is never made again."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -43,6 +44,7 @@ def test_the_golden_cache_is_read_as_by_the_specification_alone() -> None:
 def test_its_other_documents() -> None:
     plan = Plan.read(f"{GOLDEN}/plan.json")
     assert plan.fingerprint == Manifest.read(f"{GOLDEN}/manifest.json").fingerprint
+    assert json.loads(plan.to_json()) == json.loads((GOLDEN / "plan.json").read_bytes())
     failure = ShardFailure.read(f"{GOLDEN}/failures/00002.tar.json")
     assert (failure.shard, failure.code) == ("00002.tar", "tar_truncated")
 

@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rhocache_schemas.errors import InvalidDocument, JobStateConflict
-from rhocache_schemas.job.spec import TRANSITIONS, JobSpec, JobState, transition
+from rhocache_schemas.job.kinds.score import ScoreSpec
+from rhocache_schemas.job.spec import TRANSITIONS, JobState, transition
 
 SPEC = {"dataset": "d", "output": "o", "reference": {"model": "local-dir:m"}}
 
@@ -44,4 +45,4 @@ def test_bad_specs_name_the_field(change: dict, message: str) -> None:
     import json
 
     with pytest.raises(InvalidDocument, match=message):
-        JobSpec.parse(json.dumps(SPEC | change).encode(), "spec")
+        ScoreSpec.parse(json.dumps(SPEC | change).encode(), "spec")

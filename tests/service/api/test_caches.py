@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rhocache_schemas.cache.documents import Manifest
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_service.app import create_app
 from rhocache_service.registry.caches import cache_id
 
@@ -25,12 +25,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def spec(root: Path) -> JobSpec:
+def spec(root: Path) -> ScoreSpec:
     return make_cache(root / "made", {key: f"caption {key}" for key in KEYS}, missing="005")
 
 
 @pytest.fixture(scope="module")
-def http(root: Path, spec: JobSpec) -> Iterator[httpx.Client]:
+def http(root: Path, spec: ScoreSpec) -> Iterator[httpx.Client]:
     app = create_app(settings_without_ray(root))
     completed(app.state.registry, spec)
     with served(app) as url, httpx.Client(base_url=url) as client:
@@ -41,7 +41,7 @@ def slug(response: httpx.Response) -> tuple[int, str]:
     return response.status_code, response.json()["type"].rpartition("/")[2]
 
 
-def test_a_cache_is_listed_and_found_by_either_name(http: httpx.Client, spec: JobSpec) -> None:
+def test_a_cache_is_listed_and_found_by_either_name(http: httpx.Client, spec: ScoreSpec) -> None:
     (listed,) = http.get("/v1/caches").json()["data"]
     assert (listed["id"], listed["uri"]) == (cache_id(spec.output), spec.output)
     written = Manifest.read(f"{spec.output}/manifest.json")
@@ -53,7 +53,7 @@ def test_a_cache_is_listed_and_found_by_either_name(http: httpx.Client, spec: Jo
     assert http.get("/v1/caches").json()["data"] == [listed], "it outlives its job"
 
 
-def test_pairs_by_rank(http: httpx.Client, spec: JobSpec) -> None:
+def test_pairs_by_rank(http: httpx.Client, spec: ScoreSpec) -> None:
     cache = cache_id(spec.output)
     lowest = http.get(f"/v1/caches/{cache}/pairs", params={"limit": 3}).json()
     assert [pair["key"] for pair in lowest["data"]] == ["000", "001", "002"]
@@ -67,7 +67,7 @@ def test_pairs_by_rank(http: httpx.Client, spec: JobSpec) -> None:
     assert [pair["key"] for pair in passed] == ["004", "006"], "without the one that failed"
 
 
-def test_pairs_by_key(http: httpx.Client, spec: JobSpec) -> None:
+def test_pairs_by_key(http: httpx.Client, spec: ScoreSpec) -> None:
     place = f"/v1/caches/{cache_id(spec.output)}/pairs"
     (found,) = http.get(place, params={"key": "005"}).json()["data"]
     assert (found["shard"], found["row"], found["status"]) == (SHARD, 5, "image_missing")
@@ -75,7 +75,7 @@ def test_pairs_by_key(http: httpx.Client, spec: JobSpec) -> None:
     assert http.get(place, params={"key": "none"}).json()["data"] == []
 
 
-def test_pictures_are_the_datasets(http: httpx.Client, spec: JobSpec) -> None:
+def test_pictures_are_the_datasets(http: httpx.Client, spec: ScoreSpec) -> None:
     place = f"/v1/caches/{cache_id(spec.output)}/pictures"
     got = http.get(place, params={"shard": SHARD, "row": 7})
     assert (got.content, got.headers["content-type"]) == (picture(7), "image/jpeg")
@@ -85,7 +85,7 @@ def test_pictures_are_the_datasets(http: httpx.Client, spec: JobSpec) -> None:
         assert slug(got) == (404, "not-found")
 
 
-def test_files_whole_and_in_parts(http: httpx.Client, spec: JobSpec) -> None:
+def test_files_whole_and_in_parts(http: httpx.Client, spec: ScoreSpec) -> None:
     place = f"/v1/caches/{cache_id(spec.output)}/files"
     whole = (Path(spec.output) / "shards" / f"{SHARD}.parquet").read_bytes()
     got = http.get(f"{place}/shards/{SHARD}.parquet")
@@ -114,7 +114,7 @@ def test_files_whole_and_in_parts(http: httpx.Client, spec: JobSpec) -> None:
         "shards/link.parquet", "shards/none.parquet",
     ],
 )  # fmt: skip
-def test_no_other_file(http: httpx.Client, spec: JobSpec, name: str) -> None:
+def test_no_other_file(http: httpx.Client, spec: ScoreSpec, name: str) -> None:
     link = Path(spec.output) / "shards" / "link.parquet"
     if not link.is_symlink():
         link.symlink_to("/etc/passwd")

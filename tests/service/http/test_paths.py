@@ -10,8 +10,8 @@ import pytest
 from rhocache_schemas.dataset.shards import list_shards
 from rhocache_schemas.errors import RhocacheError
 from rhocache_schemas.job.allowed_roots import check_allowed
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.paths import absolute, named_locations
-from rhocache_schemas.job.spec import JobSpec
 
 SECRET = "secret"
 
@@ -76,7 +76,7 @@ def test_no_trick_leads_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None
         else:
             fields[field] = trick
         try:
-            spec = absolute(JobSpec.model_validate(fields))
+            spec = absolute(ScoreSpec.model_validate(fields))
             locations = named_locations(spec)
             for location in locations:
                 check_allowed(location, roots)

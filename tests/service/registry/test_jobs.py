@@ -14,14 +14,15 @@ from sqlalchemy.engine import Engine
 
 from rhocache_schemas.cache.documents import Fault
 from rhocache_schemas.errors import JobStateConflict, StorageError
-from rhocache_schemas.job.spec import JobSpec, JobState
+from rhocache_schemas.job.kinds.score import ScoreSpec
+from rhocache_schemas.job.spec import JobState
 from rhocache_service.registry.api_keys import Keys
 from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.sessions import Sessions
 from rhocache_service.registry.tables import Base, open_database
 from rhocache_service.settings import Settings
 
-SPEC = JobSpec.model_validate(
+SPEC = ScoreSpec.model_validate(
     {"dataset": "/d", "output": "/o", "reference": {"model": "local-dir:/m"}}
 )
 
@@ -40,6 +41,22 @@ def test_a_job_goes_through_its_states_with_their_times(registry: Registry) -> N
         assert row.state is state
         assert int(row.created_at) <= row.times[state]
     assert row.id not in {active.id for active in registry.active()}
+
+
+def test_a_job_of_the_time_before_there_were_kinds_is_of_score(registry: Registry) -> None:
+    row = registry.add(SPEC)
+    registry.note(row, spec=SPEC.model_dump(mode="json", exclude={"kind"}))
+    found = registry.get(row.id)
+    assert found is not None
+    assert found.job_spec() == SPEC
+
+
+def test_where_jobs_that_have_not_ended_write(registry: Registry) -> None:
+    for output in ("/a", "/b", "/b"):
+        registry.add(SPEC.model_copy(update={"output": output}))
+    registry.advance(registry.add(SPEC), JobState.FAILED)
+    registry.note(registry.add(SPEC), spec={})  # ruined
+    assert registry.outputs() == {"/a", "/b"}
 
 
 def test_a_fault_is_kept(registry: Registry) -> None:

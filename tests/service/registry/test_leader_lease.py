@@ -5,7 +5,8 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.engine import Engine
 
-from rhocache_schemas.job.spec import JobSpec, JobState
+from rhocache_schemas.job.kinds.score import ScoreSpec
+from rhocache_schemas.job.spec import JobState
 from rhocache_service.registry import leader_lease, tables
 from rhocache_service.registry.idempotency import Answers, InFlight
 from rhocache_service.registry.jobs import Registry
@@ -153,9 +154,9 @@ def test_answers_are_kept_as_long_as_ever(database: Engine, clocks: Clocks) -> N
         assert abs(at - leader_lease.now(connection)) < 10
 
 
-def spec(**fields: Any) -> JobSpec:
+def spec(**fields: Any) -> ScoreSpec:
     reference = {"model": "local-dir:/m"}
-    return JobSpec.model_validate({"dataset": "/d", "output": "/o", "reference": reference})
+    return ScoreSpec.model_validate({"dataset": "/d", "output": "/o", "reference": reference})
 
 
 def row_of(registry: Registry, job: str) -> Any:

@@ -9,7 +9,9 @@ import pytest
 
 from rhocache_schemas.cache.documents import Fault, Progress, ShardOutcome
 from rhocache_schemas.errors import JobError, RayUnreachable
-from rhocache_schemas.job.spec import JobSpec, JobState
+from rhocache_schemas.job.kinds import read_spec
+from rhocache_schemas.job.kinds.score import ScoreSpec
+from rhocache_schemas.job.spec import JobState
 from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.leader_lease import Leadership
 from rhocache_service.registry.tables import JobRow, open_database
@@ -47,7 +49,7 @@ def reconciler(registry: Registry, root: Path) -> Reconciler:
 def add(registry: Registry, dataset: str, root: Path, **fields: Any) -> JobRow:
     reference = {"model": f"local-dir:{root}"}
     spec = {"dataset": dataset, "output": f"{root}/cache", "reference": reference} | fields
-    return registry.add(JobSpec.model_validate(spec))
+    return registry.add(ScoreSpec.model_validate(spec))
 
 
 def step(reconciler: Reconciler) -> None:
@@ -129,6 +131,16 @@ def test_a_job_that_can_not_be_handled_does_not_hold_up_the_others(
     step(reconciler)
     assert again(registry, row).state == JobState.QUEUED
     assert f"{ruined.id}: unforeseen" in caplog.text
+
+
+def test_a_job_of_a_kind_that_is_not_installed_fails(
+    reconciler: Reconciler, registry: Registry, root: Path
+) -> None:
+    row = registry.add(read_spec({"kind": "gone", "output": f"{root}/out"}))
+    step(reconciler)
+    found = again(registry, row)
+    assert (found.state, found.error_code) == (JobState.FAILED, "invalid-input")
+    assert "no job kind 'gone'" in (found.error_detail or "")
 
 
 def test_a_job_goes_along_with_the_one_that_it_repeats(

@@ -1,8 +1,6 @@
 """The pages in a real browser, with data that is hostile."""
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,10 +8,11 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI, Request, Response
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from rhocache_schemas.cache.documents import Fault, Progress
-from rhocache_schemas.job.spec import JobSpec, JobState
+from rhocache_schemas.job.kinds.score import ScoreSpec
+from rhocache_schemas.job.spec import JobState
 from rhocache_service.app import create_app
 from rhocache_service.registry.jobs import Registry
 
@@ -21,31 +20,7 @@ from ..conftest import served, settings_without_ray
 from ..made import SHARD, completed, make_cache
 from ..reverse_proxy import Proxy
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>\"'><svg onload=alert(3)>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def page(browser: Browser, url: str) -> Iterator[Page]:
-    """A page that no script but ours may run in, and that complains of nothing."""
-    opened = browser.new_page(base_url=url)
-    told: list[str] = []
-    opened.on("console", lambda said: told.append(said.text) if said.type == "error" else None)
-    opened.on("pageerror", lambda error: told.append(str(error)))
-    opened.on("dialog", lambda dialog: (told.append(dialog.message), dialog.dismiss()))
-    yield opened
-    opened.close()
-    # The browser reports refused requests too, which the pages handle.
-    assert [each for each in told if not each.startswith("Failed to load resource")] == []
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +29,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def spec(root: Path) -> JobSpec:
+def spec(root: Path) -> ScoreSpec:
     captions = {f"{number:03}": f"picture {number}" for number in range(60)}
     return make_cache(root / "made", captions | {"evil": HOSTILE}, missing="007")
 
@@ -76,7 +51,7 @@ def registry(app: FastAPI) -> Registry:
 
 
 def test_a_job_goes_on_before_the_visitors_eyes(
-    page: Page, registry: Registry, spec: JobSpec
+    page: Page, registry: Registry, spec: ScoreSpec
 ) -> None:
     row = registry.advance(registry.add(spec, content_sha256="x"), JobState.QUEUED, shards=1)
     row = registry.advance(row, JobState.IN_PROGRESS)
@@ -112,7 +87,7 @@ def test_a_job_goes_on_before_the_visitors_eyes(
     expect(page.locator("[data-state]")).to_have_text(re.compile("cancell(ing|ed)"))  # soon done
 
 
-def test_the_list_of_jobs_keeps_up(page: Page, registry: Registry, spec: JobSpec) -> None:
+def test_the_list_of_jobs_keeps_up(page: Page, registry: Registry, spec: ScoreSpec) -> None:
     for _ in range(50):
         registry.add(spec)
     page.goto("/")
@@ -136,7 +111,7 @@ def test_the_list_of_jobs_keeps_up(page: Page, registry: Registry, spec: JobSpec
 
 
 def test_what_the_reference_thinks_of_the_data(
-    page: Page, registry: Registry, spec: JobSpec
+    page: Page, registry: Registry, spec: ScoreSpec
 ) -> None:
     row = completed(registry, spec)
     page.goto(f"/jobs/{row.id}")
@@ -160,7 +135,7 @@ def test_what_the_reference_thinks_of_the_data(
 
 
 def test_a_form_says_what_is_wrong_where_it_is_wrong(
-    page: Page, registry: Registry, spec: JobSpec, root: Path
+    page: Page, registry: Registry, spec: ScoreSpec, root: Path
 ) -> None:
     page.goto("/submit")
     page.get_by_role("button", name="Check").click()
@@ -183,7 +158,7 @@ def test_a_form_says_what_is_wrong_where_it_is_wrong(
 
 @pytest.mark.parametrize("colours", ["light", "dark"])
 def test_a_phone_needs_no_sideways_scrolling(
-    page: Page, registry: Registry, spec: JobSpec, colours: Any
+    page: Page, registry: Registry, spec: ScoreSpec, colours: Any
 ) -> None:
     row = completed(registry, spec)
     page.set_viewport_size({"width": 360, "height": 740})
@@ -266,7 +241,7 @@ def test_behind_a_proxy_that_hides_name_and_path(browser: Browser, tmp_path: Pat
 
 
 def test_a_page_offers_what_its_key_permits_until_that_ends(
-    browser: Browser, spec: JobSpec, tmp_path: Path
+    browser: Browser, spec: ScoreSpec, tmp_path: Path
 ) -> None:
     app = create_app(settings_without_ray(tmp_path))
     row, key = app.state.keys.create("visitor", ["jobs:read"])

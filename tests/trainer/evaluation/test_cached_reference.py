@@ -15,8 +15,8 @@ from rhocache_schemas.errors import (
     MissingPair,
     PairMismatch,
 )
-from rhocache_schemas.job.spec import Dtype, JobSpec
-from rhocache_schemas.reference import ReferenceSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
+from rhocache_schemas.reference import Dtype, ReferenceSpec
 from rhocache_trainer import EvaluationResult, evaluate, evaluate_cache, write_prompts
 
 from ..conftest import COLOURS, PAIRS, SHARDS, MadePair, make_pairs, write_tar
@@ -27,7 +27,7 @@ CLASSES = {"class_field": "colour", "templates": "simple"}
 def score(dataset: Path, out: Path, reference: Path, dtype: Dtype = "float32") -> None:
     from rhocache_workers.run.driver import score as run
 
-    spec = JobSpec(
+    spec = ScoreSpec(
         dataset=str(dataset),
         output=str(out),
         reference=ReferenceSpec(model=f"local-dir:{reference}"),

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import ray
 
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.run.driver import score
 
 # In a process of its own, as the tests' process has joined another cluster. The head has no cores;
@@ -35,7 +35,7 @@ cluster.shutdown()
 DRIVER = """
 import sys, time
 from pathlib import Path
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.cluster.actor_pool import Crew
 from rhocache_workers.run.driver import score
 from rhocache_workers.messages import UnderWay
@@ -55,14 +55,14 @@ def tell(self, member, shard, *, isolate, start=Crew._start):
 
 ProgressLog.add = slowly
 Crew._start = tell
-score(JobSpec.model_validate_json(spec), ray_address=address or None)
+score(ScoreSpec.model_validate_json(spec), ray_address=address or None)
 """
 
 # Runs beside an actor that has a core, and tells which actors are left.
 NEIGHBOUR = """
 import json, sys
 import ray
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.run.driver import score
 
 @ray.remote(num_cpus=1)
@@ -73,7 +73,7 @@ class Neighbour:
 ray.init(address=sys.argv[2], log_to_driver=False)
 neighbour = Neighbour.remote()
 ray.get(neighbour.ready.remote())
-score(JobSpec.model_validate_json(sys.argv[1]))
+score(ScoreSpec.model_validate_json(sys.argv[1]))
 actors = ray._private.state.actors().values()
 print(json.dumps([a["ActorClassName"] for a in actors if a["State"] != "DEAD"]))
 """
@@ -118,7 +118,7 @@ def encoders(node: psutil.Process, actor: str = "Encoder") -> list[psutil.Proces
     return [process for process in processes if process.name().startswith(f"ray::{actor}")]
 
 
-def at_work(node: psutil.Process, spec: JobSpec) -> bool:
+def at_work(node: psutil.Process, spec: ScoreSpec) -> bool:
     """Whether an encoder of the node is writing a shard file."""
     files = [file.path for encoder in encoders(node) for file in encoder.open_files()]
     return any(path.startswith(f"{spec.output}/shards") for path in files)
@@ -139,7 +139,7 @@ def until(condition: Callable[[], object], driver: subprocess.Popen) -> None:
         time.sleep(0.05)
 
 
-def contents(spec: JobSpec) -> dict[str, bytes]:
+def contents(spec: ScoreSpec) -> dict[str, bytes]:
     root = Path(spec.output)
     return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*.parquet")}
 
@@ -150,14 +150,14 @@ def listens(host: str, port: int) -> bool:
 
 
 @pytest.fixture
-def many(tmp_path: Path, spec: JobSpec, pictures: list, write_tar: Callable) -> JobSpec:
+def many(tmp_path: Path, spec: ScoreSpec, pictures: list, write_tar: Callable) -> ScoreSpec:
     """A job of 24 shards, in batches of a single pair."""
     for shard in range(24):
         write_tar(tmp_path / "many" / f"{shard:05}.tar", pictures[shard % 16 :][:8])
     return spec.model_copy(update={"dataset": str(tmp_path / "many"), "batch_size": 1})
 
 
-def start(spec: JobSpec, address: str, gate: Path) -> subprocess.Popen:
+def start(spec: ScoreSpec, address: str, gate: Path) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", DRIVER, spec.model_dump_json(), address, str(gate)],
         env=environment(),
@@ -166,7 +166,7 @@ def start(spec: JobSpec, address: str, gate: Path) -> subprocess.Popen:
 
 
 def test_a_crew_follows_the_nodes(
-    many: JobSpec, nodes: Nodes, tmp_path: Path, ray_address: str
+    many: ScoreSpec, nodes: Nodes, tmp_path: Path, ray_address: str
 ) -> None:
     """One of two dies and another comes."""
     first, second = nodes.add(1), nodes.add(1)
@@ -187,7 +187,7 @@ def test_a_crew_follows_the_nodes(
 
 
 def test_a_remote_decoder_takes_no_row_with_it(
-    many: JobSpec, nodes: Nodes, tmp_path: Path, ray_address: str
+    many: ScoreSpec, nodes: Nodes, tmp_path: Path, ray_address: str
 ) -> None:
     both = nodes.add(1), nodes.add(1)
     spec = many.model_copy(update={"workers": 1, "remote_decoders": 1})
@@ -208,7 +208,7 @@ def test_a_remote_decoder_takes_no_row_with_it(
     assert contents(many) == contents(undisturbed)
 
 
-def test_a_run_whose_own_node_dies_ends(many: JobSpec, tmp_path: Path) -> None:
+def test_a_run_whose_own_node_dies_ends(many: ScoreSpec, tmp_path: Path) -> None:
     """Nothing would come in its place: a Ray that the run started has no other."""
     driver = start(many, "", tmp_path / "gate")
     process = psutil.Process(driver.pid)
@@ -222,7 +222,7 @@ def test_a_run_whose_own_node_dies_ends(many: JobSpec, tmp_path: Path) -> None:
     assert not (Path(many.output) / "manifest.json").exists()
 
 
-def test_a_run_leaves_the_cores_of_others_alone(spec: JobSpec, nodes: Nodes) -> None:
+def test_a_run_leaves_the_cores_of_others_alone(spec: ScoreSpec, nodes: Nodes) -> None:
     """Four encoders are asked for where one has room, and it does the work."""
     for _ in range(2):
         nodes.add(1)
@@ -291,7 +291,7 @@ def growing(tmp_path: Path) -> Iterator[tuple[str, psutil.Process]]:
 
 
 def test_an_autoscaler_sees_what_is_missing(
-    many: JobSpec, tmp_path: Path, growing: tuple[str, psutil.Process]
+    many: ScoreSpec, tmp_path: Path, growing: tuple[str, psutil.Process]
 ) -> None:
     address, head = growing
     driver = start(many.model_copy(update={"workers": 2}), address, tmp_path / "gate")

@@ -10,14 +10,14 @@ from rhocache_schemas.dataset.formats.webdataset import ShardReader
 from rhocache_schemas.dataset.pair import Pair
 from rhocache_schemas.dataset.shards import list_shards
 from rhocache_schemas.errors import ShardError, ShardErrorCode
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.encode import encoder as module
 from rhocache_workers.encode.encoder import Encoder
 from rhocache_workers.messages import SettledShard
 
 
 @pytest.fixture
-def encoder(spec: JobSpec, monkeypatch: pytest.MonkeyPatch) -> Encoder:
+def encoder(spec: ScoreSpec, monkeypatch: pytest.MonkeyPatch) -> Encoder:
     monkeypatch.setattr(module, "wait_random_exponential", lambda **_: wait_none())
     made = Encoder(spec, threads=1)
     made.load({})
@@ -41,7 +41,7 @@ def failing(times: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_a_shard_whose_storage_failed_is_read_again(
-    encoder: Encoder, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+    encoder: Encoder, spec: ScoreSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shard = list_shards(spec.dataset)[0]
     file = Path(spec.output, "shards", "00000.tar.parquet")
@@ -57,7 +57,7 @@ def test_a_shard_whose_storage_failed_is_read_again(
 
 
 def test_storage_that_goes_on_failing_is_the_shards_error(
-    encoder: Encoder, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+    encoder: Encoder, spec: ScoreSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failures = failing(10, monkeypatch)
     *_, outcome = encoder.encode(list_shards(spec.dataset)[0])
@@ -66,7 +66,7 @@ def test_storage_that_goes_on_failing_is_the_shards_error(
     assert list(Path(spec.output).rglob("*")) == [Path(spec.output, "shards")]
 
 
-def test_the_summary_tells_the_stages(encoder: Encoder, spec: JobSpec) -> None:
+def test_the_summary_tells_the_stages(encoder: Encoder, spec: ScoreSpec) -> None:
     *_, outcome = encoder.encode(list_shards(spec.dataset)[0])
     assert isinstance(outcome, SettledShard)
     assert set(outcome.stages.seconds) == {"read", "decode", "image", "text", "write"}

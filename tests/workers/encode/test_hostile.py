@@ -10,7 +10,7 @@ from rhocache_schemas.cache import shard_file
 from rhocache_schemas.cache.shard_file import ShardRows
 from rhocache_schemas.dataset.shards import Shard, list_shards
 from rhocache_schemas.errors import ShardError
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import ReferenceSpec
 from rhocache_workers.encode.encoder import Encoder
 
@@ -23,7 +23,7 @@ def encoder(
     tmp_path_factory: pytest.TempPathFactory,
     reference_folder: Path,
 ) -> Encoder:
-    spec = JobSpec(
+    spec = ScoreSpec(
         dataset="unused",
         output=str(tmp_path_factory.mktemp("cache")),
         reference=ReferenceSpec(model=f"local-dir:{reference_folder}"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rhocache_schemas.cache import shard_file
 from rhocache_schemas.cache.documents import Manifest
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 
 # A decoder with a fault in it, for every process of the run.
 SITE = """
@@ -23,14 +23,14 @@ Image.open = open_or_die
 """
 DRIVER = """
 import sys
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.run.driver import score
-score(JobSpec.model_validate_json(sys.argv[1]))
+score(ScoreSpec.model_validate_json(sys.argv[1]))
 """
 
 
 def test_it_costs_its_own_row_alone(
-    spec: JobSpec, tmp_path: Path, pictures: list, write_tar, scored: JobSpec
+    spec: ScoreSpec, tmp_path: Path, pictures: list, write_tar, scored: ScoreSpec
 ) -> None:
     pairs = [dict(members) for members in pictures[8:16]]
     poisoned = next(name for name in pairs[3] if name.endswith(".jpg"))

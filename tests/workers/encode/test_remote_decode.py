@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from rhocache_schemas.errors import RowErrorCode
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.encode.decode import ThreadDecoder
 from rhocache_workers.encode.remote_decode import ClusterDecoder, helpers_to_feed
 from rhocache_workers.reference.preprocess import Preprocess
@@ -81,7 +81,7 @@ def test_a_helper_that_gets_no_core_holds_nothing_up(transform: object, ray_addr
         check(decoder, transform)
 
 
-def test_a_job_with_helpers_writes_the_same(scored: JobSpec, tmp_path: Path) -> None:
+def test_a_job_with_helpers_writes_the_same(scored: ScoreSpec, tmp_path: Path) -> None:
     spec = scored.model_copy(update={"output": str(tmp_path / "cache"), "remote_decoders": 1})
     score(spec)
     for file in Path(scored.output, "shards").iterdir():

@@ -7,11 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from rhocache_schemas.errors import CacheCorrupt, CacheNotFound
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.maintain.inspect import inspect
 
 
-def test_a_complete_cache(scored: JobSpec) -> None:
+def test_a_complete_cache(scored: ScoreSpec) -> None:
     found = inspect(scored.output)
     files = sorted(Path(scored.output, "shards").glob("*.parquet"))
     assert found.complete
@@ -27,7 +27,7 @@ def test_a_complete_cache(scored: JobSpec) -> None:
     assert found.phase == "completed"
 
 
-def test_a_cache_that_is_not_complete(copied: JobSpec) -> None:
+def test_a_cache_that_is_not_complete(copied: ScoreSpec) -> None:
     Path(copied.output, "manifest.json").unlink()
     Path(copied.output, "shards", "00001.tar.parquet").unlink()
     failures = Path(copied.output, "failures")
@@ -42,7 +42,7 @@ def test_a_cache_that_is_not_complete(copied: JobSpec) -> None:
     assert found.dimension is None
 
 
-def test_what_can_not_be_inspected(copied: JobSpec, tmp_path: Path) -> None:
+def test_what_can_not_be_inspected(copied: ScoreSpec, tmp_path: Path) -> None:
     with pytest.raises(CacheNotFound, match=r"plan\.json"):
         inspect(str(tmp_path / "nothing"))
     Path(copied.output, "shards", "00001.tar.parquet").write_bytes(b"PAR1")
@@ -50,7 +50,7 @@ def test_what_can_not_be_inspected(copied: JobSpec, tmp_path: Path) -> None:
         inspect(copied.output)
 
 
-def test_neither_torch_nor_ray_is_needed(scored: JobSpec) -> None:
+def test_neither_torch_nor_ray_is_needed(scored: ScoreSpec) -> None:
     script = (
         "import sys\n"
         "sys.modules.update(dict.fromkeys(['torch', 'open_clip', 'ray']))\n"

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.maintain.repair import repair
 from rhocache_workers.maintain.verify import verify
 
@@ -15,7 +15,7 @@ def flip(path: Path) -> None:
 
 @pytest.mark.parametrize("also", [None, "index.parquet", "manifest.json"])
 def test_only_what_is_broken_is_encoded_again(
-    copied: JobSpec, also: str | None, ray_address: str
+    copied: ScoreSpec, also: str | None, ray_address: str
 ) -> None:
     root = Path(copied.output)
     whole = {path.name: path.read_bytes() for path in (root / "shards").iterdir()}
@@ -35,5 +35,5 @@ def test_only_what_is_broken_is_encoded_again(
     assert (root / "shards" / "00000.tar.parquet").stat().st_ino == inode
 
 
-def test_deep_looks_at_the_dataset_that_was_scored(copied: JobSpec, scored: JobSpec) -> None:
+def test_deep_looks_at_the_dataset_that_was_scored(copied: ScoreSpec, scored: ScoreSpec) -> None:
     assert verify(copied.output, deep=True).pairs_compared == 24

@@ -10,11 +10,11 @@ import pytest
 from rhocache_schemas.cache import index
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.errors import CacheIncomplete, CacheNotFound, DatasetError
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.maintain.verify import verify
 
 
-def shard_file(spec: JobSpec, name: str = "00001.tar") -> Path:
+def shard_file(spec: ScoreSpec, name: str = "00001.tar") -> Path:
     return Path(spec.output, "shards", f"{name}.parquet")
 
 
@@ -31,7 +31,7 @@ def rewrite(tar: Path, change: Callable[[str, bytes], bytes | None]) -> None:
                 archive.addfile(info, io.BytesIO(changed))
 
 
-def test_a_sound_cache(scored: JobSpec) -> None:
+def test_a_sound_cache(scored: ScoreSpec) -> None:
     report = verify(scored.output, scored.dataset, sample=10)
     assert report.findings == []
     assert report.notes == []
@@ -41,13 +41,13 @@ def test_a_sound_cache(scored: JobSpec) -> None:
     assert 0 < report.largest_difference < 2.5e-4  # half a unit in the last place below 1
 
 
-def test_without_a_dataset_it_says_what_it_did_not_check(scored: JobSpec) -> None:
+def test_without_a_dataset_it_says_what_it_did_not_check(scored: ScoreSpec) -> None:
     report = verify(scored.output)
     assert report.ok
     assert report.notes == ["no dataset was given: its pairs were not compared"]
 
 
-def test_wherever_a_byte_is_flipped_it_is_named(copied: JobSpec) -> None:
+def test_wherever_a_byte_is_flipped_it_is_named(copied: ScoreSpec) -> None:
     path = shard_file(copied)
     data = path.read_bytes()
     draw = random.Random(0)
@@ -60,14 +60,14 @@ def test_wherever_a_byte_is_flipped_it_is_named(copied: JobSpec) -> None:
         assert {finding.where for finding in report.findings} == {"shard 00001.tar"}
 
 
-def test_a_missing_shard_is_named(copied: JobSpec) -> None:
+def test_a_missing_shard_is_named(copied: ScoreSpec) -> None:
     shard_file(copied).unlink()
     (finding,) = verify(copied.output).findings
     assert finding.where == "shard 00001.tar"
     assert "missing" in finding.problem
 
 
-def test_a_damaged_index_is_named(copied: JobSpec) -> None:
+def test_a_damaged_index_is_named(copied: ScoreSpec) -> None:
     path = Path(copied.output, "index.parquet")
     path.write_bytes(index.encode(index.decode(path.read_bytes(), "index")[:2]))
     where = {finding.where for finding in verify(copied.output).findings}
@@ -76,7 +76,7 @@ def test_a_damaged_index_is_named(copied: JobSpec) -> None:
     assert "index.parquet" in str(verify(copied.output).findings)
 
 
-def test_a_changed_caption_and_image_are_named_by_shard_and_key(copied: JobSpec) -> None:
+def test_a_changed_caption_and_image_are_named_by_shard_and_key(copied: ScoreSpec) -> None:
     tar = Path(copied.dataset, "00002.tar")
 
     def change(name: str, data: bytes) -> bytes:
@@ -93,7 +93,7 @@ def test_a_changed_caption_and_image_are_named_by_shard_and_key(copied: JobSpec)
     assert [where for where, problem in findings[2:] if "SHA-256" in problem] == ["shard 00002.tar"]
 
 
-def test_a_dropped_pair_and_a_lost_source_are_named(copied: JobSpec) -> None:
+def test_a_dropped_pair_and_a_lost_source_are_named(copied: ScoreSpec) -> None:
     rewrite(
         Path(copied.dataset, "00000.tar"),
         lambda name, data: None if name.startswith("0000007") else data,
@@ -105,7 +105,7 @@ def test_a_dropped_pair_and_a_lost_source_are_named(copied: JobSpec) -> None:
 
 
 def test_a_reference_that_is_gone_is_a_note_and_a_changed_one_a_finding(
-    copied: JobSpec, make_reference: Callable[[int], Path], tmp_path: Path
+    copied: ScoreSpec, make_reference: Callable[[int], Path], tmp_path: Path
 ) -> None:
     def point_to(folder: Path) -> None:
         path = Path(copied.output, "manifest.json")
@@ -123,7 +123,7 @@ def test_a_reference_that_is_gone_is_a_note_and_a_changed_one_a_finding(
     assert "weights_sha256" in finding.problem
 
 
-def test_what_can_not_be_verified(copied: JobSpec, tmp_path: Path) -> None:
+def test_what_can_not_be_verified(copied: ScoreSpec, tmp_path: Path) -> None:
     with pytest.raises(DatasetError):
         verify(copied.output, str(tmp_path / "none"))
     Path(copied.output, "manifest.json").unlink()

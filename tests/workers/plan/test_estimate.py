@@ -12,7 +12,7 @@ from rhocache_schemas.errors import (
     RhocacheError,
     ShardError,
 )
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.plan import estimate as module
 from rhocache_workers.plan.estimate import estimate
 
@@ -40,7 +40,7 @@ def test_pairs_are_estimated_by_the_first_shard(dataset: Path) -> None:
     assert (one.shards, one.pairs) == (1, 8)
 
 
-def test_storage_is_that_of_a_real_cache(scored: JobSpec) -> None:
+def test_storage_is_that_of_a_real_cache(scored: ScoreSpec) -> None:
     found = estimate(scored.dataset, scored.reference.model, device="l4", pairs=24)
     files = Path(scored.output, "shards").glob("*.parquet")
     stored = sum(file.stat().st_size for file in files)

@@ -5,7 +5,7 @@ import pytest
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.dataset.shards import list_shards
 from rhocache_schemas.errors import CacheBusy, StorageError
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.maintain.verify import verify
 from rhocache_workers.messages import Description, SettledShard
 from rhocache_workers.run.commit import commit
@@ -14,7 +14,7 @@ from rhocache_workers.run.standing import Standing
 
 
 @pytest.fixture
-def description(copied: JobSpec) -> Description:
+def description(copied: ScoreSpec) -> Description:
     manifest = Manifest.read(f"{copied.output}/manifest.json")
     return Description(
         fingerprint=manifest.fingerprint,
@@ -28,14 +28,14 @@ def description(copied: JobSpec) -> Description:
 
 
 @pytest.fixture
-def settled(copied: JobSpec, description: Description) -> list[SettledShard]:
+def settled(copied: ScoreSpec, description: Description) -> list[SettledShard]:
     shards = list_shards(copied.dataset)
     standing = Standing.of(copied.output)
     return list(resume(copied, shards, standing, None, redo=False).keep.values())
 
 
 def test_a_commit_of_fewer_shards_is_consistent(
-    copied: JobSpec, description: Description, settled: list[SettledShard]
+    copied: ScoreSpec, description: Description, settled: list[SettledShard]
 ) -> None:
     commit(copied, description, None, settled[:2], {}, lambda: None)
     report = verify(copied.output)
@@ -44,7 +44,7 @@ def test_a_commit_of_fewer_shards_is_consistent(
 
 
 def test_no_manifest_stands_beside_an_index_that_it_does_not_name(
-    copied: JobSpec, description: Description, settled: list[SettledShard]
+    copied: ScoreSpec, description: Description, settled: list[SettledShard]
 ) -> None:
     path = Path(copied.output, "index.parquet")
     path.unlink()
@@ -55,7 +55,7 @@ def test_no_manifest_stands_beside_an_index_that_it_does_not_name(
 
 
 def test_nothing_is_committed_once_the_lease_is_lost(
-    copied: JobSpec, description: Description, settled: list[SettledShard]
+    copied: ScoreSpec, description: Description, settled: list[SettledShard]
 ) -> None:
     def lost() -> None:
         raise CacheBusy("taken over")

@@ -30,7 +30,7 @@ from rhocache_schemas.errors import (
     StorageError,
     UriNotAllowed,
 )
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import ReferenceSpec
 from rhocache_workers.maintain.verify import verify
 from rhocache_workers.messages import UnderWay
@@ -39,23 +39,23 @@ from rhocache_workers.run.driver import ScoreSummary, score
 from rhocache_workers.run.lease import Lease
 
 
-def read_progress(spec: JobSpec) -> Progress:
+def read_progress(spec: ScoreSpec) -> Progress:
     return Progress.read(f"{spec.output}/progress.json")
 
 
-def shard_files(spec: JobSpec) -> dict[str, tuple[int, int]]:
+def shard_files(spec: ScoreSpec) -> dict[str, tuple[int, int]]:
     """Name -> inode and modification time: what changes when a file is written again."""
     files = sorted((Path(spec.output) / "shards").glob("*.parquet"))
     return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
 
 
-def contents(spec: JobSpec) -> dict[str, bytes]:
+def contents(spec: ScoreSpec) -> dict[str, bytes]:
     """Shard files and index: what is the same whatever became of a run."""
     root = Path(spec.output)
     return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*.parquet")}
 
 
-def test_a_run_commits_every_shard(scored: JobSpec) -> None:
+def test_a_run_commits_every_shard(scored: ScoreSpec) -> None:
     root = Path(scored.output)
     manifest = Manifest.read(f"{root}/manifest.json")
     index = pq.read_table(root / "index.parquet").to_pylist()
@@ -85,7 +85,7 @@ def test_a_run_commits_every_shard(scored: JobSpec) -> None:
     assert (progress.pairs_done, progress.pairs_failed, progress.fault) == (24, 1, None)
 
 
-def test_a_run_with_nothing_to_do_writes_nothing_but_progress(scored: JobSpec) -> None:
+def test_a_run_with_nothing_to_do_writes_nothing_but_progress(scored: ScoreSpec) -> None:
     before, manifest = shard_files(scored), Path(scored.output, "manifest.json")
     inode = manifest.stat().st_ino
     told: list[Progress] = []
@@ -103,7 +103,7 @@ def test_a_run_with_nothing_to_do_writes_nothing_but_progress(scored: JobSpec) -
 
 
 def test_only_what_is_missing_is_done_again(
-    copied: JobSpec, scored: JobSpec, ray_address: str
+    copied: ScoreSpec, scored: ScoreSpec, ray_address: str
 ) -> None:
     """A lost shard, a damaged one whose size tells it, and a manifest that is lost with them."""
     shards = Path(copied.output) / "shards"
@@ -121,7 +121,7 @@ def test_only_what_is_missing_is_done_again(
 
 
 def test_a_source_of_another_size_is_done_again(
-    copied: JobSpec, write_tar: Callable, pictures: list, crew_here: None
+    copied: ScoreSpec, write_tar: Callable, pictures: list, crew_here: None
 ) -> None:
     write_tar(Path(copied.dataset) / "00001.tar", pictures[:3])
     before = shard_files(copied)
@@ -133,7 +133,7 @@ def test_a_source_of_another_size_is_done_again(
 
 
 def test_a_source_with_another_time_is_looked_at(
-    copied: JobSpec, write_tar: Callable, pictures: list, crew_here: None
+    copied: ScoreSpec, write_tar: Callable, pictures: list, crew_here: None
 ) -> None:
     before = shard_files(copied)
     touched, changed = (Path(copied.dataset) / f"0000{shard}.tar" for shard in (0, 2))
@@ -157,7 +157,7 @@ def test_a_source_with_another_time_is_looked_at(
 
 
 def test_failed_rows_are_tried_again_when_asked(
-    copied: JobSpec, scored: JobSpec, crew_here: None
+    copied: ScoreSpec, scored: ScoreSpec, crew_here: None
 ) -> None:
     before = shard_files(copied)
     score(copied.model_copy(update={"retry_failed": True}))
@@ -166,7 +166,7 @@ def test_failed_rows_are_tried_again_when_asked(
     ]
 
 
-def test_what_killed_runs_left_is_cleared_away(copied: JobSpec, crew_here: None) -> None:
+def test_what_killed_runs_left_is_cleared_away(copied: ScoreSpec, crew_here: None) -> None:
     litter = Path(copied.output, "shards", ".00001.tar.parquet.abcd_123.tmp")
     litter.touch()
     score(copied)
@@ -183,7 +183,7 @@ def test_what_killed_runs_left_is_cleared_away(copied: JobSpec, crew_here: None)
     ],
 )
 def test_another_fingerprint_is_refused(
-    copied: JobSpec, change: dict, field: str, make_reference: Callable, crew_here: None
+    copied: ScoreSpec, change: dict, field: str, make_reference: Callable, crew_here: None
 ) -> None:
     if "dtype" in change:
         spec = copied.model_copy(update=change)
@@ -203,7 +203,7 @@ def test_another_fingerprint_is_refused(
     assert (fault.code, fault.detail) == ("fingerprint-mismatch", str(caught.value))
 
 
-def test_a_truncated_shard_is_recorded_until_it_is_mended(spec: JobSpec, crew_here: None) -> None:
+def test_a_truncated_shard_is_recorded_until_it_is_mended(spec: ScoreSpec, crew_here: None) -> None:
     tar = Path(spec.dataset) / "00001.tar"
     whole = tar.read_bytes()
     tar.write_bytes(whole[: len(whole) // 2])
@@ -224,7 +224,7 @@ def test_a_truncated_shard_is_recorded_until_it_is_mended(spec: JobSpec, crew_he
     assert before.items() <= shard_files(spec).items()
 
 
-def test_the_error_budget(spec: JobSpec, crew_here: None) -> None:
+def test_the_error_budget(spec: ScoreSpec, crew_here: None) -> None:
     (Path(spec.dataset) / "00001.tar").write_bytes(b"")
     strict = spec.model_copy(update={"error_budget": 0.2})
     with pytest.raises(ErrorBudgetExceeded, match=r"1 of 3 shards.*--error-budget") as caught:
@@ -236,7 +236,9 @@ def test_the_error_budget(spec: JobSpec, crew_here: None) -> None:
     assert shard_files(spec) == before
 
 
-def test_no_usable_row_is_a_job_error(spec: JobSpec, write_tar: Callable, crew_here: None) -> None:
+def test_no_usable_row_is_a_job_error(
+    spec: ScoreSpec, write_tar: Callable, crew_here: None
+) -> None:
     for shard in Path(spec.dataset).glob("*.tar"):
         write_tar(shard, [{"a.txt": b"no picture"}])
     with pytest.raises(JobError, match=r"image_missing.*a\.txt.*txt 1.*KEY\.jpg"):
@@ -245,7 +247,7 @@ def test_no_usable_row_is_a_job_error(spec: JobSpec, write_tar: Callable, crew_h
 
 
 def test_encoders_side_by_side_write_the_same(
-    spec: JobSpec, tmp_path: Path, ray_address: str
+    spec: ScoreSpec, tmp_path: Path, ray_address: str
 ) -> None:
     score(spec.model_copy(update={"workers": 1}))
     both = spec.model_copy(update={"workers": 2, "output": str(tmp_path / "both")})
@@ -259,7 +261,7 @@ def test_encoders_side_by_side_write_the_same(
             np.testing.assert_allclose(two.text, one.text, atol=1e-6, rtol=0)
 
 
-def test_wrong_places_are_one_clear_error(spec: JobSpec, tmp_path: Path) -> None:
+def test_wrong_places_are_one_clear_error(spec: ScoreSpec, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no dataset at /no/such"):
         score(spec.model_copy(update={"dataset": "/no/such"}))
     file = tmp_path / "file"
@@ -272,7 +274,7 @@ def test_wrong_places_are_one_clear_error(spec: JobSpec, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["0.tar", "0.tar.gz", "0.parquet", "pairs.csv"])
 def test_what_can_not_be_scored_is_told_before_anything_is_loaded(
-    spec: JobSpec, tmp_path: Path, name: str
+    spec: ScoreSpec, tmp_path: Path, name: str
 ) -> None:
     """There is no Ray here, and no such model."""
     pairs = tmp_path / "other" / name
@@ -284,7 +286,7 @@ def test_what_can_not_be_scored_is_told_before_anything_is_loaded(
             score(spec.model_copy(update={"dataset": str(dataset), "reference": reference}))
 
 
-def test_hidden_names_and_a_link_to_nothing(copied: JobSpec, crew_here: None) -> None:
+def test_hidden_names_and_a_link_to_nothing(copied: ScoreSpec, crew_here: None) -> None:
     dataset = Path(copied.dataset)
     for name in ("._00000.tar", ".Trash-1000/00000.tar", "00000.parquet"):
         (dataset / name).parent.mkdir(exist_ok=True)
@@ -296,13 +298,13 @@ def test_hidden_names_and_a_link_to_nothing(copied: JobSpec, crew_here: None) ->
     assert summary.failures["gone.tar"].startswith("io_error: No such file")
 
 
-def test_an_unknown_model_is_named(spec: JobSpec, ray_address: str) -> None:
+def test_an_unknown_model_is_named(spec: ScoreSpec, ray_address: str) -> None:
     reference = ReferenceSpec(model="ViT-B-31", pretrained="openai")
     with pytest.raises(ReferenceUnavailable, match="did you mean"):
         score(spec.model_copy(update={"reference": reference}))
 
 
-def test_a_job_names_only_what_lies_under_its_roots(spec: JobSpec, tmp_path: Path) -> None:
+def test_a_job_names_only_what_lies_under_its_roots(spec: ScoreSpec, tmp_path: Path) -> None:
     outside = spec.model_copy(update={"output": str(tmp_path.parent / "elsewhere")})
     with pytest.raises(UriNotAllowed):
         score(outside, roots=[str(tmp_path)])
@@ -320,7 +322,7 @@ def encoders() -> list[psutil.Process]:
 
 
 def test_a_dead_encoder_is_replaced(
-    copied: JobSpec, scored: JobSpec, ray_address: str, monkeypatch: pytest.MonkeyPatch
+    copied: ScoreSpec, scored: ScoreSpec, ray_address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rhocache_workers.run.progress import ProgressLog
 
@@ -345,9 +347,9 @@ def test_a_dead_encoder_is_replaced(
 
 DRIVER = """
 import json, sys
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.run.driver import score
-score(JobSpec.model_validate_json(sys.argv[1]), ray_address=sys.argv[2] or None)
+score(ScoreSpec.model_validate_json(sys.argv[1]), ray_address=sys.argv[2] or None)
 """
 
 # Takes its time over each event, and renews its lease in less.
@@ -367,14 +369,14 @@ ProgressLog.add = slowly
 
 
 @pytest.fixture
-def larger(tmp_path: Path, spec: JobSpec, pictures: list, write_tar: Callable) -> JobSpec:
+def larger(tmp_path: Path, spec: ScoreSpec, pictures: list, write_tar: Callable) -> ScoreSpec:
     """Work for some seconds: 10 shards."""
     for shard in range(10):
         write_tar(tmp_path / "larger" / f"{shard:05}.tar", pictures)
     return spec.model_copy(update={"dataset": str(tmp_path / "larger"), "batch_size": 1})
 
 
-def start_driver(spec: JobSpec, address: str, code: str = DRIVER) -> subprocess.Popen:
+def start_driver(spec: ScoreSpec, address: str, code: str = DRIVER) -> subprocess.Popen:
     """Run it in a process of its own until it has written a shard."""
     driver = subprocess.Popen(
         [sys.executable, "-c", code, spec.model_dump_json(), address], stderr=subprocess.PIPE
@@ -388,7 +390,7 @@ def start_driver(spec: JobSpec, address: str, code: str = DRIVER) -> subprocess.
 
 
 def test_a_killed_run_goes_on_and_ends_the_same(
-    larger: JobSpec, tmp_path: Path, ray_address: str
+    larger: ScoreSpec, tmp_path: Path, ray_address: str
 ) -> None:
     driver = start_driver(larger, ray_address)
     driver.kill()
@@ -406,7 +408,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(
 
 
 def test_two_drivers_on_one_cache(
-    larger: JobSpec, tmp_path: Path, ray_address: str, monkeypatch: pytest.MonkeyPatch
+    larger: ScoreSpec, tmp_path: Path, ray_address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second says that another is at work; one that slept too long ends without a trace."""
     undisturbed = larger.model_copy(update={"output": str(tmp_path / "undisturbed")})
@@ -429,7 +431,7 @@ def test_two_drivers_on_one_cache(
     assert read_progress(larger).phase == "completed"
 
 
-def test_sigterm_cancels_and_keeps_what_is_committed(larger: JobSpec, ray_address: str) -> None:
+def test_sigterm_cancels_and_keeps_what_is_committed(larger: ScoreSpec, ray_address: str) -> None:
     driver = start_driver(larger, ray_address)
     driver.send_signal(signal.SIGTERM)
     assert b"KeyboardInterrupt" in driver.communicate(timeout=60)[1]
@@ -441,14 +443,14 @@ def test_sigterm_cancels_and_keeps_what_is_committed(larger: JobSpec, ray_addres
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "[::1]:1"])
-def test_a_cluster_that_does_not_answer_is_named(spec: JobSpec, address: str) -> None:
+def test_a_cluster_that_does_not_answer_is_named(spec: ScoreSpec, address: str) -> None:
     driver = [sys.executable, "-c", DRIVER, spec.model_dump_json(), address]
     done = subprocess.run(driver, capture_output=True, text=True, check=False)
     assert f"JobError: cannot join Ray at {address}: [Errno 111]" in done.stderr
 
 
 def test_relative_paths_mean_those_of_the_caller(
-    copied: JobSpec, ray_address: str, monkeypatch: pytest.MonkeyPatch
+    copied: ScoreSpec, ray_address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(Path(copied.dataset).parent)
     folder = copied.reference.local_dir

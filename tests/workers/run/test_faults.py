@@ -14,7 +14,7 @@ from faults import CrewHere, FaultyDisk
 from rhocache_schemas import storage
 from rhocache_schemas.cache.documents import Progress
 from rhocache_schemas.errors import StorageError
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.cluster import actor_pool
 from rhocache_workers.cluster.actor import EncoderActor
 from rhocache_workers.maintain.verify import verify
@@ -22,13 +22,13 @@ from rhocache_workers.run import driver, progress
 from rhocache_workers.run.driver import score
 
 
-def shard_files(spec: JobSpec) -> dict[str, tuple[int, int]]:
+def shard_files(spec: ScoreSpec) -> dict[str, tuple[int, int]]:
     """Name -> inode and modification time: what changes when a file is written again."""
     files = Path(spec.output, "shards").glob("*.parquet")
     return {file.name: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
 
 
-def contents(spec: JobSpec) -> dict[str, bytes]:
+def contents(spec: ScoreSpec) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in Path(spec.output).rglob("*.parquet")}
 
 
@@ -56,13 +56,13 @@ def here(monkeypatch: pytest.MonkeyPatch, told_at_once: None) -> None:
     monkeypatch.setattr(driver, "Crew", CrewHere)
 
 
-def check_whole(spec: JobSpec, undisturbed: JobSpec) -> None:
+def check_whole(spec: ScoreSpec, undisturbed: ScoreSpec) -> None:
     assert contents(spec) == contents(undisturbed)
     assert verify(spec.output).findings == []
     assert not list(Path(spec.output).rglob(f"*{storage.TEMPORARY}"))
 
 
-def check_going_on(spec: JobSpec, undisturbed: JobSpec) -> None:
+def check_going_on(spec: ScoreSpec, undisturbed: ScoreSpec) -> None:
     """Run it again: with the same end, and without doing again what was done."""
     in_place = shard_files(spec)
     assert len(in_place) > 0
@@ -71,7 +71,7 @@ def check_going_on(spec: JobSpec, undisturbed: JobSpec) -> None:
     check_whole(spec, undisturbed)
 
 
-def test_a_disk_that_fills_up(scored: JobSpec, small_disk: Path, told_at_once: None) -> None:
+def test_a_disk_that_fills_up(scored: ScoreSpec, small_disk: Path, told_at_once: None) -> None:
     spec = scored.model_copy(update={"output": str(small_disk / "cache")})
     filler = small_disk / "filler"
 
@@ -89,7 +89,7 @@ def test_a_disk_that_fills_up(scored: JobSpec, small_disk: Path, told_at_once: N
 
 
 @pytest.fixture
-def immutable(spec: JobSpec) -> Iterator[Callable[[], object]]:
+def immutable(spec: ScoreSpec) -> Iterator[Callable[[], object]]:
     """Take everyone's right, root's too, to write shard files."""
     folder = Path(spec.output, "shards")
 
@@ -105,7 +105,7 @@ def immutable(spec: JobSpec) -> Iterator[Callable[[], object]]:
 
 
 def test_a_cache_that_may_not_be_written_any_more(
-    spec: JobSpec, immutable: Callable[[], object], tmp_path: Path, here: None
+    spec: ScoreSpec, immutable: Callable[[], object], tmp_path: Path, here: None
 ) -> None:
     file = f"{spec.output}/shards/00001.tar.parquet"
     with pytest.raises(StorageError, match=f"cannot write {file}: Operation not permitted$"):
@@ -120,7 +120,7 @@ def test_a_cache_that_may_not_be_written_any_more(
 
 
 def test_what_only_tells_or_watches_may_fail_for_a_while(
-    spec: JobSpec, here: None, monkeypatch: pytest.MonkeyPatch
+    spec: ScoreSpec, here: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The progress file always, and the lease a few times while shards are encoded."""
     seen: list[Progress] = []
@@ -145,7 +145,7 @@ def test_what_only_tells_or_watches_may_fail_for_a_while(
 
 
 def test_an_encoder_that_dies_while_it_commits(
-    scored: JobSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scored: ScoreSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same run goes on with another, and leaves nothing of the dead ones."""
     import ray

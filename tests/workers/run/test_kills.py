@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from faults import STEPS
 
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import ReferenceSpec
 from rhocache_workers.maintain.verify import verify
 
@@ -41,7 +41,7 @@ def run() -> Iterator[Run]:
         assert server.stdin is not None
         assert server.stdout is not None
 
-        def ask(spec: JobSpec, step: str | None = None, name: str | None = None) -> int:
+        def ask(spec: ScoreSpec, step: str | None = None, name: str | None = None) -> int:
             line = json.dumps([spec.model_dump(mode="json"), step, name])
             server.stdin.write(line + "\n")
             server.stdin.flush()
@@ -58,12 +58,12 @@ def undisturbed(
     write_tar: Callable,
     reference_folder: Path,
     run: Run,
-) -> JobSpec:
+) -> ScoreSpec:
     """A job of three shards that is done."""
     root = tmp_path_factory.mktemp("undisturbed")
     for shard in range(3):
         write_tar(root / "dataset" / f"{shard:05}.tar", pictures[4 * shard : 4 * shard + 4])
-    spec = JobSpec(
+    spec = ScoreSpec(
         dataset=str(root / "dataset"),
         output=str(root / "cache"),
         reference=ReferenceSpec(model=f"local-dir:{reference_folder}"),
@@ -74,7 +74,7 @@ def undisturbed(
     return spec
 
 
-def files(spec: JobSpec, pattern: str = "*") -> dict[str, tuple[int, int]]:
+def files(spec: ScoreSpec, pattern: str = "*") -> dict[str, tuple[int, int]]:
     """Name -> inode and modification time: what changes when a file is written again."""
     root = Path(spec.output)
     return {
@@ -84,12 +84,12 @@ def files(spec: JobSpec, pattern: str = "*") -> dict[str, tuple[int, int]]:
     }
 
 
-def contents(spec: JobSpec) -> dict[str, bytes]:
+def contents(spec: ScoreSpec) -> dict[str, bytes]:
     root = Path(spec.output)
     return {name: (root / name).read_bytes() for name in files(spec, "*.parquet")}
 
 
-def check_going_on(spec: JobSpec, undisturbed: JobSpec, run: Run) -> None:
+def check_going_on(spec: ScoreSpec, undisturbed: ScoreSpec, run: Run) -> None:
     """Run it again: as if nothing had been, and without doing again what was done."""
     in_place = files(spec, "*.tar.parquet")
     assert run(spec) == 0
@@ -103,7 +103,7 @@ def check_going_on(spec: JobSpec, undisturbed: JobSpec, run: Run) -> None:
 @pytest.mark.parametrize("name", WRITTEN)
 @pytest.mark.parametrize("step", STEPS)
 def test_a_run_killed_at_a_step_goes_on(
-    step: str, name: str, undisturbed: JobSpec, tmp_path: Path, run: Run
+    step: str, name: str, undisturbed: ScoreSpec, tmp_path: Path, run: Run
 ) -> None:
     spec = undisturbed.model_copy(update={"output": str(tmp_path / "cache")})
     assert os.WTERMSIG(run(spec, step, name)) == signal.SIGKILL
@@ -124,7 +124,7 @@ def test_a_run_killed_at_a_step_goes_on(
     ],
 )
 def test_a_cache_that_grows_is_never_half_committed(
-    step: str, name: str, undisturbed: JobSpec, tmp_path: Path, run: Run
+    step: str, name: str, undisturbed: ScoreSpec, tmp_path: Path, run: Run
 ) -> None:
     """A manifest names the index beside it, or is not there."""
     dataset = tmp_path / "dataset"

@@ -13,7 +13,7 @@ from rhocache_schemas.cache.shard_file import OK, ShardRows
 from rhocache_schemas.dataset.pair import hash_caption, hash_image
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import ShardError, ShardErrorCode
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.cluster import actor_pool
 from rhocache_workers.messages import Description, SettledShard, UnderWay, settle
 from rhocache_workers.run.driver import score
@@ -22,12 +22,12 @@ SHARDS = 300
 
 
 @pytest.fixture
-def null_encoder(scored: JobSpec) -> type:
+def null_encoder(scored: ScoreSpec) -> type:
     """Writes 1, 2 or 3 rows for a shard. Can't read every 50th while there is a file ``broken``."""
     fingerprint = Manifest.read(f"{scored.output}/manifest.json").fingerprint
 
     class NullEncoder:
-        def __init__(self, spec: JobSpec, threads: int) -> None:
+        def __init__(self, spec: ScoreSpec, threads: int) -> None:
             self._folder = Path(spec.output)
 
         def load(self, batch_sizes: dict[str, int]) -> Description:
@@ -63,7 +63,7 @@ def null_encoder(scored: JobSpec) -> type:
 
 
 def test_every_shard_is_in_the_index_in_order(
-    scored: JobSpec,
+    scored: ScoreSpec,
     null_encoder: type,
     tmp_path: Path,
     ray_address: str,

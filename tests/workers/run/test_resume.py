@@ -9,7 +9,7 @@ import pytest
 from rhocache_schemas.cache import index
 from rhocache_schemas.cache.documents import Manifest, Plan
 from rhocache_schemas.errors import CacheCorrupt, DatasetError, DatasetMismatch, FingerprintMismatch
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.maintain.repair import repair
 from rhocache_workers.maintain.verify import verify
 from rhocache_workers.run import driver
@@ -37,17 +37,17 @@ def other(tmp_path: Path, pictures: list, write_tar: Callable) -> Path:
     return tmp_path / "other"
 
 
-def files(spec: JobSpec) -> dict[str, bytes]:
+def files(spec: ScoreSpec) -> dict[str, bytes]:
     root = Path(spec.output)
     return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*.*")}
 
 
-def shards(spec: JobSpec) -> list[str]:
+def shards(spec: ScoreSpec) -> list[str]:
     data = Path(spec.output, "index.parquet").read_bytes()
     return [row.name for row in index.decode(data, "index")]
 
 
-def test_another_dataset_is_refused(copied: JobSpec, other: Path, no_crew: None) -> None:
+def test_another_dataset_is_refused(copied: ScoreSpec, other: Path, no_crew: None) -> None:
     before = files(copied)
     with pytest.raises(DatasetMismatch, match="2 have other contents and 1 are not there") as told:
         score(copied.model_copy(update={"dataset": str(other)}))
@@ -58,7 +58,7 @@ def test_another_dataset_is_refused(copied: JobSpec, other: Path, no_crew: None)
 
 @pytest.mark.parametrize("keeps", ["manifest", "nothing but shard files"])
 def test_other_names_alone_are_another_dataset(
-    copied: JobSpec, other: Path, no_crew: None, keeps: str
+    copied: ScoreSpec, other: Path, no_crew: None, keeps: str
 ) -> None:
     for shard in sorted(other.iterdir()):
         shard.rename(other / f"other-{shard.name}")
@@ -70,7 +70,7 @@ def test_other_names_alone_are_another_dataset(
     assert files(copied) == before
 
 
-def test_a_run_that_was_interrupted_is_no_other_datasets(copied: JobSpec, other: Path) -> None:
+def test_a_run_that_was_interrupted_is_no_other_datasets(copied: ScoreSpec, other: Path) -> None:
     """Also where the other one is older than the files, under the names of the first."""
     Path(copied.output, "manifest.json").unlink()
     Path(copied.output, "index.parquet").unlink()
@@ -84,7 +84,7 @@ def test_a_run_that_was_interrupted_is_no_other_datasets(copied: JobSpec, other:
         assert files(copied) == before
 
 
-def test_a_cache_with_nothing_in_it_becomes_any_datasets(copied: JobSpec, other: Path) -> None:
+def test_a_cache_with_nothing_in_it_becomes_any_datasets(copied: ScoreSpec, other: Path) -> None:
     root = Path(copied.output)
     plan = (root / "plan.json").read_bytes()
     shutil.rmtree(root)
@@ -94,7 +94,7 @@ def test_a_cache_with_nothing_in_it_becomes_any_datasets(copied: JobSpec, other:
     assert Plan.read(f"{root}/plan.json").spec.dataset == str(other)
 
 
-def test_replacing_leaves_nothing_of_the_first(copied: JobSpec, other: Path) -> None:
+def test_replacing_leaves_nothing_of_the_first(copied: ScoreSpec, other: Path) -> None:
     spec = copied.model_copy(update={"dataset": str(other), "replace": True})
     summary = score(spec)
     assert (summary.shards, summary.encoded_shards, summary.rows) == (2, 2, 16)
@@ -109,7 +109,7 @@ def test_replacing_leaves_nothing_of_the_first(copied: JobSpec, other: Path) -> 
 
 
 def test_replacing_takes_another_reference_too(
-    copied: JobSpec, make_reference: Callable[[int], Path]
+    copied: ScoreSpec, make_reference: Callable[[int], Path]
 ) -> None:
     reference = copied.reference.model_copy(update={"model": f"local-dir:{make_reference(1)}"})
     spec = copied.model_copy(update={"reference": reference})
@@ -119,7 +119,7 @@ def test_replacing_takes_another_reference_too(
     assert verify(spec.output, deep=True).findings == []
 
 
-def test_a_dataset_that_moved_is_the_same(copied: JobSpec, tmp_path: Path, no_crew: None) -> None:
+def test_a_dataset_that_moved_is_the_same(copied: ScoreSpec, tmp_path: Path, no_crew: None) -> None:
     before = Path(copied.output, "shards", "00001.tar.parquet").stat().st_mtime_ns
     moved = tmp_path / "elsewhere"
     shutil.copytree(copied.dataset, moved, copy_function=shutil.copyfile)  # with other times
@@ -131,7 +131,7 @@ def test_a_dataset_that_moved_is_the_same(copied: JobSpec, tmp_path: Path, no_cr
     assert verify(copied.output, deep=True).findings == []
 
 
-def test_data_that_left_a_store_which_is_gone_is_the_same(copied: JobSpec, no_crew: None) -> None:
+def test_data_that_left_a_store_which_is_gone_is_the_same(copied: ScoreSpec, no_crew: None) -> None:
     manifest = Path(copied.output, "manifest.json")
     left = Manifest.read(str(manifest)).model_copy(update={"dataset": "hdfs://gone/data"})
     manifest.write_bytes(left.to_json())
@@ -139,7 +139,7 @@ def test_data_that_left_a_store_which_is_gone_is_the_same(copied: JobSpec, no_cr
     assert Manifest.read(str(manifest)).dataset == copied.dataset
 
 
-def test_shards_that_are_not_asked_for_stay(spec: JobSpec) -> None:
+def test_shards_that_are_not_asked_for_stay(spec: ScoreSpec) -> None:
     some = spec.model_copy(update={"shards": "*1.tar"})
     assert score(some).shards == 1
     assert score(spec.model_copy(update={"shards": "*[02].tar"})).shards == 3
@@ -155,7 +155,7 @@ def test_shards_that_are_not_asked_for_stay(spec: JobSpec) -> None:
     assert verify(spec.output, spec.dataset).findings == []
 
 
-def test_a_failed_shard_that_is_not_asked_for_stays_named(spec: JobSpec) -> None:
+def test_a_failed_shard_that_is_not_asked_for_stays_named(spec: ScoreSpec) -> None:
     tar = Path(spec.dataset) / "00001.tar"
     tar.write_bytes(tar.read_bytes()[:5000])
     score(spec)
@@ -165,7 +165,7 @@ def test_a_failed_shard_that_is_not_asked_for_stays_named(spec: JobSpec) -> None
     assert (manifest.shards, list(manifest.failed_shards)) == (2, ["00001.tar"])
 
 
-def test_shards_that_are_gone_stay_until_that_is_said(copied: JobSpec, no_crew: None) -> None:
+def test_shards_that_are_gone_stay_until_that_is_said(copied: ScoreSpec, no_crew: None) -> None:
     Path(copied.dataset, "00000.tar").unlink()
     summary = score(copied)
     assert (summary.shards, summary.gone_shards, summary.rows) == (3, 1, 24)
@@ -176,7 +176,7 @@ def test_shards_that_are_gone_stay_until_that_is_said(copied: JobSpec, no_crew: 
     assert verify(copied.output, deep=True).findings == []
 
 
-def test_new_shards_are_taken_in(copied: JobSpec, pictures: list, write_tar: Callable) -> None:
+def test_new_shards_are_taken_in(copied: ScoreSpec, pictures: list, write_tar: Callable) -> None:
     write_tar(Path(copied.dataset) / "more" / "00003.tar", pictures[:3])
     before = files(copied)
     summary = score(copied)
@@ -189,7 +189,7 @@ def test_new_shards_are_taken_in(copied: JobSpec, pictures: list, write_tar: Cal
     }
 
 
-def test_a_changed_shard_among_others_stays_where_it_is_not_asked_for(copied: JobSpec) -> None:
+def test_a_changed_shard_among_others_stays_where_it_is_not_asked_for(copied: ScoreSpec) -> None:
     tar = Path(copied.dataset, "00001.tar")
     tar.write_bytes(tar.read_bytes() + bytes(10240))
     before = files(copied)
@@ -199,7 +199,7 @@ def test_a_changed_shard_among_others_stays_where_it_is_not_asked_for(copied: Jo
 
 
 def test_a_reference_with_another_name_or_other_files_is_loaded(
-    copied: JobSpec, tmp_path: Path, reference_folder: Path, make_reference: Callable[[int], Path]
+    copied: ScoreSpec, tmp_path: Path, reference_folder: Path, make_reference: Callable[[int], Path]
 ) -> None:
     folder = tmp_path / "reference"
     shutil.copytree(reference_folder, folder)
@@ -211,7 +211,7 @@ def test_a_reference_with_another_name_or_other_files_is_loaded(
         score(spec)
 
 
-def test_a_damaged_shard_is_not_committed_again_as_it_is(copied: JobSpec) -> None:
+def test_a_damaged_shard_is_not_committed_again_as_it_is(copied: ScoreSpec) -> None:
     Path(copied.output, "shards", "00001.tar.parquet").unlink()
     with pytest.raises(CacheCorrupt, match=r"shard 00001\.tar is damaged.*--repair"):
         score(copied.model_copy(update={"shards": "00000.tar"}))
@@ -220,7 +220,7 @@ def test_a_damaged_shard_is_not_committed_again_as_it_is(copied: JobSpec) -> Non
     assert verify(copied.output).findings == []
 
 
-def test_what_is_broken_and_gone_is_not_dropped_by_a_repair(copied: JobSpec) -> None:
+def test_what_is_broken_and_gone_is_not_dropped_by_a_repair(copied: ScoreSpec) -> None:
     Path(copied.output, "shards", "00001.tar.parquet").unlink()
     Path(copied.dataset, "00001.tar").unlink()
     before = files(copied)
@@ -229,7 +229,7 @@ def test_what_is_broken_and_gone_is_not_dropped_by_a_repair(copied: JobSpec) -> 
     assert files(copied) == before
 
 
-def test_files_that_nothing_names_are_found(copied: JobSpec) -> None:
+def test_files_that_nothing_names_are_found(copied: ScoreSpec) -> None:
     root = Path(copied.output)
     strays = ("shards/a/00009.tar.parquet", "shards/notes.txt", "failures/00000.tar.json", "x")
     for stray in strays:

@@ -16,16 +16,16 @@ from pyarrow import fs
 from rhocache_schemas import storage
 from rhocache_schemas.cache.documents import Manifest, Progress, ShardFailure
 from rhocache_schemas.errors import StorageError
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.maintain.inspect import inspect
 from rhocache_workers.maintain.verify import verify
 from rhocache_workers.run import driver
 
 DRIVER = """
 import sys
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.run.driver import score
-print(score(JobSpec.model_validate_json(sys.argv[1])).pairs_per_second)
+print(score(ScoreSpec.model_validate_json(sys.argv[1])).pairs_per_second)
 """
 
 
@@ -95,7 +95,7 @@ def wait_for_bucket(server: subprocess.Popen, log: Path) -> fs.S3FileSystem:
             return store
 
 
-def upload(bucket: fs.S3FileSystem, spec: JobSpec, name: str) -> JobSpec:
+def upload(bucket: fs.S3FileSystem, spec: ScoreSpec, name: str) -> ScoreSpec:
     """The same job in the bucket."""
     for tar in Path(spec.dataset).iterdir():
         with bucket.open_output_stream(f"data/{name}/pairs/{tar.name}") as stream:
@@ -106,7 +106,7 @@ def upload(bucket: fs.S3FileSystem, spec: JobSpec, name: str) -> JobSpec:
 
 
 def test_a_job_from_bucket_to_bucket(
-    bucket: fs.S3FileSystem, spec: JobSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: fs.S3FileSystem, spec: ScoreSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With temporary files where no socket of Ray's could lie."""
     cloud = upload(bucket, spec, "whole ~%41")
@@ -157,7 +157,7 @@ def network(bucket: fs.S3FileSystem, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 def test_a_network_that_fails_now_and_then(
-    bucket: fs.S3FileSystem, network: Network, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+    bucket: fs.S3FileSystem, network: Network, spec: ScoreSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     driver.score(spec)
     cloud = upload(bucket, spec, "flaky")
@@ -184,7 +184,7 @@ def test_a_network_that_fails_now_and_then(
 
 
 def test_a_network_that_goes_on_failing(
-    bucket: fs.S3FileSystem, network: Network, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+    bucket: fs.S3FileSystem, network: Network, spec: ScoreSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of reading it costs the shard, of writing the run; later all is made good."""
     monkeypatch.setattr(storage, "_ATTEMPTS", 2)

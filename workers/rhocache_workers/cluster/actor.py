@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import ShardError
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.messages import Description, SettledShard, UnderWay
 
 SHARDS_AT_A_TIME = 2  # while one is in the towers, the next is being read
@@ -15,7 +15,7 @@ SECONDS = 1.0  # between two pieces of news of a shard
 class EncoderActor:
     """An Encoder, imported where it works: with torch the driver would take 700 MB more."""
 
-    def __init__(self, spec: JobSpec, threads: int) -> None:
+    def __init__(self, spec: ScoreSpec, threads: int) -> None:
         self._spec = spec
         self._threads = threads
 

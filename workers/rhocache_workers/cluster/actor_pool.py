@@ -22,7 +22,7 @@ from ray.exceptions import (
 
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import JobError, ShardError, ShardErrorCode
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.network import sockets
 from rhocache_workers.cluster.actor import SHARDS_AT_A_TIME, EncoderActor
 from rhocache_workers.cluster.placement import Place, Places
@@ -53,7 +53,9 @@ class Crew:
     Raises JobError when Ray can't be started or joined, or breaks down.
     """
 
-    def __init__(self, spec: JobSpec, ray_address: str | None, batch_sizes: dict[str, int]) -> None:
+    def __init__(
+        self, spec: ScoreSpec, ray_address: str | None, batch_sizes: dict[str, int]
+    ) -> None:
         self._spec = spec
         self._batch_sizes = batch_sizes  # what ``auto`` means, by device, where that is known
         self._address = ray_address

@@ -15,7 +15,7 @@ from rhocache_schemas.cache.shard_file import ShardFileWriter, Totals
 from rhocache_schemas.dataset.formats.webdataset import ShardReader
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import ShardError, ShardErrorCode
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.encode.batches import Towers
 from rhocache_workers.encode.calibration import calibrate
 from rhocache_workers.encode.decode import Decoder, IsolatedDecoder, ThreadDecoder
@@ -32,7 +32,7 @@ READ_ATTEMPTS = 3
 class Encoder:
     """Works in an actor, to which the driver gives a share of the cores or a GPU."""
 
-    def __init__(self, spec: JobSpec, threads: int) -> None:
+    def __init__(self, spec: ScoreSpec, threads: int) -> None:
         self._spec = spec
         self._threads = threads
         self._turn = threading.Lock()  # to use the towers, for as long as a shard takes

@@ -19,8 +19,7 @@ from rhocache_schemas.dataset.shards import Shard, list_shards
 from rhocache_schemas.documents import describe
 from rhocache_schemas.errors import DatasetError, InvalidInput, ShardError
 from rhocache_schemas.job.paths import absolute_model, absolute_weights
-from rhocache_schemas.job.spec import Dtype
-from rhocache_schemas.reference import ReferenceSpec
+from rhocache_schemas.reference import Dtype, ReferenceSpec
 from rhocache_workers.encode.batches import Towers
 from rhocache_workers.encode.calibration import calibrate
 from rhocache_workers.encode.decode import decode

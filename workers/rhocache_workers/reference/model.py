@@ -19,8 +19,7 @@ from torch import Tensor
 from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.errors import MissingExtra, ReferenceUnavailable, RhocacheError
 from rhocache_schemas.job.paths import is_local
-from rhocache_schemas.job.spec import Dtype
-from rhocache_schemas.reference import HF_HUB, LOCAL_DIR, ReferenceSpec
+from rhocache_schemas.reference import HF_HUB, LOCAL_DIR, Dtype, ReferenceSpec
 from rhocache_schemas.weights.activation import activation_warning
 from rhocache_schemas.weights.file import check_folder, find_weights
 from rhocache_schemas.weights.state_dict import readable_weights, without_advice

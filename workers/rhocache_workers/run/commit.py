@@ -9,13 +9,13 @@ from rhocache_schemas import layout, storage
 from rhocache_schemas.cache import index
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.errors import ShardError
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.messages import Description, SettledShard
 from rhocache_workers.run.standing import readable_manifest
 
 
 def commit(
-    spec: JobSpec,
+    spec: ScoreSpec,
     description: Description,
     reference_sha256: str | None,
     settled: list[SettledShard],

@@ -3,32 +3,25 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection, Generator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Collection
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 from rhocache_schemas import layout, storage
-from rhocache_schemas.cache.documents import Fault, Plan, ShardFailure
+from rhocache_schemas.cache.documents import Plan, ShardFailure
 from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.dataset.formats.webdataset import check_shards, describe_shards
 from rhocache_schemas.dataset.shards import Shard
-from rhocache_schemas.errors import (
-    CacheBusy,
-    ErrorBudgetExceeded,
-    JobError,
-    RhocacheError,
-    ShardError,
-    StorageError,
-)
+from rhocache_schemas.errors import ErrorBudgetExceeded, JobError, ShardError
 from rhocache_schemas.job.allowed_roots import check_job
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.paths import absolute
-from rhocache_schemas.job.spec import JobSpec
 from rhocache_schemas.text.printable import printable
 from rhocache_workers.cluster.actor_pool import Crew
 from rhocache_workers.messages import Description, SettledShard, UnderWay
 from rhocache_workers.run.commit import commit
 from rhocache_workers.run.lease import Lease
-from rhocache_workers.run.progress import Event, OnProgress, ProgressLog
+from rhocache_workers.run.progress import Event, OnProgress, ProgressLog, telling
 from rhocache_workers.run.resume import Resume, choose_shards, resume
 from rhocache_workers.run.signals import sigterm_as_interrupt
 from rhocache_workers.run.standing import Standing, hash_reference
@@ -60,7 +53,7 @@ class ScoreSummary:
 
 
 def score(
-    spec: JobSpec,
+    spec: ScoreSpec,
     *,
     ray_address: str | None = None,
     job: str | None = None,
@@ -88,11 +81,11 @@ def score(
         check_job(spec, roots)
     progress = ProgressLog(spec.output, job, on_progress)
     with ExitStack() as stack:
-        with _telling(progress):
+        with telling(progress):
             shards = choose_shards(spec, roots, redo)
             check_shards(shards)
             lease = stack.enter_context(Lease(spec.output, job))
-        with _telling(progress, lease):
+        with telling(progress, lease.confirm):
             outcome = _run(spec, shards, roots, lease, ray_address, progress, redo=redo is not None)
             progress.enter("completed")
     return ScoreSummary(
@@ -143,27 +136,8 @@ class _Outcome:
         return sum((shard.failed_by_code for shard in self.settled.values()), Counter[str]())
 
 
-@contextmanager
-def _telling(progress: ProgressLog, lease: Lease | None = None) -> Generator[None]:
-    """Tell why a run ends, except in a progress file that is another run's by now."""
-    try:
-        yield
-    except CacheBusy:
-        raise
-    except (KeyboardInterrupt, Exception) as error:
-        if lease is not None:
-            with suppress(StorageError):
-                lease.confirm()
-        if isinstance(error, KeyboardInterrupt):
-            progress.enter("cancelled")
-        else:
-            code = error.code if isinstance(error, RhocacheError) else "internal"
-            progress.enter("failed", Fault(code=code, detail=str(error)))
-        raise
-
-
 def _run(
-    spec: JobSpec,
+    spec: ScoreSpec,
     shards: list[Shard],
     roots: list[str] | None,
     lease: Lease,
@@ -223,7 +197,7 @@ def _run(
 
 
 def _begin(
-    spec: JobSpec,
+    spec: ScoreSpec,
     description: Description,
     shards: list[Shard],
     standing: Standing,
@@ -275,7 +249,7 @@ def _note(cache: str, event: Event, outcome: _Outcome) -> None:
             storage.delete(layout.failure_file(cache, name))
 
 
-def _check(spec: JobSpec, shards: list[Shard], outcome: _Outcome) -> None:
+def _check(spec: ScoreSpec, shards: list[Shard], outcome: _Outcome) -> None:
     """Raises JobError when there is not one usable row, and ErrorBudgetExceeded."""
     rows, failed = outcome.rows, outcome.failed
     if failed == rows:

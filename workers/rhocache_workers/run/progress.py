@@ -2,13 +2,13 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager, suppress
 
 from rhocache_schemas import layout, storage
 from rhocache_schemas.cache.documents import Fault, Phase, Progress, ShardOutcome
 from rhocache_schemas.dataset.shards import Shard
-from rhocache_schemas.errors import RhocacheError, ShardError, StorageError
+from rhocache_schemas.errors import CacheBusy, RhocacheError, ShardError, StorageError
 from rhocache_workers.messages import SettledShard, UnderWay
 
 RECENT = 500  # shards that the file names; those of a second, and then some
@@ -135,3 +135,25 @@ class ProgressLog:
             return None
         pairs = sum(self._sizes.values()) * self._pairs / self._bytes
         return max(0.0, pairs - sum(self._under_way.values())) / rate
+
+
+@contextmanager
+def telling(progress: ProgressLog, confirm: Callable[[], None] | None = None) -> Generator[None]:
+    """Tell why a run ends, except in a progress file that is another run's by now.
+
+    ``confirm`` raises where it is.
+    """
+    try:
+        yield
+    except CacheBusy:
+        raise
+    except (KeyboardInterrupt, Exception) as error:
+        if confirm is not None:
+            with suppress(StorageError):
+                confirm()
+        if isinstance(error, KeyboardInterrupt):
+            progress.enter("cancelled")
+        else:
+            code = error.code if isinstance(error, RhocacheError) else "internal"
+            progress.enter("failed", Fault(code=code, detail=str(error)))
+        raise

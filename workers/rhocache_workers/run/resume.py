@@ -8,7 +8,7 @@ from rhocache_schemas.dataset.identity import check_same_dataset
 from rhocache_schemas.dataset.shards import Shard, dataset_root, find_shards, list_shards
 from rhocache_schemas.errors import CacheCorrupt, RhocacheError, ShardError, ShardErrorCode
 from rhocache_schemas.job.allowed_roots import allowed_shards, check_shards_allowed, true_place
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.messages import SettledShard
 from rhocache_workers.run.standing import Standing
 from rhocache_workers.run.survey import Survey, survey
@@ -30,7 +30,7 @@ class Resume:
 
 
 def choose_shards(
-    spec: JobSpec, roots: list[str] | None, redo: Collection[str] | None
+    spec: ScoreSpec, roots: list[str] | None, redo: Collection[str] | None
 ) -> list[Shard]:
     """List the shards that a run looks at: those of ``redo``, or all that the job names.
 
@@ -38,11 +38,13 @@ def choose_shards(
     """
     if redo is not None:
         return list(_find(spec, roots, redo).values())
-    return list_shards(spec.dataset, spec.shards) if roots is None else allowed_shards(spec, roots)
+    if roots is None:
+        return list_shards(spec.dataset, spec.shards)
+    return allowed_shards(spec.dataset, spec.shards, roots)
 
 
 def resume(
-    spec: JobSpec, shards: list[Shard], standing: Standing, roots: list[str] | None, *, redo: bool
+    spec: ScoreSpec, shards: list[Shard], standing: Standing, roots: list[str] | None, *, redo: bool
 ) -> Resume:
     """Compare the cache with the job's dataset, of which it looks at ``shards``.
 
@@ -88,7 +90,7 @@ def resume(
     )
 
 
-def _find(spec: JobSpec, roots: list[str] | None, names: Collection[str]) -> dict[str, Shard]:
+def _find(spec: ScoreSpec, roots: list[str] | None, names: Collection[str]) -> dict[str, Shard]:
     found = find_shards(spec.dataset, names)
     if roots is not None:
         check_shards_allowed(found.values(), roots)
@@ -105,7 +107,7 @@ def _same_root(before: str, now: str) -> bool:
 
 
 def _kept(
-    spec: JobSpec, asked: Mapping[str, Shard], held: Survey, *, redo: bool
+    spec: ScoreSpec, asked: Mapping[str, Shard], held: Survey, *, redo: bool
 ) -> dict[str, SettledShard]:
     def stays(name: str, shard: SettledShard) -> bool:
         if name in asked:
@@ -124,7 +126,7 @@ def _kept(
 
 
 def _left(
-    spec: JobSpec, sources: Mapping[str, Shard], failed: Collection[str], *, empty: bool
+    spec: ScoreSpec, sources: Mapping[str, Shard], failed: Collection[str], *, empty: bool
 ) -> set[str]:
     """Of the shards that failed in earlier runs, those whose record stays."""
     if spec.replace:

@@ -11,7 +11,7 @@ from rhocache_schemas.cache.documents import Manifest, Plan
 from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.cache.index import IndexRow
 from rhocache_schemas.errors import InvalidDocument
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import ReferenceSpec
 from rhocache_workers.messages import Description
 
@@ -41,7 +41,7 @@ class Standing:
             return self.manifest.dataset
         return self.plan.spec.dataset if self.plan else None
 
-    def description(self, spec: JobSpec, reference_sha256: str | None) -> Description | None:
+    def description(self, spec: ScoreSpec, reference_sha256: str | None) -> Description | None:
         """Describe the reference as it was committed, where ``spec`` clearly asks for the same.
 
         None where only loading it can tell: it has another name, or its files are other ones or

@@ -84,7 +84,8 @@ function follow() {
     const job = await refresh().catch(() => undefined);
     if (!job || !ended(job)) return;
     source.close();
-    location.reload(); // with its errors and its cache
+    // With its errors and its cache, but not while something may be typed into the form.
+    if (!document.querySelector("details[open]")) location.reload();
   };
   source.addEventListener("job.status", look);
   source.addEventListener("error", () => {

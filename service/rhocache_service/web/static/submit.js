@@ -1,15 +1,43 @@
 const { root } = document.documentElement.dataset; // the path that a proxy shows the service under
 const form = document.getElementById("submit");
-const answer = document.getElementById("answer");
+const answer = document.getElementById("told");
+const controls = [...form.querySelectorAll("[data-form]")];
+const shown = new Map(controls.map((control) => [control, state(control)])); // at first
+
+function state(control) {
+  return control.type === "checkbox" ? control.checked : control.value;
+}
+
+// What a control says as JSON; undefined where it says nothing.
+function value(control) {
+  const { form, value } = control.dataset;
+  if (value !== undefined && state(control) === shown.get(control)) return JSON.parse(value);
+  if (form === "flag") return control.checked;
+  if (control.value === "") return undefined;
+  if (form === "notes") return Object.fromEntries(control.value.split("\n").filter(Boolean).flatMap(note));
+  return control.type === "number" ? Number(control.value) : control.value;
+}
+
+// Of KEY=VALUE, or a JSON object as the command takes it too. What is neither, the service refuses.
+function note(line) {
+  const sign = line.indexOf("=");
+  try {
+    if (line.startsWith("{")) return Object.entries(JSON.parse(line));
+    return [[line.slice(0, sign), sign < 0 ? null : line.slice(sign + 1)]];
+  } catch {
+    return [[line, null]];
+  }
+}
 
 function job() {
-  const found = {};
-  for (const input of form.querySelectorAll("input, select")) {
-    if (input.value === "") continue;
-    const parts = input.name.split("/").slice(1);
+  const found = { kind: form.dataset.kind };
+  for (const control of controls) {
+    const said = value(control);
+    if (said === undefined) continue;
+    const parts = control.name.split("/").slice(1);
     let place = found;
     for (const part of parts.slice(0, -1)) place = place[part] ??= {};
-    place[parts.at(-1)] = input.type === "number" ? Number(input.value) : input.value;
+    place[parts.at(-1)] = said;
   }
   return found;
 }
@@ -17,22 +45,27 @@ function job() {
 function clear() {
   answer.textContent = "";
   answer.className = "";
-  for (const input of form.querySelectorAll("[aria-invalid]")) input.removeAttribute("aria-invalid");
-  for (const error of form.querySelectorAll(".error")) error.textContent = "";
+  for (const control of controls) {
+    control.removeAttribute("aria-invalid");
+    document.getElementById(`${control.id}-error`).textContent = "";
+  }
+}
+
+// The control that a JSON pointer leads to, or that what it leads to lies in.
+function controlOf(pointer) {
+  return controls.find(({ id }) => pointer === id || pointer.startsWith(`${id}/`));
 }
 
 function complain(problem) {
   answer.className = "fault";
   answer.textContent = problem.detail;
-  let first;
   for (const { pointer, detail } of problem.errors) {
-    const input = document.getElementById(pointer), error = document.getElementById(`${pointer}-error`);
-    if (!input || !error) continue;
-    input.setAttribute("aria-invalid", "true");
-    error.textContent = detail;
-    first ??= input;
+    const control = controlOf(pointer);
+    if (!control) continue;
+    control.setAttribute("aria-invalid", "true");
+    document.getElementById(`${control.id}-error`).textContent = detail;
   }
-  first?.focus();
+  controls.find((control) => control.hasAttribute("aria-invalid"))?.focus();
 }
 
 async function send(path) {

@@ -1,0 +1,87 @@
+"""What a job is asked that scores a dataset with a reference into a cache."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from rhocache_schemas.job.spec import Ask, JobSpec, Location, Output
+from rhocache_schemas.reference import Dtype, ReferenceSpec
+
+
+class ScoreSpec(JobSpec):
+    """Score a dataset with a reference into a cache."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "dataset": "/data/openclipart",
+                    "output": "/data/caches/openclipart",
+                    "reference": {"model": "local-dir:/data/models/vit-b-32"},
+                    "metadata": {"owner": "vision"},
+                },
+                {
+                    "dataset": "s3://data/laion/{00000..00099}.tar",
+                    "output": "s3://data/caches/laion",
+                    "reference": {"model": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"},
+                },
+            ]
+        }
+    )
+
+    kind: Literal["score"] = "score"
+    dataset: Annotated[
+        Location,
+        Field(description="Folder, brace pattern or one tar: a path or a URI."),
+        Ask(argument=True),
+    ]
+    output: Annotated[Output, Field(description="The cache's folder: a path or a URI.")]
+    reference: ReferenceSpec
+    shards: Annotated[
+        str | None,
+        Field(max_length=4096, description="Only shards whose names match; default: all."),
+        Ask(metavar="GLOB"),
+    ] = None
+    caption_field: Annotated[
+        str | None,
+        Field(description="Take captions from this field of KEY.json, not from KEY.txt."),
+    ] = None
+    dtype: Annotated[Dtype, Field(description="Type of the stored embeddings.")] = "float16"
+    batch_size: Annotated[
+        Annotated[int, Field(ge=1, le=65536)] | Literal["auto"],
+        Field(description="Pairs that are encoded at once."),
+    ] = "auto"
+    workers: Annotated[
+        int | None,
+        Field(ge=1, le=4096, description="Encoders; default: one a GPU, or one a machine."),
+    ] = None
+    remote_decoders: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=4096,
+            description="Cores elsewhere in the cluster that decode images for each encoder; "
+            "default: as many as a GPU needs beyond those of its own machine.",
+        ),
+    ] = None
+    error_budget: Annotated[
+        float,
+        Field(ge=0, le=1, description="Largest share of pairs, and of shards, that may fail."),
+    ] = 1.0
+    retry_failed: Annotated[
+        bool,
+        Field(description="Encode shards again that have rows which another try may mend."),
+    ] = False
+    prune: Annotated[
+        bool, Field(description="Drop shards from the cache that left the dataset.")
+    ] = False
+    replace: Annotated[
+        bool,
+        Field(
+            description="Give up what the output holds of another dataset or reference, and "
+            "everything else that this job does not score."
+        ),
+    ] = False
+
+
+Spec = ScoreSpec  # the one of this kind

@@ -1,0 +1,118 @@
+"""How the service treats scoring jobs."""
+
+from rhocache_schemas import layout, storage
+from rhocache_schemas.api import ShardList, Validation
+from rhocache_schemas.cache.documents import Manifest, Plan, Progress
+from rhocache_schemas.cache.index import IndexRow
+from rhocache_schemas.cache.listing import shard_files
+from rhocache_schemas.dataset.identity import check_same_dataset
+from rhocache_schemas.dataset.shards import Shard, check_size
+from rhocache_schemas.errors import CacheIncomplete
+from rhocache_schemas.job.allowed_roots import allowed_shards
+from rhocache_schemas.job.kinds.score import ScoreSpec
+from rhocache_schemas.job.spec import JobState
+from rhocache_service.caches.shard_status import committed_rows, shard_list
+from rhocache_service.jobs.kinds import JobKind
+from rhocache_service.registry.jobs import Registry
+
+_EARLIER = 100  # jobs that are looked at for one to predict by
+
+
+class _Score(JobKind[ScoreSpec]):
+    how = frozenset({"batch_size", "workers", "remote_decoders", "error_budget"})
+
+    def check(self, spec: ScoreSpec) -> None:
+        """Refuse a pattern of too many names, a path that no disk could have, and options that the
+        output's cache was not begun with."""
+        if "{" in spec.dataset:
+            check_size(spec.dataset)
+        elif storage.scheme(spec.dataset) == "file":
+            storage.exists(spec.dataset)
+        uri = layout.plan_file(spec.output)
+        if not spec.replace and storage.exists(uri):
+            Plan.read(uri).fingerprint.check_options(spec)
+
+    def preview(self, spec: ScoreSpec, roots: list[str], registry: Registry) -> Validation:
+        """Raises DatasetError, DatasetMismatch, UriNotAllowed and StorageError."""
+        shards = allowed_shards(spec.dataset, spec.shards, roots)
+        there = shard_files(spec.output)
+        rows = committed_rows(spec.output)
+        _check_dataset(spec, shards, rows)
+        todo = [shard for shard in shards if shard.name not in there]
+        known = all(shard.name in rows for shard in shards)
+        seconds, size = _predict(spec, shards, todo, registry)
+        plan = layout.plan_file(spec.output)
+        return Validation(
+            shards=len(shards),
+            shards_done=len(shards) - len(todo),
+            source_bytes=sum(shard.size for shard in shards),
+            pairs=sum(rows[shard.name].rows for shard in shards) if known else None,
+            fingerprint=Plan.read(plan).fingerprint.digest if storage.exists(plan) else None,
+            predicted_seconds=seconds,
+            predicted_bytes=size,
+        )
+
+    def validate(self, spec: ScoreSpec, roots: list[str]) -> int:
+        """Raises DatasetError, DatasetMismatch, UriNotAllowed and StorageError."""
+        shards = allowed_shards(spec.dataset, spec.shards, roots)
+        _check_dataset(spec, shards, committed_rows(spec.output))
+        return len(shards)
+
+    def outcome(self, spec: ScoreSpec) -> str:
+        """Raises CacheIncomplete where there is no manifest."""
+        uri = layout.manifest_file(spec.output)
+        if not storage.exists(uri):
+            raise CacheIncomplete(
+                f"its driver ended well, but {spec.output} has no {layout.MANIFEST}"
+            )
+        return Manifest.read(uri).fingerprint_sha256
+
+    def retry(self, spec: ScoreSpec) -> ScoreSpec:
+        """What is missing and what failed, and rows that may be mended."""
+        return spec.model_copy(update={"retry_failed": True})
+
+    def shards(self, spec: ScoreSpec, limit: int, after: str | None) -> ShardList:
+        return shard_list(spec, limit, after)
+
+
+KIND = _Score()
+
+
+def _check_dataset(spec: ScoreSpec, shards: list[Shard], rows: dict[str, IndexRow]) -> None:
+    """Refuse at once what the driver would refuse after hashing, as far as sizes tell.
+
+    ``rows`` are those of the output's index. Raises DatasetMismatch.
+    """
+    uri = layout.manifest_file(spec.output)
+    if spec.replace or not storage.exists(uri):
+        return
+    alike = [rows[shard.name].source_size == shard.size for shard in shards if shard.name in rows]
+    check_same_dataset(
+        spec.output,
+        Manifest.read(uri).dataset,
+        spec.dataset,
+        same=alike.count(True),
+        changed=alike.count(False),
+        unknown=len(rows) - len(alike),
+    )
+
+
+def _predict(
+    spec: ScoreSpec, shards: list[Shard], todo: list[Shard], registry: Registry
+) -> tuple[float | None, int | None]:
+    """Seconds and bytes, by what the last job with this reference and dtype took for a byte."""
+    for job in registry.newest(_EARLIER, status=JobState.COMPLETED):
+        done = job.job_spec()
+        if not isinstance(done, ScoreSpec) or job.progress is None:
+            continue
+        if (done.reference, done.dtype) != (spec.reference, spec.dtype):
+            continue
+        rate = Progress.model_validate(job.progress).pairs_per_second
+        rows = list(committed_rows(done.output).values())
+        pairs, source = sum(row.rows for row in rows), sum(row.source_size for row in rows)
+        if not (rate and pairs and source):
+            continue
+        left, whole = sum(s.size for s in todo), sum(s.size for s in shards)
+        size = sum(row.bytes for row in rows) * whole // source
+        return left * pairs / source / rate, size
+    return None, None

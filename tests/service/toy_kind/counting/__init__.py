@@ -1,0 +1,1 @@
+"""A job kind that another package brings: it counts the pairs of a dataset."""

@@ -1,0 +1,128 @@
+"""The form in a real browser: what is put into it is what is submitted."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from playwright.sync_api import Browser, Page, expect
+from specs import submissions
+
+from rhocache_schemas.api import SUBMISSIONS
+from rhocache_schemas.job.fields import fields_of, write_note
+from rhocache_schemas.job.kinds import KINDS
+from rhocache_service.app import create_app
+from rhocache_service.registry.tables import JobRow
+
+from ..conftest import served, settings_without_ray
+
+LINE = st.characters(exclude_categories=["Cs", "Cc"])  # what can be typed into one line
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("forms")
+
+
+@pytest.fixture(scope="module")
+def app(root: Path) -> FastAPI:
+    limits = {"submits_per_minute": 10**6, "max_waiting_jobs": 10**6}
+    return create_app(settings_without_ray(root, **limits))
+
+
+@pytest.fixture(scope="module")
+def url(app: FastAPI) -> Iterator[str]:
+    with served(app) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def form(browser: Browser, url: str) -> Iterator[Page]:
+    """A page that stays open."""
+    page = browser.new_page(base_url=url)
+    yield page
+    page.close()
+
+
+def send(form: Page, app: FastAPI) -> JobRow:
+    """Submit what is in the form, and wait for the page of the job that was made of it."""
+    (before,) = app.state.registry.newest(1)
+    form.get_by_role("button", name="Submit").click()
+    heading = form.get_by_role("heading", level=1).filter(has_not_text=before.id)
+    expect(heading.filter(has_text="job_").or_(form.locator("#told.fault"))).to_be_visible()
+    (row,) = app.state.registry.newest(1)
+    assert row.id != before.id, form.locator("#told").text_content()
+    return row
+
+
+def asked(row: JobRow) -> tuple[Any, ...]:
+    left = None if row.deadline is None else round(row.deadline - row.created_at)
+    return row.spec, row.priority, left
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=15)
+def test_a_form_that_is_left_as_it_is_asks_for_the_same(
+    form: Page, app: FastAPI, url: str, root: Path, data: st.DataObject
+) -> None:
+    """From a valid spec to the form on its job's page, and back."""
+    made = data.draw(submissions(data.draw(st.sampled_from(sorted(KINDS))), str(root)))
+    assume((made.expires_after or 10**6) > 10**4)  # the page of a job that ends is loaded anew
+    answer = httpx.post(f"{url}/v1/jobs", json=made.model_dump(mode="json"))
+    assume(answer.is_success)  # as with a brace pattern that has no end
+    (first,) = app.state.registry.newest(1)
+    form.goto(f"/jobs/{first.id}")
+    form.get_by_text("With changes").click()
+    assert asked(send(form, app)) == asked(first)
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=15)
+def test_what_is_typed_is_what_is_asked_for(
+    form: Page, app: FastAPI, url: str, root: Path, data: st.DataObject
+) -> None:
+    """From a valid spec, typed into an empty form, to the same spec."""
+    kind = data.draw(st.sampled_from(sorted(KINDS)))
+    made = data.draw(submissions(kind, str(root), LINE))
+    fields = fields_of(SUBMISSIONS[kind])
+    values = [field.get(made) for field in fields]
+    assume("" not in values)  # nothing typed is nothing asked for
+    answer = httpx.post(f"{url}/v1/jobs", json=made.model_dump(mode="json"))
+    assume(answer.is_success)
+    (first,) = app.state.registry.newest(1)
+
+    form.goto(f"/submit?kind={kind}")
+    for field, value in zip(fields, values, strict=True):
+        control = form.locator(f"[id='{field.pointer}']")
+        if field.form == "flag":
+            control.set_checked(value)
+        elif field.form == "choice":
+            control.select_option(value)
+        elif field.form == "notes":
+            control.fill("\n".join(write_note(*item) for item in value.items()))
+        elif value is not None:
+            control.fill(str(value))
+    assert asked(send(form, app)) == asked(first)
+
+
+def test_a_fault_within_a_field_is_told_at_the_field(form: Page, root: Path) -> None:
+    form.goto("/submit")
+    form.get_by_label("Dataset").fill(f"{root}/data")
+    form.get_by_label("Output").fill(f"{root}/cache")
+    form.get_by_label("Model").fill(f"local-dir:{root}")
+    form.get_by_label("Batch size").fill("many")
+    form.get_by_label("Metadata").fill("owner=vision\nno note")
+    form.get_by_role("button", name="Check").click()
+    expect(form.locator("[id='/batch_size-error']")).to_contain_text("'auto'")
+    expect(form.locator("[id='/metadata-error']")).to_contain_text("valid string")
+    expect(form.get_by_label("Batch size")).to_be_focused()
+
+
+def test_there_is_no_form_for_a_kind_that_is_not_installed(url: str) -> None:
+    answer = httpx.get(f"{url}/submit?kind=os.system")
+    assert answer.status_code == 404
+    assert "no kind of jobs &#39;os.system&#39;" in answer.text

@@ -1,0 +1,66 @@
+"""Any valid submission of a kind, made from nothing but the fields of its pydantic model."""
+
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from hypothesis import strategies as st
+from pydantic.fields import FieldInfo
+
+from rhocache_schemas.api import SUBMISSIONS, Submission
+from rhocache_schemas.job.spec import LOCATION
+from rhocache_schemas.reference import ReferenceSpec
+
+# No argument of a command can have a NUL in it, and no JSON half a surrogate pair.
+LETTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+
+
+def submissions(kind: str, root: str, letters: Any = LETTERS) -> st.SearchStrategy[Submission]:
+    """Submissions whose places lie under ``root``, and whose texts are of these letters."""
+    model = SUBMISSIONS[kind]
+    fields = {
+        name: _values(info.annotation, info.metadata, root, letters)
+        for name, info in model.model_fields.items()
+        if name not in ("format_version", "kind")
+    }
+    return st.fixed_dictionaries(fields).map(model.model_validate)
+
+
+def _values(annotation: Any, metadata: list[Any], root: str, letters: Any) -> Any:  # noqa: C901
+    if annotation is ReferenceSpec:
+        return _references(root, letters)
+    if LOCATION in metadata:
+        return st.text(letters, min_size=1, max_size=40).map(lambda text: f"{root}/{text}")
+    if get_origin(annotation) is Annotated:
+        inner, *more = get_args(annotation)
+        infos = [each for each in more if isinstance(each, FieldInfo)]
+        more += [each for info in infos for each in info.metadata]
+        return _values(inner, [*metadata, *more], root, letters)
+    if get_origin(annotation) in (Union, UnionType):
+        return st.one_of(*(_values(each, metadata, root, letters) for each in get_args(annotation)))
+    if get_origin(annotation) is Literal:
+        return st.sampled_from(get_args(annotation))
+
+    def bound(name: str) -> Any:
+        return next((getattr(each, name) for each in metadata if hasattr(each, name)), None)
+
+    if annotation is int:
+        return st.integers(bound("ge"), bound("le"))
+    if annotation is float:
+        return st.floats(bound("ge"), bound("le"), allow_nan=False, allow_infinity=False)
+    if annotation is str:
+        return st.text(letters, min_size=bound("min_length") or 0, max_size=64)
+    if get_origin(annotation) is dict:
+        text = st.text(letters, max_size=64)
+        return st.dictionaries(text, text, max_size=4)
+    return {bool: st.booleans(), NoneType: st.none()}[annotation]
+
+
+def _references(root: str, letters: Any) -> Any:
+    text = st.text(letters, min_size=1, max_size=20)
+    precision = st.sampled_from(["fp32", "bf16", "fp16"])
+    brings = text.map(lambda name: f"local-dir:{root}/{name}") | text.map("hf-hub:{}".format)
+    named = text.filter(lambda name: not name.startswith(("local-dir:", "hf-hub:")))
+    weights = text | text.map(lambda name: f"{root}/{name}")
+    return st.fixed_dictionaries({"model": brings, "precision": precision}) | (
+        st.fixed_dictionaries({"model": named, "pretrained": weights, "precision": precision})
+    )
