@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import pytest
 
 from rhocache_schemas.job.spec import JobState
 from rhocache_service.registry.jobs import Registry
+
+from ..service.made import SHARD, completed, make_cache
 
 COMMAND = str(Path(sys.executable).with_name("rhocache"))
 EXAMPLES = Path(__file__).parents[2] / "examples" / "openclipart"
@@ -128,6 +131,30 @@ def test_jobs_are_listed_shown_and_cancelled(url: str, submit: Callable[[], str]
     line = error_line("jobs", "cancel", first, "--url", url, code=1)
     assert f"job {first} is cancelled" in line
     assert "no job 'job_0'" in error_line("jobs", "show", "job_0", "--url", url, code=1)
+
+
+def test_what_failed_is_listed_tried_again_and_forgotten(
+    url: str, registry: Registry, root: Path
+) -> None:
+    spec = make_cache(root / "poor", {"good": "a caption", "bad": "another"}, missing="bad")
+    job = completed(registry, spec).id
+    (failed,) = json.loads(run("jobs", "errors", job, "--url", url, "--json").stdout)["data"]
+    assert (failed["shard"], failed["key"], failed["code"]) == (SHARD, "bad", "image_missing")
+    assert re.search(
+        rf"{SHARD}.* bad .*image_missing", run("jobs", "errors", job, "--url", url).stdout
+    )
+    other = run("jobs", "errors", job, "--code=text_missing", "--url", url, "--json").stdout
+    assert json.loads(other)["data"] == []
+
+    again = json.loads(run("jobs", "retry", job, "--url", url, "--json").stdout)
+    assert (again["retries"], again["spec"]["retry_failed"]) == (job, True)
+    refused = error_line("jobs", "delete", again["id"], "--url", url, code=1)
+    assert "is validating: cancel it first" in refused
+    assert "it goes on" in error_line("jobs", "retry", again["id"], "--url", url, code=1)
+
+    assert run("jobs", "delete", job, "--url", url).stdout == ""
+    assert f"no job '{job}'" in error_line("jobs", "show", job, "--url", url, code=1)
+    assert Path(spec.output, "manifest.json").exists(), "its cache stays"
 
 
 def test_watching_a_cancelled_job_fails(

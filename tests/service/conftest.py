@@ -22,6 +22,7 @@ import pytest
 import uvicorn
 from fastapi import APIRouter, FastAPI
 from playwright.sync_api import Browser, sync_playwright
+from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.engine import Engine
 from starlette.routing import BaseRoute
 
@@ -97,6 +98,14 @@ def routes_of(app: FastAPI | APIRouter) -> Iterator[BaseRoute]:
             yield route
         else:
             yield from routes_of(router)
+
+
+def metric(url: str | httpx.URL, name: str, **labels: str) -> float:
+    """What a service's /metrics says of a series, or the sum of all those with these labels."""
+    answer = httpx.get(httpx.URL(url).copy_with(path="/metrics")).raise_for_status()
+    families = text_string_to_metric_families(answer.text)
+    samples = [each for family in families for each in family.samples if each.name == name]
+    return sum(each.value for each in samples if labels.items() <= each.labels.items())
 
 
 def settings_without_ray(root: Path, *more_roots: str, **changes: Any) -> Settings:

@@ -15,7 +15,7 @@ from rhocache_schemas.api import Job
 from rhocache_schemas.cache.documents import Plan
 from rhocache_schemas.job.spec import JobState
 
-from .conftest import COMMAND, EXAMPLES, Service, wait_until
+from .conftest import COMMAND, EXAMPLES, Service, metric, wait_until
 
 
 @pytest.fixture
@@ -46,7 +46,17 @@ def contents(cache: Path) -> dict[str, bytes]:
     return {str(file.relative_to(cache)): file.read_bytes() for file in files}
 
 
-def test_a_job_from_end_to_end(client: Client, fields: dict[str, Any]) -> None:
+def counted(service: Service) -> dict[str, float]:
+    """Of the metrics what changes with a job."""
+    return {
+        f"{what} {outcome}": metric(service.url, f"rhocache_{what}_total", outcome=outcome)
+        for what, outcomes in {"pairs": ("ok", "failed"), "shards": ("committed", "failed")}.items()
+        for outcome in outcomes
+    }
+
+
+def test_a_job_from_end_to_end(client: Client, service: Service, fields: dict[str, Any]) -> None:
+    before = counted(service)
     # What Ray would replace, what ends a JSON string, and what a shell would run.
     metadata = {
         "for": "a test",
@@ -71,6 +81,9 @@ def test_a_job_from_end_to_end(client: Client, fields: dict[str, Any]) -> None:
     assert done.progress.pairs_per_second > 0
     assert done.completed_at is not None
     assert done.created_at <= (done.in_progress_at or 0) <= done.completed_at
+
+    added = {name: value - before[name] for name, value in counted(service).items()}
+    assert added == {"pairs ok": 512, "pairs failed": 1, "shards committed": 2, "shards failed": 1}
 
     manifest = client.jobs.manifest(job.id)
     assert (manifest.rows, manifest.ok, manifest.failed) == (513, 512, 1)

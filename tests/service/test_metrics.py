@@ -1,8 +1,9 @@
-"""/metrics: what strangers send does not become a label."""
+"""/metrics: its values are true, and what strangers send does not become a label."""
 
 import re
 import secrets
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import httpx
@@ -10,10 +11,13 @@ import pytest
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
+from rhocache_schemas.job.spec import JobState
 from rhocache_service.app import create_app
 from rhocache_service.http.middleware.access_log import METHODS
+from rhocache_service.registry.jobs import Registry
 
-from .conftest import routes_of, served, settings_without_ray
+from .conftest import metric, routes_of, served, settings_without_ray
+from .made import make_cache
 
 
 @pytest.fixture
@@ -90,3 +94,40 @@ def test_metrics_want_a_right_of_their_own(app: FastAPI, http: httpx.Client) -> 
     assert "rhocache_jobs" not in refused.text
     assert http.get("/metrics", headers={"Authorization": f"Bearer {key}"}).status_code == 200
     assert http.get("/v1/jobs", headers={"Authorization": f"Bearer {key}"}).status_code == 403
+
+
+def test_jobs_are_counted_where_they_are(app: FastAPI, http: httpx.Client, tmp_path: Path) -> None:
+    registry: Registry = app.state.registry
+    url = http.base_url
+    assert metric(url, "rhocache_jobs") == metric(url, "rhocache_queue_depth") == 0
+    assert metric(url, "rhocache_last_progress_timestamp_seconds") == 0, "none runs"
+    spec = make_cache(tmp_path / "made", {"one": "a caption"})
+    validating, queued, running = (registry.add(spec) for _ in range(3))
+    left = metric(url, "rhocache_stage_duration_seconds_count", stage="validating")
+    registry.advance(queued, JobState.QUEUED)
+    running = registry.advance(running, JobState.QUEUED)
+    running = registry.advance(running, JobState.IN_PROGRESS, started_at=registry.now())
+    for status, count in {"validating": 1, "queued": 1, "in_progress": 1, "completed": 0}.items():
+        assert metric(url, "rhocache_jobs", status=status) == count
+    assert metric(url, "rhocache_queue_depth") == 2
+    stages = metric(url, "rhocache_stage_duration_seconds_count", stage="validating")
+    assert stages - left == 2, "that were left by a job"
+    assert metric(url, "rhocache_last_progress_timestamp_seconds") == running.moved_at > 0
+    registry.advance(running, JobState.FAILED)
+    registry.advance(validating, JobState.FAILED)
+    assert metric(url, "rhocache_jobs", status="failed") == 2
+    assert metric(url, "rhocache_queue_depth") == 1
+
+
+def test_requests_are_counted_by_route_and_status(http: httpx.Client) -> None:
+    def seen(**labels: str) -> float:
+        return metric(http.base_url, "rhocache_http_request_duration_seconds_count", **labels)
+
+    fine = {"method": "GET", "route": "/v1/jobs/{job}", "status": "404"}
+    before, strange = seen(**fine), seen(route="none")
+    for job in ("job_1", "job_2"):
+        assert http.get(f"/v1/jobs/{job}").status_code == 404
+    assert seen(**fine) == before + 2
+    assert http.get("/nowhere").status_code == 404
+    assert seen(route="none") == strange + 1
+    assert metric(http.base_url, "rhocache_build_info", version=version("rhocache")) == 1

@@ -1,5 +1,6 @@
 """``keys``: the API keys of a service, made where its registry is."""
 
+import json
 import os
 import time
 from collections.abc import Generator
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from rhocache.commands import tables
+from rhocache.commands import options, tables
 from rhocache.commands.extras import extra
 from rhocache_schemas import storage
 from rhocache_schemas.errors import InvalidInput
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _DAY = 24 * 3600
 _MOST_DAYS = 3650
+_SHOWN = ("id", "name", "scopes", "created_at", "expires_at", "revoked_at")  # times: Unix seconds
 
 DataDir = Annotated[str | None, typer.Option(help="Folder of the registry [rhocache-data].")]
 DatabaseUrl = Annotated[
@@ -58,10 +60,17 @@ def create(
 
 
 @keys.command("list")
-def list_keys(data_dir: DataDir = None, database_url: DatabaseUrl = None) -> None:
+def list_keys(
+    data_dir: DataDir = None, database_url: DatabaseUrl = None, as_json: options.Json = False
+) -> None:
     """List the API keys, newest first."""
     with _opened(data_dir, database_url) as found:
-        Console().print(tables.keys(found.list()))
+        listed = found.list()
+    if as_json:
+        data = [{name: getattr(key, name) for name in _SHOWN} for key in listed]
+        typer.echo(json.dumps({"object": "list", "data": data}))
+    else:
+        Console().print(tables.keys(listed))
 
 
 @keys.command()

@@ -7,7 +7,7 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +20,6 @@ from rhocache_schemas.errors import InvalidInput, RhocacheError, StorageError, U
 from rhocache_schemas.storage.aws import s3_settings
 from rhocache_schemas.text.redact import has_secrets
 
-SCHEMES = ("file", "s3", "gs")
 TEMPORARY = ".tmp"  # suffix of a file that is not committed yet
 _COPY_BYTES = 8 << 20
 _ATTEMPTS = 6  # at a request of an object store
@@ -63,13 +62,13 @@ def scheme(uri: str) -> str:
 
 
 def resolve(uri: str) -> tuple[fs.FileSystem, str]:
-    """Give the file system of a URI or local path, and the path inside it.
+    """Return the file system of a URI or local path, and the path inside it.
 
     Object stores take credentials, region and endpoint from the usual environment variables
     (``AWS_ACCESS_KEY_ID``, ``AWS_REGION``, ``AWS_ENDPOINT_URL_S3``, ...) and AWS's shared files.
     An object's key is what the URI says, letter by letter.
 
-    Raises InvalidInput for a scheme other than file, s3 and gs, a path that is not UTF-8 or can be
+    Raises InvalidInput for a scheme that is not one of SCHEMES, a path that is not UTF-8 or can be
     none, and settings of S3 that make no sense.
     """
     kind, rest = scheme(uri), uri.partition("://")[2]
@@ -86,9 +85,7 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     if len(rest.encode()) - len(bucket) > _LONGEST_KEY and "{" not in rest:
         raise InvalidInput(f"{uri!r} is too long: a key has {_LONGEST_KEY} bytes at most")
     try:
-        if kind == "s3":
-            return _s3(bucket), rest.rstrip("/")
-        return fs.GcsFileSystem(retry_time_limit=_GIVE_UP), rest.rstrip("/")
+        return _OBJECT_STORES[kind](bucket), rest.rstrip("/")
     except (OSError, ValueError) as error:
         raise StorageError(f"cannot reach {uri}: {error}") from error
 
@@ -179,6 +176,14 @@ def _s3(bucket: str) -> fs.S3FileSystem:
         request_timeout=_SILENT_SECONDS,
         allow_delayed_open=True,  # pyright: ignore[reportCallIssue] (a small file is one PUT)
     )
+
+
+def _gs(_: str) -> fs.GcsFileSystem:
+    return fs.GcsFileSystem(retry_time_limit=_GIVE_UP)
+
+
+_OBJECT_STORES: dict[str, Callable[[str], fs.FileSystem]] = {"s3": _s3, "gs": _gs}  # of a bucket
+SCHEMES = ("file", *_OBJECT_STORES)
 
 
 def join(uri: str, *names: str) -> str:

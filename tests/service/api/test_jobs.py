@@ -11,7 +11,6 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from httpx_sse import connect_sse
-from prometheus_client.parser import text_string_to_metric_families
 
 from rhocache_schemas.cache.documents import Fault
 from rhocache_schemas.job.spec import JobState
@@ -19,7 +18,7 @@ from rhocache_service.app import create_app
 from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.tables import JobRow
 
-from ..conftest import served, settings_without_ray, wait_until
+from ..conftest import metric, served, settings_without_ray, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -148,22 +147,19 @@ def test_a_stream_is_kept_alive_and_let_go(
 ) -> None:
     """Where nothing happens: pings, so that no proxy gives it up, and an end with its reader's."""
     monkeypatch.setattr("fastapi.routing._PING_INTERVAL", 0.1)  # of 15 seconds
+
+    def ended() -> float:
+        name, route = "rhocache_http_request_duration_seconds_count", "/v1/jobs/{job}/events"
+        return metric(http.base_url, name, route=route)
+
     with http.stream("GET", f"/v1/jobs/{submit(http, root)}/events") as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
         assert "no-store" in stream.headers["cache-control"]
         assert stream.headers["x-accel-buffering"] == "no"
         lines = stream.iter_lines()
         assert ": ping" in lines
-        before = _streams_that_ended(http)
-    wait_until(lambda: _streams_that_ended(http) > before, tmp_path)
-
-
-def _streams_that_ended(http: httpx.Client) -> float:
-    """As the metrics count them."""
-    name, route = "rhocache_http_request_duration_seconds_count", "/v1/jobs/{job}/events"
-    families = text_string_to_metric_families(http.get("/metrics").text)
-    samples = [sample for family in families for sample in family.samples]
-    return sum(s.value for s in samples if s.name == name and s.labels["route"] == route)
+        before = ended()
+    wait_until(lambda: ended() > before, tmp_path)
 
 
 def test_a_job_at_an_end_is_retried_and_forgotten(
