@@ -1,3 +1,5 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rhocache_schemas.cache import index
@@ -10,7 +12,26 @@ def test_round_trip() -> None:
     assert index.decode(index.encode([ROW, ROW]), "here") == [ROW, ROW]
 
 
-@pytest.mark.parametrize("data", [b"", b"PAR1", index.encode([ROW])[:-5]])
+@pytest.mark.parametrize("rows", [[], [ROW]])
+def test_its_columns(rows: list[index.IndexRow]) -> None:
+    file = pq.ParquetFile(pa.BufferReader(index.encode(rows)))
+    numbers = ["rows", "ok", "failed", "bytes", "source_size", "source_mtime_ns"]
+    hashes = ["source_sha256", "content_sha256", "file_sha256"]
+    assert file.schema_arrow == pa.schema(
+        [("name", pa.string())]
+        + [(name, pa.int64()) for name in numbers]
+        + [(name, pa.string()) for name in hashes]
+    )
+    assert index.decode(index.encode(rows), "here") == rows
+
+
+def other_columns() -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"name": ["a/0.tar"], "rows": ["many"]}), sink)
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize("data", [b"", b"PAR1", index.encode([ROW])[:-5], other_columns()])
 def test_garbage_is_named(data: bytes) -> None:
     with pytest.raises(CacheCorrupt, match="here is not a readable index"):
         index.decode(data, "here")

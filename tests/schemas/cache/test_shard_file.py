@@ -68,6 +68,46 @@ def test_equal_rows_give_equal_bytes_and_a_changed_number_another_content() -> N
     assert changed.content_sha256() != example().content_sha256()
 
 
+def test_the_content_hash_is_that_of_the_columns_bytes() -> None:
+    """As docs/cache-format.md has it, written out for a row of which nothing is there."""
+    rows = example()
+    columns = [
+        b"a\0b\0c\0",
+        b"ok\0image_missing\0ok\0",
+        rows.image[0].tobytes() + rows.image[2].tobytes(),
+        rows.text[0].tobytes() + rows.text[2].tobytes(),
+        np.array([0.25, -0.5], "<f4").tobytes(),
+        b"12345678-87654321",
+        b"abcdefgh" * 3,
+    ]
+    digests = "".join(hashlib.sha256(column).hexdigest() for column in columns)
+    expected = hashlib.sha256(f"((1, 8), (1, 8)){digests}".encode()).hexdigest()
+    assert rows.content_sha256() == expected
+
+
+def test_how_the_columns_are_stored() -> None:
+    """Embeddings as they are: to encode or compress them costs time and saves nothing."""
+    data = shard_file.encode(example(), "f", "s")
+    metadata = pq.ParquetFile(pa.BufferReader(data)).metadata
+    group = metadata.row_group(0)
+    columns = [group.column(at) for at in range(group.num_columns)]
+    assert {column.compression for column in columns} == {"UNCOMPRESSED"}
+    assert {column.path_in_schema for column in columns if column.has_dictionary_page} == {"status"}
+    assert b"ARROW:schema" not in (metadata.metadata or {})
+
+
+def test_a_file_that_is_given_up_takes_no_footer() -> None:
+    sink = io.BytesIO()
+    writer = ShardFileWriter(sink, views=1, captions=1, dimension=8, dtype=np.dtype(np.float16))
+    writer.write(example())
+    written = sink.getvalue()
+    with pytest.raises(KeyboardInterrupt), writer:
+        raise KeyboardInterrupt
+    del writer
+    assert written
+    assert sink.getvalue() == written
+
+
 def test_an_empty_shard() -> None:
     none = np.zeros((0, 1, 8), dtype=np.float16)
     rows = ShardRows([], [], none, none, np.zeros(0, dtype=np.float32), [], [])

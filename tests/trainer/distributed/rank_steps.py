@@ -180,6 +180,26 @@ def mixed_dtypes(rank: int, world_size: int) -> float:
     return float(loss(*features, index).objective)
 
 
+def refusals(rank: int) -> list[str]:
+    """What this one of two ranks is told of batches that can't be: none may leave it waiting."""
+    loss = GlobalContrastiveLoss(N)
+    features = normalize(torch.randn(3, 5, generator=torch.Generator().manual_seed(3)), dim=1)
+    index = torch.arange(3) + 3 * rank
+    batches = [
+        (features * (1 + rank), index),  # rank 1's are no unit vectors
+        (features, torch.arange(3)),  # both ranks have the same pairs
+        (torch.eye(5 - rank)[:3], index),  # and of different widths
+    ]
+    told: list[str] = []
+    for image, numbers in batches:
+        try:
+            loss(image, image, numbers)
+        except InvalidInput as error:
+            told.append(str(error))
+    assert not loss.image_average.seen.any()
+    return told
+
+
 def shared_risk(rank: int, *, broadcast: bool) -> str:
     """What becomes of a risk's state, each rank's own, in what DistributedDataParallel wraps."""
 
@@ -216,7 +236,7 @@ def main() -> None:
             {mode: run_wrapped(mode, rank, 2, **options) for mode in MODES}
             for options in ({}, {"find_unused_parameters": True, "broadcast_buffers": False})
         ]
-        outcomes.append({"objective": mixed_dtypes(rank, 2)})
+        outcomes.append({"objective": mixed_dtypes(rank, 2), "refusals": refusals(rank)})
         outcomes.append({str(each): shared_risk(rank, broadcast=each) for each in (True, False)})
     torch.save(outcomes, out)
     dist.destroy_process_group()

@@ -117,6 +117,20 @@ def test_ranks_may_differ_in_dtype_and_in_what_a_risk_has_seen(
         assert risk["True"].startswith(refused if number else "8 seen")
 
 
+def test_a_batch_that_can_not_be_is_refused_by_every_rank(
+    together: tuple[int, list[list[Outcome]]],
+) -> None:
+    world_size, ranks = together
+    if world_size != 2:
+        pytest.skip("done by two ranks")
+    both = ["index 0 comes 2 times in one batch"]
+    both += ["the ranks' features have different widths: [[5, 5], [4, 4]]"]
+    first, second = (rank[-2]["refusals"] for rank in ranks)
+    assert first == ["rank 1 has refused its part of the batch", *both]
+    assert second[0].startswith("image features must be unit vectors, but row 0 has norm 2")
+    assert second[1:] == both
+
+
 @pytest.mark.parametrize("recompute", [False, True])
 def test_parts_give_the_gradients_of_the_whole(alone: dict[str, Outcome], recompute: bool) -> None:
     for parts in (2, 3, 5):

@@ -45,7 +45,7 @@ def leaves(n: int, d: int, seed: int) -> tuple[Tensor, Tensor]:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    n=st.integers(4, 12),
+    n=st.integers(2, 12),
     d=st.integers(2, 9),
     d_reference=st.integers(2, 9),
     mode=st.sampled_from(MODES),
@@ -138,6 +138,21 @@ def test_moving_average_is_the_one_in_plain_space():
         assert float(loss.temperature.tau.grad) == pytest.approx(tau_gradient, abs=1e-10)
 
 
+def test_a_loss_may_be_added() -> None:
+    image, text = leaves(4, 3, 0)
+    out = GlobalContrastiveLoss(4).double()(image, text, torch.arange(4))
+    other = 3 * image.square().sum()
+    both = out.plus(other)
+    expected = out.objective + other.detach()
+    torch.testing.assert_close(both.loss.detach(), expected)
+    torch.testing.assert_close(both.objective, expected)
+    assert not both.objective.requires_grad
+    assert (both.tau, both.tau_text) == (out.tau, out.tau_text)
+    (alone,) = torch.autograd.grad(out.loss, image, retain_graph=True)
+    (gradient,) = torch.autograd.grad(both.loss, image)
+    torch.testing.assert_close(gradient, alone + 6 * image.detach())
+
+
 def test_only_the_pairs_of_the_batch_are_marked_seen():
     loss = GlobalContrastiveLoss(6)
     loss(unit(3, 4), unit(3, 4, seed=1), torch.tensor([4, 0, 2]))
@@ -193,11 +208,25 @@ def test_state_dict_brings_back_u_and_tau():
 
 def test_temperature_is_projected_onto_its_floor():
     loss = GlobalContrastiveLoss(4)
+    batch = unit(4, 3), unit(4, 3, seed=1), torch.arange(4)
     with torch.no_grad():
         loss.temperature.tau.fill_(-3.0)
-    out = loss(unit(4, 3), unit(4, 3, seed=1), torch.arange(4))
+        assert float(loss(*batch).tau) == pytest.approx(0.01)
+        assert float(loss.temperature.tau) == -3.0  # a look changes nothing
+    out = loss(*batch)
     assert float(out.tau) == pytest.approx(0.01)
+    assert float(loss.temperature.tau.detach()) == pytest.approx(0.01)
     assert not out.tau.requires_grad
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_temperatures_of_single_pairs_are_hidden_from_who_asks_each_module(mode):
+    """As DistributedDataParallel does, which could not reduce their sparse gradients."""
+    loss = GlobalContrastiveLoss(4, temperature=mode)
+    everywhere = [name for name, _ in loss.named_parameters()]
+    assert everywhere == ([] if mode == "constant" else ["temperature.tau"])
+    alone = [name for name, _ in loss.temperature.named_parameters(recurse=False)]
+    assert alone == (["tau"] if mode in ("learnable", "separate") else [])
 
 
 def test_individual_temperatures_of_other_pairs_stay() -> None:
@@ -237,6 +266,7 @@ def test_steering_tells_what_the_weights_are() -> None:
     assert float(found.weight.mean()) == pytest.approx(1.0)
     assert torch.equal(found.index, index)
     assert loss(*features, *reference, index).steering is None
+    assert GlobalContrastiveLoss(n)(*features, index).steering is None
 
 
 def test_constant_temperature_has_no_parameter():
@@ -276,12 +306,39 @@ def test_learned_temperature_settles_where_the_divergence_is_rho():
         ({"gamma": 0.0}, "gamma=0.0"),
         ({"gamma": 1.1}, "gamma=1.1"),
         ({"epsilon": -1e-9}, "epsilon=-1e-09"),
+        ({"epsilon": math.inf}, "epsilon=inf"),
+        ({"rho": math.inf}, "rho=inf"),
+        ({"tau": math.nextafter(0.01, 0)}, "tau=0.00999"),
+        ({"tau": 1e39}, r"tau=1e\+39"),
         ({"temperature": "warm"}, "temperature='warm' is not one of constant, learnable, sep"),
     ],
 )
 def test_values_out_of_range(arguments, named):
     with pytest.raises(InvalidInput, match=named):
         GlobalContrastiveLoss(**{"n": 1000, **arguments})
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"n": 2, "rho": 0.0},
+        {"tau": 0.01},
+        {"tau": torch.finfo(torch.float32).max},
+        {"gamma": 1.0},
+        {"epsilon": 0.0},
+    ],
+)
+def test_values_at_the_edge_of_their_range(arguments):
+    n = arguments.get("n", 3)
+    loss = GlobalContrastiveLoss(**{"n": n, **arguments})
+    out = loss(unit(n, 3), unit(n, 3, seed=1), torch.arange(n))
+    assert torch.isfinite(out.objective)
+
+
+@pytest.mark.parametrize(("n", "rho"), [(2, 0.5), (4, math.log(3))])
+def test_a_rho_of_the_largest_divergence_is_warned_of(n, rho):
+    with pytest.warns(UserWarning, match=rf"not below log\(n−1\)={math.log(n - 1):.3g} for n={n}"):
+        GlobalContrastiveLoss(n, rho=rho)
 
 
 def test_a_rho_that_no_temperature_can_meet_is_warned_of():
@@ -354,7 +411,11 @@ def _with_nan(features: Tensor) -> Tensor:
             "reference text features hold NaN",
         ),
         (lambda b: b | {"text": b["text"][:, :2]}, r"\[4, 3\] but text features are \[4, 2\]"),
-        (lambda b: b | {"image": b["image"][0]}, r"\[B, d\]"),
+        (lambda b: b | {"image": b["image"][0]}, r"\[B, d\], not torch.float64 \[3\]"),
+        (
+            lambda b: b | {"image": torch.eye(4, 3).long()},
+            r"image features must be floating point \[B, d\], not torch.int64 \[4, 3\]",
+        ),
         (lambda b: b | {"index": torch.tensor([0, 1, 2, 9])}, "index 9 is out of range.*n=9"),
         (lambda b: b | {"index": torch.tensor([0, 1, 2, -1])}, "index -1"),
         (lambda b: b | {"index": torch.tensor([0, 5, 2, 5])}, "index 5 comes 2 times"),

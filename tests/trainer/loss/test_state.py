@@ -260,3 +260,11 @@ def test_a_learned_temperature_moves_in_a_model_of_bfloat16():
         take(loss, features.bfloat16(), index).backward()
         optimizer.step()
     assert abs(float(loss.temperature.tau.detach()) - 0.07) > 1e-5  # bfloat16's are 5e-4 apart
+
+
+def test_a_state_without_memory_can_be_given_some():
+    name = "drrho_individual"
+    with torch.device("meta"):
+        loss = LOSSES[name]()
+    loss.to_empty(device="cpu").load_state_dict(begun(name).state_dict())
+    same(step(loss, 1), step(begun(name), 1))

@@ -63,6 +63,8 @@ def test_no_radius_is_the_mean():
     delta = torch.tensor([-2.0, 0.5, 1.0, -0.1], dtype=torch.float64)
     out = ChiSquareRisk(0.0)(delta)
     assert out.weights.tolist() == [0.25] * 4
+    assert float(out.mass) == 1
+    assert float(out.value) == pytest.approx(float(delta.mean()))
     assert float(ChiSquareRisk(1e-18)(delta).value) == pytest.approx(float(delta.mean()))
 
 

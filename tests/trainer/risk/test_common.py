@@ -80,6 +80,21 @@ def test_a_shift_of_the_residuals_shifts_the_risk_alone(name, shift, n, seed):
     torch.testing.assert_close(shifted.weights, plain.weights, rtol=0, atol=1e-9)
 
 
+BALLS = {"kl_ball": KLBallRisk, "chi_square": ChiSquareRisk}
+
+
+@pytest.mark.parametrize("ball", BALLS)
+@pytest.mark.parametrize("radius", [1e-3, 0.4, 1.0])
+def test_weights_heed_neither_unit_nor_origin(ball, radius):
+    """Of residuals that stay exact: whole numbers, times powers of two, on a distant integer."""
+    delta = torch.tensor([7.0, -3.0, 0.0, 12.0, 5.0, -8.0], dtype=torch.float64)
+    weights = BALLS[ball](6 * radius)(delta).weights
+    assert float(weights.min()) < float(weights.max()) < 1
+    for other in (delta * 2.0**-600, delta * 2.0**600, delta / 20, delta + 2.0**44):
+        found = BALLS[ball](6 * radius)(other).weights
+        torch.testing.assert_close(found, weights, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", EXACT)
 @settings(max_examples=20, deadline=None)
 @given(n=st.integers(1, 20), seed=st.integers(0, 100), scale=st.floats(1e-3, 1e3))
@@ -125,6 +140,20 @@ def test_samples_not_seen_yet_are_left_out(name):
         "chi_square": ChiSquareRisk(2.3 * radius),
     }[name](sample(8))
     torch.testing.assert_close(alone.weights, expected.weights)
+
+
+@every_risk
+def test_without_n_nothing_is_remembered(name):
+    risk = RISKS[name]()
+    risk(sample(4))
+    assert set(risk.state_dict()) == {name for name, _ in risk.named_parameters()}
+
+
+@every_risk
+def test_a_dataset_of_one_sample(name):
+    loss = torch.tensor([2.5], dtype=torch.float64)
+    alone, remembered = RISKS[name](), RISKS[name](1)
+    assert torch.equal(remembered(loss, index=torch.tensor([0])).value, alone(loss).value)
 
 
 @pytest.mark.parametrize("name", REMEMBERING)

@@ -84,6 +84,23 @@ def test_dual_has_the_derivatives_of_its_formula():
     torch.testing.assert_close(risk.mu.grad, gradients[1])
 
 
+def test_a_sample_at_mu_has_the_derivatives_of_one_below():
+    """The hinge's kink, where the formula's derivatives are relu's."""
+    loss = torch.tensor([0.5, 0.25, -1.0], dtype=torch.float64, requires_grad=True)
+    risk = CVaRRisk(alpha=0.5, form="dual", mu=0.25).double()
+    risk(loss).loss.backward()
+    mu = risk.mu.detach().clone().requires_grad_()
+    formula = mu + torch.relu(loss - mu).mean() / 0.5
+    gradients = torch.autograd.grad(formula, [loss, mu])
+    torch.testing.assert_close(loss.grad, gradients[0])
+    torch.testing.assert_close(risk.mu.grad, gradients[1])
+
+
+def test_all_samples_of_a_dataset_are_the_mean():
+    risk = CVaRRisk(4, n=4)
+    assert float(risk(torch.tensor([3.0, 1.0, 0.0, 0.0]), index=torch.arange(4)).value) == 1.0
+
+
 def test_a_batch_below_mu_has_no_gradient_but_mus():
     loss = torch.tensor([-1.0, -2.0], requires_grad=True)
     risk = CVaRRisk(alpha=0.5, form="dual")

@@ -80,6 +80,24 @@ def test_almost_tied_residuals_are_told_apart():
     assert float((positive * (4 * positive).log()).sum()) == pytest.approx(radius, abs=1e-9)
 
 
+@pytest.mark.parametrize("share", [1e-8, 1e-5, 1e-2, 0.1, 0.5, 0.9, 0.999, 1 - 1e-6])
+@pytest.mark.parametrize("power", [1, 5])
+def test_the_worst_weights_lie_on_the_edge_and_are_exponential(share, power):
+    """What makes them the worst: KL = ρ/n, and log p linear in δ with a positive slope."""
+    n = 12
+    delta = torch.randn(n, generator=torch.Generator().manual_seed(power), dtype=torch.float64)
+    delta = delta**power  # a long tail
+    radius = share * math.log(n)
+    weights = KLBallRisk(radius * n)(delta).weights
+    kept = weights > 1e-250  # whose logarithms have all their digits
+    divergence = torch.special.xlogy(weights, n * weights).sum()
+    assert float(divergence) == pytest.approx(radius, rel=1e-6)
+    slope = (weights[kept].log().max() - weights[kept].log()) / (delta.max() - delta[kept])
+    slope = slope[torch.isfinite(slope)]
+    assert (slope > 0).all()
+    torch.testing.assert_close(slope, slope.mean().expand_as(slope), rtol=1e-6, atol=0)
+
+
 def test_learned_temperature_settles_at_the_exact_risk():
     delta = torch.randn(30, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     rho = 12.0
@@ -109,6 +127,29 @@ def test_learned_temperature_has_the_duals_derivative_over_batches():
         u = mean if u is None else (1 - gamma) * u + gamma * mean
         expected = math.log(u) + rho / n - float((exponentials * delta / tau).mean()) / u
         assert float(risk.temperature.tau.grad) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_average_is_of_plain_numbers_while_the_temperature_moves():
+    """u holds exp(δ/τ) with the τ of each batch's time."""
+    n, gamma, rho = 12, 0.4, 3.0
+    risk = KLBallRisk(rho, n=n, form="learned", tau=0.5, gamma=gamma).double()
+    u = None
+    for seed, tau in enumerate([0.5, 0.8, 0.3, 0.3, 1.2]):
+        with torch.no_grad():
+            risk.temperature.tau.fill_(tau)
+        delta = torch.randn(4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        out = risk(delta, index=torch.arange(4))
+        exponentials = (delta / tau).exp()
+        mean = float(exponentials.mean())
+        u = mean if u is None else (1 - gamma) * u + gamma * mean
+        assert float(out.mass) == pytest.approx(mean / u)
+        assert float(out.value) == pytest.approx(tau * math.log(u) + tau * rho / n)
+
+
+@pytest.mark.parametrize("tau", [0.01, torch.finfo(torch.float32).max])
+def test_temperatures_at_the_edge_of_their_range(tau):
+    out = KLBallRisk(0.0, form="learned", tau=tau)(torch.zeros(3))
+    assert torch.isfinite(out.value)
 
 
 @pytest.mark.parametrize(
