@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rhocache_trainer.data.formats.base import Part
+from rhocache_schemas.dataset.formats.base import Part
 from rhocache_trainer.data.partition import cut, share_of
 
 

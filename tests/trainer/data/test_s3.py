@@ -8,8 +8,8 @@ from pyarrow import fs
 
 from ...workers.run.test_s3 import bucket  # noqa: F401 (a fixture)
 from ..conftest import PAIRS, SHARDS, make_pairs
-from .formats.test_parquet import rows, write_csv, write_folder, write_parquet
 from .test_loader import assert_same, make
+from .test_tables import rows, write_csv, write_folder, write_parquet
 
 N = SHARDS * PAIRS
 

@@ -22,7 +22,7 @@ from rhocache_trainer import TrainConfig, train
 
 from ..cache.test_reader import commit_anew, rewrite
 from ..conftest import make_pairs, write_tar
-from .formats.test_parquet import rows, write_parquet
+from .test_tables import rows, write_parquet
 
 
 @pytest.fixture

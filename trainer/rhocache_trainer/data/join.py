@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.cache.shard_file import OK
+from rhocache_schemas.dataset.formats.base import Container, KeyedContainer, Part, Record
 from rhocache_schemas.dataset.pair import hash_caption, hash_image
 from rhocache_schemas.errors import (
     CacheIncomplete,
@@ -21,7 +22,6 @@ from rhocache_schemas.errors import (
 )
 from rhocache_trainer.cache.key_index import find_rows
 from rhocache_trainer.cache.reader import ReferenceCache, ReferenceRow
-from rhocache_trainer.data.formats.base import Container, KeyedContainer, Part, Record
 from rhocache_trainer.data.formats.webdataset import TarShards
 
 OnMissing = Literal["error", "skip"]

@@ -7,18 +7,18 @@ from fnmatch import fnmatch
 from pyarrow import fs
 
 from rhocache_schemas import storage
+from rhocache_schemas.dataset.formats.base import KeyedContainer
+from rhocache_schemas.dataset.formats.columns import ColumnNames
+from rhocache_schemas.dataset.formats.csv import CsvTable
+from rhocache_schemas.dataset.formats.files import Files
+from rhocache_schemas.dataset.formats.image_folder import ImageFolder
+from rhocache_schemas.dataset.formats.parquet import ParquetTable
 from rhocache_schemas.dataset.formats.webdataset import describe_shards
 from rhocache_schemas.dataset.found import CAPTION_SUFFIX, IMAGE_SUFFIXES, split_name
 from rhocache_schemas.dataset.shards import is_shard, list_shards
 from rhocache_schemas.errors import DatasetError, InvalidInput, StorageError
 from rhocache_trainer.cache.reader import KEPT_BYTES, ReferenceCache
 from rhocache_trainer.config import Data
-from rhocache_trainer.data.formats.base import KeyedContainer
-from rhocache_trainer.data.formats.columns import ColumnNames
-from rhocache_trainer.data.formats.csv import CsvTable
-from rhocache_trainer.data.formats.files import Files
-from rhocache_trainer.data.formats.image_folder import ImageFolder
-from rhocache_trainer.data.formats.parquet import ParquetTable
 from rhocache_trainer.data.formats.webdataset import TarShards
 from rhocache_trainer.data.join import CachedPairs, KeyedPairs, PairSource, PlainPairs
 

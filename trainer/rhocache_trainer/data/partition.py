@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rhocache_trainer.data.formats.base import Part
+from rhocache_schemas.dataset.formats.base import Part
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
 
+from rhocache_schemas.dataset.formats.base import Part, Record, checked
 from rhocache_schemas.dataset.formats.webdataset import ShardReader
 from rhocache_schemas.dataset.pair import Pair
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import RowError
-from rhocache_trainer.data.formats.base import Part, Record, checked
 
 
 class TarShards:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from rhocache_schemas.dataset.formats.columns import ColumnNames
+from rhocache_schemas.dataset.formats.csv import CsvTable
 from rhocache_schemas.errors import DatasetError
-from rhocache_trainer.data.formats.columns import ColumnNames
-from rhocache_trainer.data.formats.csv import CsvTable
 
 NAMES = ColumnNames(("filepath",), ("title",), ("key",), ("shard",))
 ROWS = [

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rhocache_schemas import storage
+from rhocache_schemas.dataset.formats.base import Part, Record, blocks, checked
+from rhocache_schemas.dataset.formats.columns import ColumnNames, Columns
+from rhocache_schemas.dataset.formats.files import Files
 from rhocache_schemas.dataset.found import IMAGE_SUFFIXES
 from rhocache_schemas.dataset.keys import without_suffix
 from rhocache_schemas.errors import DatasetError
-from rhocache_trainer.data.formats.base import Part, Record, blocks, checked
-from rhocache_trainer.data.formats.columns import ColumnNames, Columns
-from rhocache_trainer.data.formats.files import Files
 
 _DELIMITERS = ",\t;|"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")

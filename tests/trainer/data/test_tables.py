@@ -21,8 +21,8 @@ from rhocache_trainer.config import Data
 from rhocache_trainer.data.join import PairSource, Sample
 from rhocache_trainer.data.open import open_pairs
 
-from ...conftest import PAIRS, SHARDS, MadePair, make_pairs, unit_rows, write_cache, write_tar
-from ..test_loader import make
+from ..conftest import PAIRS, SHARDS, MadePair, make_pairs, unit_rows, write_cache, write_tar
+from .test_loader import make
 
 N = SHARDS * PAIRS
 

@@ -10,12 +10,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rhocache_schemas import storage
+from rhocache_schemas.dataset.formats.base import Part, Record, checked
+from rhocache_schemas.dataset.formats.column_types import check_types, is_text
+from rhocache_schemas.dataset.formats.columns import ColumnNames
+from rhocache_schemas.dataset.formats.files import Files
 from rhocache_schemas.dataset.pair import choose_caption
 from rhocache_schemas.errors import DatasetError, RowError, RowErrorCode
-from rhocache_trainer.data.formats.base import Part, Record, checked
-from rhocache_trainer.data.formats.column_types import check_types, is_text
-from rhocache_trainer.data.formats.columns import ColumnNames
-from rhocache_trainer.data.formats.files import Files
 
 _READ_ROWS = 64  # of a row group, held at a time
 _BUFFER_BYTES = 1 << 20

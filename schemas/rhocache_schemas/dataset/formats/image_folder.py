@@ -5,6 +5,8 @@ from functools import partial
 
 import pyarrow as pa
 
+from rhocache_schemas.dataset.formats.base import Part, Record, blocks, checked
+from rhocache_schemas.dataset.formats.files import Files
 from rhocache_schemas.dataset.found import (
     CAPTION_SUFFIX,
     IMAGE_SUFFIXES,
@@ -15,8 +17,6 @@ from rhocache_schemas.dataset.found import (
 from rhocache_schemas.dataset.limits import DEFAULT_LIMITS
 from rhocache_schemas.dataset.pair import read_caption
 from rhocache_schemas.errors import DatasetError, RowError, RowErrorCode
-from rhocache_trainer.data.formats.base import Part, Record, blocks, checked
-from rhocache_trainer.data.formats.files import Files
 
 
 class ImageFolder:

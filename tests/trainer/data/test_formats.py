@@ -19,8 +19,8 @@ from rhocache_schemas.cache import shard_file
 from rhocache_trainer.config import Data
 from rhocache_trainer.data.open import open_pairs
 
-from ...conftest import MadePair, make_pairs
-from .test_parquet import read
+from ..conftest import MadePair, make_pairs
+from .test_tables import read
 
 Pairs = dict[str, list[MadePair]]  # by shard
 N = 6

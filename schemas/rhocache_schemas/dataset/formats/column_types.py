@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
+from rhocache_schemas.dataset.formats.columns import Columns
 from rhocache_schemas.errors import DatasetError
-from rhocache_trainer.data.formats.columns import Columns
 
 _LENGTH = 200  # of a type's name that is told
 
