@@ -116,6 +116,8 @@ class RowErrorCode(StrEnum):
 
 
 class RowError(RhocacheError):
+    code: RowErrorCode
+
     def __init__(self, code: RowErrorCode, detail: str) -> None:
         super().__init__(detail)
         self.code = code

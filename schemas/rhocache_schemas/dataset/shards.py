@@ -28,9 +28,10 @@ _AT_ONCE = 1000  # shards that are looked for in one call
 @dataclass(frozen=True, slots=True)
 class Shard:
     name: str  # path under the dataset's root: what joins a dataset and a cache
-    uri: str
-    size: int  # bytes
+    uri: str  # of its file
+    size: int  # bytes; 0 where only reading tells
     mtime_ns: int  # 0 where the storage tells none
+    rows: int | None = None  # None where only reading tells
 
 
 def list_shards(

@@ -1,4 +1,4 @@
-"""One set of pairs in every container and every spelling of keys joins the same cache."""
+"""One set of pairs in every format and every spelling of keys joins the same cache."""
 
 import csv
 import io
@@ -72,8 +72,9 @@ def assert_joined(dataset: Path | str, cache: Path, pairs: Pairs, **data) -> Non
     }
     samples = read(open_pairs(Data(dataset=str(dataset), **data), str(cache)))
     assert len(samples) == 2 * N
-    for sample in samples:
-        assert (sample.index, sample.caption, sample.shard) == expected.pop(sample.image)
+    for joined in samples:
+        pair = joined.pair
+        assert (joined.index, pair.caption, pair.shard) == expected.pop(pair.image)
 
 
 # --- Tars -------------------------------------------------------------------------------------

@@ -44,9 +44,10 @@ class Heaviest:
             number = int(steering.index[row])
             image = batch.image[places[number]].cpu()
             weight = float(steering.weight[row])
-            pair = HeavyPair(*batch.names[places[number]], weight, f"{number}.png")
-            self._pairs[number] = pair, _png(image)
-            found.append((pair, image))
+            pair = batch.pairs[places[number]]
+            heavy = HeavyPair(pair.shard, pair.key, pair.caption or "", weight, f"{number}.png")
+            self._pairs[number] = heavy, _png(image)
+            found.append((heavy, image))
         ranked = sorted(self._pairs.items(), key=lambda item: -item[1][0].weight)
         self._pairs = dict(ranked[:_MOST])
         return found

@@ -1,65 +1,108 @@
-"""What every kind of dataset is to the trainer: parts, read from their start, full of pairs."""
+"""The protocol of every dataset format."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Annotated, ClassVar
 
-import pyarrow as pa
+from pydantic import Field
 
-from rhocache_schemas.dataset.limits import DEFAULT_LIMITS
-from rhocache_schemas.errors import RowError, RowErrorCode
+from rhocache_schemas.dataset.keys import Strings
+from rhocache_schemas.dataset.pair import Pair
+from rhocache_schemas.dataset.shards import Shard
+from rhocache_schemas.documents import Location, Strict
 
 BLOCK = 1024  # pairs: few enough to shuffle blocks, rather than pairs, well
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A tar, a row group, or a block of rows."""
+class Source(Strict):
+    """Where the pairs are, and how they are stored. A format looks at what it has a use for."""
 
-    name: str
-    rows: int | None  # None where only reading it tells
+    dataset: Annotated[
+        Location, Field(description="a folder, a file or a brace pattern; a local path or URI")
+    ]
+    shards: Annotated[
+        str | None, Field(description="glob that the names of tars or Parquet files must match")
+    ] = None
+    caption_field: Annotated[
+        str | None, Field(description="field of KEY.json to take captions from, not KEY.txt")
+    ] = None
+    images: Annotated[
+        Location | None,
+        Field(description="folder that a table's paths start from; null: the table's own"),
+    ] = None
+    image_column: Annotated[
+        str | None, Field(description="null: image in Parquet, filepath in a CSV")
+    ] = None
+    caption_column: Annotated[
+        str | None, Field(description="null: caption in Parquet, title in a CSV")
+    ] = None
+    key_column: Annotated[
+        str | None, Field(description="null: key, or the name of a CSV's image up to a dot")
+    ] = None
+    shard_column: Annotated[
+        str | None,
+        Field(description="the cache's shard of each pair, where keys are in several; null: shard"),
+    ] = None
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A pair as it is stored. What is not at hand yet is read when ``content`` is called."""
+class Format(ABC):
+    """A dataset of one format, opened. Worker processes get copies of it.
 
-    row: int  # position in its part, from 0
-    key: str
-    content: Callable[[], tuple[bytes, str]]  # image and caption; raises RowError, in any thread
+    Raises, when made, DatasetError where there is no such dataset or no pair in it, InvalidInput
+    for settings that don't fit it, and StorageError.
+    """
 
+    kind: ClassVar[str]  # what a user calls the format
+    suffixes: ClassVar[tuple[str, ...]] = ()  # of a file that is such a dataset, in lower case
+    shards: list[Shard]
 
-class Container(Protocol):
-    parts: list[Part]
+    @abstractmethod
+    def __init__(self, source: Source) -> None: ...
 
-    def read(self, part: Part, start: int) -> Iterator[Record]:
-        """Give the pairs of a part, in order, from the one at position ``start`` on."""
+    @classmethod
+    def sign(cls, names: Sequence[str]) -> str | None:  # noqa: ARG003
+        """Return the first file by which a folder with these ``names`` is seen to be of this kind.
+
+        None, as for a format that no folder is of, where there is none.
+        """
+        return None
+
+    @abstractmethod
+    def read(self, shard: Shard, start: int = 0) -> Iterator[Pair]:
+        """Yield the pairs of a shard, in order, from the one at position ``start`` on.
+
+        Raises DatasetError, ShardError and StorageError.
+        """
         ...
 
+    def load(self, pair: Pair) -> Pair:
+        """Return a pair that was read with its image and caption, or with an error. In any thread.
 
-class KeyedContainer(Container, Protocol):
-    """A dataset whose keys are known before it is read."""
+        Raises StorageError.
+        """
+        return pair
 
-    def keys(self) -> pa.ChunkedArray:
-        """The keys of all parts' pairs, in order, as strings. Raises DatasetError."""
+    def describe(self) -> str:
+        """Tell what lies there instead of usable pairs, and what would be right."""
+        return "its shards hold none"
+
+
+class KeyedFormat(Format):
+    """One whose pairs are counted, and their keys known, before any of them is read."""
+
+    @abstractmethod
+    def keys(self) -> Strings:
+        """Return the keys of all shards' pairs, in order, as large_string. Raises DatasetError."""
         ...
 
-    def shards(self) -> pa.ChunkedArray | None:
-        """The dataset shard, as a cache names it, that each pair once came from."""
-        ...
+    def cache_shards(self) -> Strings | None:
+        """Return the name of the shard, in a cache, that each pair once came from, if it tells."""
+        return None
 
 
-def checked(image: bytes | None, caption: str | None) -> tuple[bytes, str]:
-    """Give back a stored image and caption that can be used; raises RowError for one that can't."""
-    if not image:
-        raise RowError(RowErrorCode.IMAGE_MISSING, "it has no image")
-    if len(image) > DEFAULT_LIMITS.member_bytes:
-        raise RowError(RowErrorCode.IMAGE_TOO_LARGE, f"its image has {len(image)} bytes")
-    if caption is None or not caption.strip():
-        raise RowError(RowErrorCode.TEXT_MISSING, "it has no caption")
-    return image, caption
-
-
-def blocks(rows: int) -> list[Part]:
-    """Parts of a dataset that can be read from anywhere, named by their first rows."""
-    return [Part(str(first), min(BLOCK, rows - first)) for first in range(0, rows, BLOCK)]
+def blocks(location: str, rows: int) -> list[Shard]:
+    """Shards of a dataset that can be read from anywhere, named by their first rows."""
+    return [
+        Shard(str(first), location, 0, 0, min(BLOCK, rows - first))
+        for first in range(0, rows, BLOCK)
+    ]

@@ -1,8 +1,13 @@
-"""Parquet files of pairs."""
+"""Parquet: tables of captions and their images as bytes."""
 
-from collections.abc import Generator, Iterator
+# pyarrow's stubs leave the parameters of its generic types open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
+import posixpath
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from fnmatch import fnmatch
 from typing import Any
 
 import pyarrow as pa
@@ -10,19 +15,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rhocache_schemas import storage
-from rhocache_schemas.dataset.formats.base import Part, Record, checked
-from rhocache_schemas.dataset.formats.column_types import check_types, is_text
-from rhocache_schemas.dataset.formats.columns import ColumnNames
+from rhocache_schemas.dataset.formats.base import KeyedFormat, Source
+from rhocache_schemas.dataset.formats.columns import ColumnNames, check_types, is_text
 from rhocache_schemas.dataset.formats.files import Files
-from rhocache_schemas.dataset.pair import choose_caption
-from rhocache_schemas.errors import DatasetError, RowError, RowErrorCode
+from rhocache_schemas.dataset.found import CAPTION_SUFFIX, IMAGE_SUFFIXES
+from rhocache_schemas.dataset.keys import Strings
+from rhocache_schemas.dataset.pair import Pair, choose_caption
+from rhocache_schemas.dataset.shards import Shard
+from rhocache_schemas.errors import DatasetError, RowErrorCode
 
 _READ_ROWS = 64  # of a row group, held at a time
 _BUFFER_BYTES = 1 << 20
 
 
-class ParquetTable:
-    """Parquet files with images as bytes, each row group a part.
+class ParquetTable(KeyedFormat):
+    """A Parquet file or a folder of them, with images as bytes, each row group a shard.
 
     The image column may also be a struct with a field ``bytes``, as Hugging Face datasets have it,
     and then its field ``path`` is the key where no column is. Of a list of captions the first that
@@ -32,37 +39,54 @@ class ParquetTable:
     where there is no row, or no image's bytes in any.
     """
 
-    def __init__(self, files: Files, names: list[str], columns: ColumnNames) -> None:
-        self.parts: list[Part] = []
-        self._files = files
-        self._names = names
-        self._groups: dict[str, tuple[str, int]] = {}  # part -> file, number of the row group
+    kind = "parquet"
+    suffixes = (".parquet", ".pq")
+
+    def __init__(self, source: Source) -> None:
+        names = ColumnNames.of(
+            source, ("image", *IMAGE_SUFFIXES), ("caption", CAPTION_SUFFIX, "text")
+        )
+        self._files, self._names = _find(source)
+        self.shards: list[Shard] = []
+        self._groups: dict[str, tuple[str, int]] = {}  # shard -> file, number of the row group
         schemas: dict[str, pa.Schema] = {}
         images = 0  # that are not null, as far as the files' statistics tell
-        for name in names:
+        for name in self._names:
             with self._open(name) as table:
                 schema = schemas[name] = table.schema_arrow
-                images += _images(table, columns.among(schema.names, self._source(name)).image)
-                for group in range(table.num_row_groups):
-                    part = Part(f"{name}#{group}", table.metadata.row_group(group).num_rows)
-                    self.parts.append(part)
-                    self._groups[part.name] = name, group
-        common = [n for n in schemas[names[0]].names if all(n in s.names for s in schemas.values())]
-        self._columns = columns.among(common, files.root)
+                images += _images(table, names.among(schema.names, self._location(name)).image)
+                for number in range(table.num_row_groups):
+                    group = table.metadata.row_group(number)
+                    shard = f"{name}#{number}"
+                    size = group.total_byte_size
+                    self.shards.append(Shard(shard, self._location(name), size, 0, group.num_rows))
+                    self._groups[shard] = name, number
+        first = schemas[self._names[0]].names
+        common = [name for name in first if all(name in s.names for s in schemas.values())]
+        root = self._files.root
+        self._columns = names.among(common, root)
         for name, schema in schemas.items():
-            check_types(schema, self._columns, self._source(name))
-        if not sum(part.rows or 0 for part in self.parts):
-            raise DatasetError(f"{files.root} holds no row ({', '.join(names[:5])})")
+            check_types(schema, self._columns, self._location(name))
+        if not sum(shard.rows or 0 for shard in self.shards):
+            raise DatasetError(f"{root} holds no row ({', '.join(self._names[:5])})")
         if not images:
             raise DatasetError(
-                f"{files.root}: column {self._columns.image} holds the bytes of no image; embed "
+                f"{root}: column {self._columns.image} holds the bytes of no image; embed "
                 "them, or name the files by a CSV"
             )
         self._has_paths = all(
             _has_paths(schema.field(self._columns.image).type) for schema in schemas.values()
         )
 
-    def keys(self) -> pa.ChunkedArray:
+    @classmethod
+    def sign(cls, names: Sequence[str]) -> str | None:
+        """A file of its own: one beside a folder of its name tells of what is in there."""
+        folders = {name.rpartition("/")[0] for name in names}
+        return next(
+            (n for n in names if _is_parquet(n) and n.rpartition(".")[0] not in folders), None
+        )
+
+    def keys(self) -> Strings:
         if self._columns.key is not None:
             return self._column(self._columns.key)
         if self._has_paths:
@@ -72,11 +96,11 @@ class ParquetTable:
             "joined with a cache; name it with data.key_column"
         )
 
-    def shards(self) -> pa.ChunkedArray | None:
+    def cache_shards(self) -> Strings | None:
         return None if self._columns.shard is None else self._column(self._columns.shard)
 
-    def read(self, part: Part, start: int) -> Iterator[Record]:
-        name, group = self._groups[part.name]
+    def read(self, shard: Shard, start: int = 0) -> Iterator[Pair]:
+        name, group = self._groups[shard.name]
         columns = self._columns
         wanted = [c for c in (columns.image, columns.caption, columns.key) if c is not None]
         row = 0
@@ -94,12 +118,12 @@ class ParquetTable:
                 for place in range(len(batch)):
                     if row >= start:
                         key = str(row if keys is None else keys[place])
-                        yield Record(row, key, partial(_content, images[place], captions[place]))
+                        yield _pair(shard, row, key, images[place].as_py(), captions[place].as_py())
                     row += 1
 
-    def _column(self, name: str, field: str | None = None) -> pa.ChunkedArray:
+    def _column(self, name: str, field: str | None = None) -> Strings:
         """A column of all files as strings, or of a struct's column a field."""
-        chunks: list[pa.Array] = []
+        chunks: list[Strings] = []
         for file in self._names:
             with self._open(file) as table:
                 column = table.read([name if field is None else f"{name}.{field}"])[name]
@@ -110,7 +134,7 @@ class ParquetTable:
                     chunks.append(values.cast(pa.large_string()))
         return pa.chunked_array(chunks, pa.large_string())
 
-    def _source(self, name: str) -> str:
+    def _location(self, name: str) -> str:
         return storage.join(self._files.root, name)
 
     @contextmanager
@@ -120,7 +144,7 @@ class ParquetTable:
                 yield table
         except (pa.ArrowException, OSError) as error:
             raise DatasetError(
-                f"{self._source(name)} is not a readable Parquet file: {error}"
+                f"{self._location(name)} is not a readable Parquet file: {error}"
             ) from error
 
 
@@ -142,10 +166,28 @@ def _has_paths(kind: pa.DataType) -> bool:
     return is_text(kind.field("path").type)
 
 
-def _content(image: Any, caption: Any) -> tuple[bytes, str]:
+def _pair(shard: Shard, row: int, key: str, image: bytes | None, caption: Any) -> Pair:
     try:
-        text = caption.as_py()
-        text = text.decode() if isinstance(text, bytes) else choose_caption(text)
-    except UnicodeDecodeError as error:
-        raise RowError(RowErrorCode.TEXT_NOT_UTF8, "its caption is not UTF-8") from error
-    return checked(image.as_py(), text)
+        text = caption.decode() if isinstance(caption, bytes) else choose_caption(caption)
+    except UnicodeDecodeError:
+        error = RowErrorCode.TEXT_NOT_UTF8
+        return Pair(shard.name, row, key, image).failed(error, "its caption is not UTF-8")
+    return Pair(shard.name, row, key, image, text).checked()
+
+
+def _find(source: Source) -> tuple[Files, list[str]]:
+    """The files of a dataset, and their folder."""
+    if _is_parquet(source.dataset):
+        folder, name = posixpath.split(source.dataset)
+        return Files(folder or "."), [name]
+    files = Files(source.dataset)
+    names = [name for name in files.list(ParquetTable.suffixes) if _is_parquet(name)]
+    chosen = [name for name in names if source.shards is None or fnmatch(name, source.shards)]
+    if not chosen:
+        which = "" if source.shards is None else f" that matches {source.shards!r}"
+        raise DatasetError(f"{source.dataset} holds no {ParquetTable.suffixes[0]} file{which}")
+    return files, chosen
+
+
+def _is_parquet(name: str) -> bool:
+    return name.lower().endswith(ParquetTable.suffixes)
