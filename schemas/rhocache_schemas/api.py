@@ -1,11 +1,15 @@
-"""The bodies that the service sends, shared with its client (RFC 9457 for problems)."""
+"""The bodies that the service sends, and the scopes of its API keys, shared with its client."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from rhocache_schemas.cache.documents import Fault
 from rhocache_schemas.job.spec import JobSpec, JobState
+
+# What an API key may permit.
+Scope = Literal["jobs:read", "jobs:write", "caches:read", "metrics:read", "admin"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
 class RequestCounts(BaseModel):

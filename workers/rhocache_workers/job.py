@@ -10,7 +10,7 @@ import sys
 
 from rhocache_schemas.errors import RhocacheError
 from rhocache_schemas.job.spec import JobOrder
-from rhocache_schemas.text.redact import tell_crash
+from rhocache_schemas.text import tell_crash
 from rhocache_workers.run.driver import score
 
 INTERRUPTED = 130

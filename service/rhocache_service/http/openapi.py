@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.openapi.utils import get_openapi
 
-from rhocache_schemas.problem import Problem
+from rhocache_schemas.errors import Problem
 from rhocache_service.http import root_paths
 from rhocache_service.http.problems import KINDS, MEDIA_TYPE
 

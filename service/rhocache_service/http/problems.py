@@ -18,14 +18,15 @@ from rhocache_schemas.errors import (
     CacheNotFound,
     DatasetError,
     DatasetMismatch,
+    FieldError,
     FingerprintMismatch,
     InvalidInput,
     JobStateConflict,
     MissingPair,
+    Problem,
     RhocacheError,
     UriNotAllowed,
 )
-from rhocache_schemas.problem import FieldError, Problem
 from rhocache_service.http import root_paths
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rhocache_schemas.errors import InvalidInput
 from rhocache_schemas.job.paths import absolute_model, absolute_weights
 from rhocache_schemas.reference import HF_HUB, LOCAL_DIR
-from rhocache_schemas.text.printable import printable
+from rhocache_schemas.text import printable
 from rhocache_schemas.weights.activation import activation_warning
 from rhocache_schemas.weights.file import CONFIG
 from rhocache_schemas.weights.state_dict import readable_weights, without_advice

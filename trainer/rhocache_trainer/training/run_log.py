@@ -18,7 +18,7 @@ from rich.progress import (
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from rhocache_schemas.text.printable import printable
+from rhocache_schemas.text import printable
 from rhocache_trainer.training.hard_negatives import HeavyPair
 
 LOG = "log.jsonl"
