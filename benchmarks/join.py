@@ -29,14 +29,14 @@ import typer
 from benchmarks.machine import describe
 from rhocache_schemas import layout, storage
 from rhocache_schemas.cache import shard_file
-from rhocache_schemas.dataset.formats.webdataset import ShardReader
+from rhocache_schemas.dataset.formats.base import Source
+from rhocache_schemas.dataset.formats.webdataset import ShardReader, WebDataset
 from rhocache_schemas.dataset.image import open_image
 from rhocache_schemas.dataset.pair import hash_caption, hash_image
 from rhocache_schemas.dataset.shards import list_shards
 from rhocache_trainer.cache.reader import ReferenceCache
 from rhocache_trainer.data.augment import augment, pair_random
 from rhocache_trainer.data.config import Augmentation, Data
-from rhocache_trainer.data.formats.webdataset import TarShards
 from rhocache_trainer.data.join import CachedPairs
 from rhocache_trainer.data.loader import build_loader
 from rhocache_trainer.data.open import open_pairs
@@ -146,13 +146,12 @@ def cache_rows(folder: Path, shards: int, rows: int, d: int, rounds: int) -> lis
 
 def one_pair(data: str, cache: str, rounds: int) -> list[str]:
     """Where the time of a pair goes, in one thread."""
-    tars = TarShards(list_shards(data))
     pairs = [pair for shard in list_shards(data) for pair in ShardReader(shard) if not pair.error]
     contents = [(pair.image or b"", pair.caption or "") for pair in pairs]
-    joined = CachedPairs(tars, ReferenceCache.open(cache))
+    joined = CachedPairs(WebDataset(Source(dataset=data)), ReferenceCache.open(cache))
     opened = ReferenceCache.open(cache)
     tokenizer = open_clip.get_tokenizer("ViT-B-32")
-    places = [(part.name, row) for part in joined.parts for row in range(part.rows or 0)]
+    places = [(shard.name, row) for shard in joined.shards for row in range(shard.rows or 0)]
     random = pair_random(0, 0, "s", "k")
 
     def checks() -> None:

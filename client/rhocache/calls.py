@@ -26,11 +26,10 @@ from rhocache_schemas.api import (
 )
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.documents import describe
-from rhocache_schemas.errors import InvalidInput, ServiceError
+from rhocache_schemas.errors import InvalidInput, Problem, ServiceError
 from rhocache_schemas.job.paths import absolute
 from rhocache_schemas.job.spec import JobState
-from rhocache_schemas.network.loopback import is_loopback
-from rhocache_schemas.problem import Problem
+from rhocache_schemas.network import is_loopback
 
 Body = TypeVar("Body", bound=BaseModel)
 Connection = TypeVar("Connection", httpx.Client, httpx.AsyncClient)

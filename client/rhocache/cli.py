@@ -6,7 +6,7 @@ import typer
 
 from rhocache.commands import jobs, keys, offline, training
 from rhocache_schemas.errors import RhocacheError
-from rhocache_schemas.text.redact import tell_crash
+from rhocache_schemas.text import tell_crash
 
 INTERRUPTED = 130
 

@@ -1,7 +1,7 @@
-"""The bodies that the service sends, shared with its client (RFC 9457 for problems)."""
+"""The bodies that the service sends, and the scopes of its API keys, shared with its client."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, Field, PlainValidator, create_model
 
@@ -9,6 +9,10 @@ from rhocache_schemas.cache.documents import Fault
 from rhocache_schemas.documents import Strict
 from rhocache_schemas.job.kinds import KINDS, AnySpec, by_kind, either, read_spec
 from rhocache_schemas.job.spec import JobSpec, JobState
+
+# What an API key may permit.
+Scope = Literal["jobs:read", "jobs:write", "caches:read", "metrics:read", "admin"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
 class Listed(BaseModel):

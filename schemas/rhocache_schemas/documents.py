@@ -3,13 +3,15 @@
 import json
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from rhocache_schemas import storage
 from rhocache_schemas.errors import InvalidDocument, UnsupportedVersion
 
 FORMAT_VERSION = "1.0"
 _READABLE = r"^[01]\.[0-9]+$"
+
+Location = Annotated[str, Field(min_length=1), AfterValidator(storage.plain)]  # a path or URI
 
 
 class Strict(BaseModel):

@@ -39,12 +39,10 @@ end on terminals and in logs: ``str`` gives them printable, in one line.
 """
 
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-from rhocache_schemas.text.redact import tell
+from pydantic import BaseModel
 
-if TYPE_CHECKING:
-    from rhocache_schemas.problem import Problem
+from rhocache_schemas.text import tell
 
 
 class RhocacheError(Exception):
@@ -121,6 +119,8 @@ class RowErrorCode(StrEnum):
 
 
 class RowError(RhocacheError):
+    code: RowErrorCode
+
     def __init__(self, code: RowErrorCode, detail: str) -> None:
         super().__init__(detail)
         self.code = code
@@ -209,10 +209,27 @@ class IdempotencyKeyReused(RhocacheError):
     code = "idempotency-key-reused"
 
 
+class FieldError(BaseModel):
+    pointer: str  # JSON pointer into the request body
+    detail: str
+
+
+class Problem(BaseModel):
+    """application/problem+json."""  # RFC 9457: an error as REST answers tell it
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    request_id: str
+    errors: list[FieldError] = []
+
+
 class ServiceError(RhocacheError):
     code = "service"
 
-    def __init__(self, detail: str, problem: "Problem | None" = None) -> None:
+    def __init__(self, detail: str, problem: Problem | None = None) -> None:
         super().__init__(detail)
         self.problem = problem  # None when the service did not answer
 

@@ -7,8 +7,7 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict
 
-from rhocache_schemas.text.printable import printable, printable_lines
-from rhocache_schemas.text.redact import redact
+from rhocache_schemas.text import printable, printable_lines, redact
 
 
 def configure() -> None:

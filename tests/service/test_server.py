@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from rhocache_schemas import network
 from rhocache_schemas.errors import StorageError
-from rhocache_schemas.network import sockets
 from rhocache_service.scheduling.embedded_ray import EmbeddedRay, try_lock
 
 from .conftest import COMMAND, free_port, wait_until
@@ -111,7 +111,7 @@ def test_the_room_that_rays_sockets_need() -> None:
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     session = "/session_2026-12-31_23-59-59_999999_4194304/sockets/dash_"
-    assert max(map(len, told.stdout.split())) + len(session) <= sockets.RAY
+    assert max(map(len, told.stdout.split())) + len(session) <= network.RAY
 
 
 def test_those_who_wait_are_answered_when_it_ends(tmp_path: Path) -> None:

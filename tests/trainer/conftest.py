@@ -1,59 +1,16 @@
 """A small dataset and a cache for it, made with tarfile, PIL and the schemas' writers alone."""
 
-import io
-import json
-import tarfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xxhash
 from caches import commit
-from PIL import Image
+from made_pairs import COLOURS, PAIRS, SHARDS, MadePair, make_pairs, write_tar  # noqa: F401
 
 from rhocache_schemas.cache import shard_file
 
-COLOURS = ["red", "green", "blue", "white"]
 DIMENSION = 6
-SHARDS = 2
-PAIRS = 12  # in each shard
-
-
-@dataclass
-class MadePair:
-    key: str
-    image: bytes
-    caption: str
-
-
-def write_tar(
-    path: Path, pairs: list[MadePair], suffixes: tuple[str, str] = ("jpg", "txt")
-) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for pair in pairs:
-            metadata = json.dumps({"colour": pair.caption.rpartition(" ")[2]}).encode()
-            image, text = suffixes
-            members = {image: pair.image, text: pair.caption.encode(), "json": metadata}
-            for suffix, data in members.items():
-                info = tarfile.TarInfo(f"{pair.key}.{suffix}")
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-
-
-def make_pairs(shard: int) -> list[MadePair]:
-    random = np.random.default_rng(shard)
-    pairs = []
-    for number in range(PAIRS):
-        colour = COLOURS[number % len(COLOURS)]
-        pixels = np.array(Image.new("RGB", (20 + number, 24), colour))
-        pixels[: number + 1, : shard + 1] = random.integers(0, 255, 3)
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, "JPEG")
-        caption = f"picture {shard * PAIRS + number} is {colour}"
-        pairs.append(MadePair(f"{number:04}", buffer.getvalue(), caption))
-    return pairs
 
 
 def unit_rows(shard: int, which: str) -> np.ndarray:

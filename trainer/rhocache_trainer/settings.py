@@ -5,14 +5,12 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Annotated, Any, Union
 
-from pydantic import AfterValidator, BeforeValidator, Field, GetCoreSchemaHandler
+from pydantic import BeforeValidator, Field, GetCoreSchemaHandler
 
-from rhocache_schemas import storage
 from rhocache_schemas.documents import Strict
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Location = Annotated[str, Field(min_length=1), AfterValidator(storage.plain)]
 
 
 class Named(Strict):

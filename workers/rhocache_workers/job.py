@@ -10,7 +10,7 @@ import sys
 
 from rhocache_schemas.errors import InvalidInput, RhocacheError
 from rhocache_schemas.job.kinds import JobOrder, installed
-from rhocache_schemas.text.redact import tell_crash
+from rhocache_schemas.text import tell_crash
 
 INTERRUPTED = 130
 

@@ -13,8 +13,8 @@ from rich.console import Console
 from rhocache.commands import options, tables
 from rhocache.commands.extras import extra
 from rhocache_schemas import storage
+from rhocache_schemas.api import SCOPES
 from rhocache_schemas.errors import InvalidInput
-from rhocache_schemas.scopes import SCOPES
 
 if TYPE_CHECKING:
     from rhocache_service.registry.api_keys import Keys

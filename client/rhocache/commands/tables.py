@@ -14,7 +14,7 @@ from rich.text import Text
 from rhocache.commands.progress import Seen, duration
 from rhocache_schemas.api import Job, PairErrorList
 from rhocache_schemas.job.fields import chosen
-from rhocache_schemas.text.printable import printable, printable_lines
+from rhocache_schemas.text import printable, printable_lines
 
 if TYPE_CHECKING:
     from rhocache_service.registry.tables import KeyRow

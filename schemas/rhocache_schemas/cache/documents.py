@@ -12,7 +12,7 @@ from rhocache_schemas.documents import Document, Strict
 from rhocache_schemas.errors import ShardError
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import ReferenceSpec
-from rhocache_schemas.text.redact import tell
+from rhocache_schemas.text import tell
 
 Count = Annotated[int, Field(ge=0)]
 Told = Annotated[str, AfterValidator(tell)]  # kept and shown: no secret may be in it

@@ -9,6 +9,7 @@ from rhocache_schemas.dataset.pair import read_fields
 IMAGE_SUFFIXES = ("jpg", "png", "jpeg", "webp")  # where a key has several, open_clip's order
 CAPTION_SUFFIX = "txt"
 METADATA_SUFFIX = "json"
+PAIR_SUFFIXES = frozenset((*IMAGE_SUFFIXES, CAPTION_SUFFIX, METADATA_SUFFIX))
 
 _NAMES = 5  # that are told
 _KINDS = 20  # suffixes, or fields, that are told apart
@@ -17,7 +18,7 @@ _METADATA = 100  # files that are looked into
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Give a member's key and its suffix in lower case: ``a/b.seg.PNG`` is ``a/b``, ``seg.png``."""
+    """Return a member's key and suffix in lower case: ``a/b.seg.PNG`` is ``a/b``, ``seg.png``."""
     folder, slash, base = name.rpartition("/")
     stem, _, suffix = base.partition(".")
     return folder + slash + stem, suffix.lower()

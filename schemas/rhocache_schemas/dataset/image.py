@@ -5,7 +5,7 @@ import warnings
 
 from PIL import Image
 
-from rhocache_schemas.dataset.limits import DEFAULT_LIMITS, Limits
+from rhocache_schemas.dataset.pair import DEFAULT_LIMITS, Limits
 from rhocache_schemas.errors import RowError, RowErrorCode
 
 FORMATS = ("JPEG", "PNG", "WEBP")

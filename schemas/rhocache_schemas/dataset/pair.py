@@ -1,21 +1,40 @@
-"""A pair of a dataset, and the hashes by which a reader knows that it is still the same pair."""
+"""A pair of a dataset, the caps on it, and the hashes by which it is known to be still the same."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import xxhash
 
-from rhocache_schemas.errors import RowErrorCode
+from rhocache_schemas.errors import RowError, RowErrorCode
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Caps that keep a hostile or broken dataset from taking the machine down."""
+
+    member_bytes: int = 64 << 20  # of an image
+    text_bytes: int = 4 << 20  # of a caption or a json, whose parsing takes 30 times as much memory
+    members: int = 1_000_000  # in one shard
+    pixels: int = 100_000_000  # of an image
+    aspect_ratio: float = 200.0  # long side over short; a thin image explodes when it is resized
+
+
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
+    """A pair as it is stored. Some formats read its image and caption only when it is loaded."""
+
+    shard: str  # name of its shard
     row: int  # position in its shard, from 0
     key: str
-    image: bytes | None  # as stored
-    caption: str | None
-    metadata: bytes | None  # KEY.json as stored
-    error: RowErrorCode | None = None
+    image: bytes | None = None  # as stored
+    caption: str | None = None
+    metadata: bytes | None = None  # KEY.json as stored
+    error: RowErrorCode | None = None  # why it can't be used
+    detail: str = ""  # of the error, for a person
 
     @property
     def image_hash(self) -> bytes | None:
@@ -27,9 +46,32 @@ class Pair:
         """None where there is no caption to hash."""
         return None if self.caption is None else hash_caption(self.caption)
 
+    def failed(self, code: RowErrorCode, detail: str) -> Self:
+        return replace(self, error=code, detail=detail)
+
+    def checked(self) -> Self:
+        """Return the pair, with an error where it has none yet and can't be used as it is."""
+        if self.error is not None:
+            return self
+        if not self.image:
+            return self.failed(RowErrorCode.IMAGE_MISSING, "it has no image")
+        if len(self.image) > DEFAULT_LIMITS.member_bytes:
+            detail = f"its image has {len(self.image)} bytes"
+            return self.failed(RowErrorCode.IMAGE_TOO_LARGE, detail)
+        if self.caption is None or not self.caption.strip():
+            return self.failed(RowErrorCode.TEXT_MISSING, "it has no caption")
+        return self
+
+    def content(self) -> tuple[bytes, str]:
+        """Return the image and the caption. Raises RowError for a pair that can't be used."""
+        pair = self.checked()
+        if pair.error is not None:
+            raise RowError(pair.error, pair.detail or pair.error)
+        return pair.image or b"", pair.caption or ""
+
 
 def read_caption(text: bytes | None, metadata: bytes | None, field: str | None) -> str | None:
-    """Give the caption of a pair's KEY.txt or, with ``field``, of this field of its KEY.json.
+    """Return the caption of a pair's KEY.txt or, with ``field``, of this field of its KEY.json.
 
     None where there is none; raises UnicodeError for one that is not, or has no, UTF-8.
     """
@@ -43,7 +85,7 @@ def read_caption(text: bytes | None, metadata: bytes | None, field: str | None) 
 
 
 def choose_caption(value: object) -> str | None:
-    """Give a caption that is stored as a string, or the first of a list that is not blank."""
+    """Return a caption that is stored as a string, or the first of a list that is not blank."""
     if isinstance(value, list):
         strings = (each for each in value if isinstance(each, str))  # pyright: ignore[reportUnknownVariableType]
         value = next((each for each in strings if each.strip()), None)
@@ -51,7 +93,7 @@ def choose_caption(value: object) -> str | None:
 
 
 def read_fields(metadata: bytes | None) -> dict[str, object]:
-    """Give the fields of a KEY.json, none where it is not an object. Raises UnicodeDecodeError."""
+    """Return the fields of a KEY.json, none where it is no object. Raises UnicodeDecodeError."""
     try:
         fields: object = json.loads(metadata or b"null")
     except UnicodeDecodeError:
@@ -62,10 +104,10 @@ def read_fields(metadata: bytes | None) -> dict[str, object]:
 
 
 def hash_image(image: bytes) -> bytes:
-    """xxh3-64 of the stored image's bytes, as 8 big-endian bytes."""
+    """Return the xxh3-64 of the stored image's bytes, as 8 big-endian bytes."""
     return xxhash.xxh3_64_digest(image)
 
 
 def hash_caption(caption: str) -> bytes:
-    """xxh3-64 of the caption's UTF-8, as 8 big-endian bytes."""
+    """Return the xxh3-64 of the caption's UTF-8, as 8 big-endian bytes."""
     return xxhash.xxh3_64_digest(caption.encode())

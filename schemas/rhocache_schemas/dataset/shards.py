@@ -12,7 +12,7 @@ from pyarrow import fs
 from rhocache_schemas import storage
 from rhocache_schemas.abandonment import keep_on
 from rhocache_schemas.dataset.tree import Entry, list_files
-from rhocache_schemas.errors import DatasetError
+from rhocache_schemas.errors import DatasetError, DatasetMismatch
 from rhocache_schemas.storage import braces
 
 SUFFIX = ".tar"
@@ -28,9 +28,10 @@ _AT_ONCE = 1000  # shards that are looked for in one call
 @dataclass(frozen=True, slots=True)
 class Shard:
     name: str  # path under the dataset's root: what joins a dataset and a cache
-    uri: str
-    size: int  # bytes
+    uri: str  # of its file
+    size: int  # bytes; 0 where only reading tells
     mtime_ns: int  # 0 where the storage tells none
+    rows: int | None = None  # None where only reading tells
 
 
 def list_shards(
@@ -102,6 +103,37 @@ def dataset_root(dataset: str) -> str:
         return _prefix(dataset) + _root(filesystem, path)
     except OSError as error:
         raise storage.failure(f"cannot look at {dataset}", error) from error
+
+
+def check_same_dataset(
+    cache: str,
+    begun_for: str,
+    dataset: str,
+    *,
+    same: int,
+    changed: int,
+    gone: int = 0,
+    unknown: int = 0,
+) -> None:
+    """Refuse another dataset for a cache, by the number of the cache's shards that are there.
+
+    Data may move, so its path does not tell: the names of its shards and their contents do. A
+    dataset that has grown has all of the cache's shards and more; one that has shrunk lacks some,
+    whose rows stay; and some of them may have changed. Where most have, it is another.
+
+    ``same`` have the contents that were scored, ``changed`` have others, ``gone`` are not in the
+    dataset, and ``unknown`` could not be compared.
+
+    Raises DatasetMismatch.
+    """
+    if changed > same or (gone and not same and not unknown):
+        count = same + changed + gone + unknown
+        raise DatasetMismatch(
+            f"{cache} holds {begun_for}, and {dataset} is another dataset: of the cache's {count} "
+            f"shards, {same} are the same there, {changed} have other contents and {gone} are not "
+            "there. Use another output; or, to give up what the cache holds for this dataset, "
+            "--replace (`replace` over REST)"
+        )
 
 
 def is_shard(name: str) -> bool:

@@ -18,7 +18,7 @@ from pyarrow import fs
 
 from rhocache_schemas.errors import InvalidInput, RhocacheError, StorageError, UriNotAllowed
 from rhocache_schemas.storage.aws import s3_settings
-from rhocache_schemas.text.redact import has_secrets
+from rhocache_schemas.text import has_secrets
 
 TEMPORARY = ".tmp"  # suffix of a file that is not committed yet
 _COPY_BYTES = 8 << 20

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
 
-from rhocache_schemas.scopes import Scope
+from rhocache_schemas.api import Scope
 from rhocache_service.http.problems import ProblemError
 from rhocache_service.registry.callers import Caller
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from rhocache_schemas.problem import Problem
+from rhocache_schemas.errors import Problem
 from rhocache_service.http.problems import KINDS, MEDIA_TYPE
 
 Responses = dict[int | str, dict[str, Any]]  # as FastAPI's routes take them

@@ -18,17 +18,18 @@ from rhocache_schemas.errors import (
     CacheNotFound,
     DatasetError,
     DatasetMismatch,
+    FieldError,
     FingerprintMismatch,
     IdempotencyKeyReused,
     InvalidInput,
     JobStateConflict,
     MissingPair,
+    Problem,
     RequestInFlight,
     RhocacheError,
     TooManyJobs,
     UriNotAllowed,
 )
-from rhocache_schemas.problem import FieldError, Problem
 from rhocache_service.http.addresses import root_path
 
 log = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import sessionmaker
 
+from rhocache_schemas.api import SCOPES, Scope
 from rhocache_schemas.errors import InvalidInput
-from rhocache_schemas.scopes import SCOPES, Scope
 from rhocache_service.registry.tables import KeyRow
 
 LONGEST_NAME = 100  # characters

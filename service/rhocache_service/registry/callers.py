@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from rhocache_schemas.scopes import SCOPES, Scope
+from rhocache_schemas.api import SCOPES, Scope
 from rhocache_service.registry.api_keys import Keys
 from rhocache_service.registry.sessions import Sessions
 

@@ -14,7 +14,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from rhocache_schemas.errors import JobError, RayUnreachable
 from rhocache_schemas.job.kinds import JobOrder
-from rhocache_schemas.network.loopback import is_loopback
+from rhocache_schemas.network import is_loopback
 from rhocache_service.registry.tables import JobRow
 
 ANSWER_SECONDS = 60.0  # that Ray may take for an answer

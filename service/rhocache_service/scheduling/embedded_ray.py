@@ -18,9 +18,8 @@ from typing import Any
 
 import httpx
 
-from rhocache_schemas import storage
+from rhocache_schemas import network, storage
 from rhocache_schemas.errors import RayUnreachable
-from rhocache_schemas.network import sockets
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +43,7 @@ class EmbeddedRay:
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir.absolute()
         self._inside = str(self._data_dir / "ray")
-        if not sockets.fits(self._inside, sockets.RAY):
+        if not network.fits(self._inside, network.RAY):
             _short_folder()  # else the service would start, and never its jobs
         self._record = self._data_dir / "ray.json"
         token = self._data_dir / "ray-token"
@@ -119,7 +118,7 @@ class EmbeddedRay:
         self._clear()
         log.info("starting Ray; its log is %s/ray.log", self._data_dir)
         ports, temporary = _free_ports(7), None
-        if not sockets.fits(self._inside, sockets.RAY):
+        if not network.fits(self._inside, network.RAY):
             temporary = tempfile.mkdtemp(prefix=_FOLDER, dir=_short_folder())
         folder = f"{temporary}/r" if temporary else self._inside  # which Ray opens to everyone
         command = [
@@ -172,7 +171,7 @@ class EmbeddedRay:
 
 
 def _short_folder() -> str:
-    return sockets.short_folder(len(f"/{_FOLDER}12345678/r") + sockets.RAY)
+    return network.short_folder(len(f"/{_FOLDER}12345678/r") + network.RAY)
 
 
 def _short_paths() -> dict[str, str]:
@@ -180,9 +179,9 @@ def _short_paths() -> dict[str, str]:
 
     Ray's dashboard starts processes that it talks to by sockets below TMPDIR.
     """
-    if sockets.is_short(tempfile.gettempdir(), sockets.MULTIPROCESSING):
+    if network.is_short(tempfile.gettempdir(), network.MULTIPROCESSING):
         return {}
-    return {"TMPDIR": sockets.short_folder(sockets.MULTIPROCESSING)}
+    return {"TMPDIR": network.short_folder(network.MULTIPROCESSING)}
 
 
 def _inherited() -> dict[str, str]:

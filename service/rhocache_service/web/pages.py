@@ -15,14 +15,13 @@ from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.concurrency import run_in_threadpool
 
-from rhocache_schemas.api import CachedPair
+from rhocache_schemas.api import CachedPair, Scope
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.dataset.pair import Pair
 from rhocache_schemas.errors import RhocacheError
 from rhocache_schemas.job.fields import chosen
 from rhocache_schemas.job.kinds import DEFAULT, KINDS, UnknownKind
 from rhocache_schemas.job.spec import JobState
-from rhocache_schemas.scopes import Scope
 from rhocache_service.api.auth import (
     TLS_COOKIE,
     ReadsCaches,

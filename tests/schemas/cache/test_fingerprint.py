@@ -5,7 +5,7 @@ import pytest
 
 from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.errors import FingerprintMismatch
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import ReferenceSpec
 
 BASE = Fingerprint(
@@ -76,7 +76,7 @@ def test_long_values_are_cut_to_200_characters() -> None:
     assert f'(cache: "{long}", now: "{"é" * 196}...)' in str(caught.value)
 
 
-JOB = JobSpec(dataset="d", output="/c", reference=ReferenceSpec(model="local-dir:/m"))
+JOB = ScoreSpec(dataset="d", output="/c", reference=ReferenceSpec(model="local-dir:/m"))
 
 
 def test_the_options_of_a_job_that_made_the_cache_are_let_through() -> None:

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from rhocache_schemas.dataset.image import open_image
-from rhocache_schemas.dataset.limits import Limits
+from rhocache_schemas.dataset.pair import Limits
 from rhocache_schemas.errors import RowError, RowErrorCode
 
 

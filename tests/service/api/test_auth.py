@@ -8,7 +8,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from rhocache_schemas.problem import Problem
+from rhocache_schemas.errors import Problem
 from rhocache_service.api.auth import COOKIE
 from rhocache_service.app import create_app
 from rhocache_service.registry.api_keys import Keys

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from rhocache_schemas.scopes import SCOPES, Scope
+from rhocache_schemas.api import SCOPES, Scope
 from rhocache_service.api.auth import COOKIE
 from rhocache_service.app import create_app
 from rhocache_service.registry.api_keys import Keys

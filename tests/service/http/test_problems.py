@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import text
 
-from rhocache_schemas.problem import Problem
+from rhocache_schemas.errors import Problem
 from rhocache_service.app import create_app
 from rhocache_service.registry.jobs import Registry
 

@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.engine import Engine
 
+from rhocache_schemas.api import SCOPES
 from rhocache_schemas.errors import InvalidInput
-from rhocache_schemas.scopes import SCOPES
 from rhocache_service.registry.api_keys import Keys
 from rhocache_service.registry.tables import KeyRow, open_database
 from rhocache_service.settings import Settings

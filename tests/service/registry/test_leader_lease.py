@@ -5,10 +5,11 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.engine import Engine
 
+from rhocache_schemas.errors import RequestInFlight
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.spec import JobState
 from rhocache_service.registry import leader_lease, tables
-from rhocache_service.registry.idempotency import Answers, InFlight
+from rhocache_service.registry.idempotency import Answers
 from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.leader_lease import SECONDS, Leadership
 from rhocache_service.registry.tables import AnswerRow, LeaseRow
@@ -137,7 +138,7 @@ def test_a_request_whose_service_was_killed_before_the_clock_was_set_back(
 ) -> None:
     answers = Answers(database)
     assert answers.begin("", "key", b"request") is None
-    with pytest.raises(InFlight):
+    with pytest.raises(RequestInFlight):
         answers.begin("", "key", b"request")
     clocks.set = -HOUR
     assert answers.begin("", "key", b"request") is None

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from rhocache_schemas.dataset.shards import list_shards
+from rhocache_schemas.dataset.formats.base import Source
+from rhocache_schemas.dataset.formats.webdataset import WebDataset
 from rhocache_schemas.errors import RowError, ShardError, TrainingError
 from rhocache_trainer import ReferenceCache
 from rhocache_trainer.data.config import Augmentation
 from rhocache_trainer.data.dataset import Batch, Failure, PairDataset
-from rhocache_trainer.data.formats.webdataset import TarShards
 from rhocache_trainer.data.join import CachedPairs, PlainPairs
 
 from ..conftest import PAIRS, SHARDS, MadePair, make_pairs, unit_rows, write_cache, write_tar
@@ -37,8 +37,8 @@ def make(source, seed: int = 0, batch_size: int = 4, threads: int = 2, **options
     )
 
 
-def tars(dataset: Path) -> TarShards:
-    return TarShards(list_shards(str(dataset)))
+def tars(dataset: Path) -> WebDataset:
+    return WebDataset(Source(dataset=str(dataset)))
 
 
 @pytest.fixture

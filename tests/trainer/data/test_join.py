@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rhocache_schemas.dataset.shards import list_shards
+from rhocache_schemas.dataset.formats.base import Source
+from rhocache_schemas.dataset.formats.webdataset import WebDataset
 from rhocache_schemas.errors import (
     CacheCorrupt,
     CacheIncomplete,
@@ -16,31 +17,31 @@ from rhocache_schemas.errors import (
     RowError,
 )
 from rhocache_trainer import ReferenceCache
-from rhocache_trainer.data.formats.webdataset import TarShards
-from rhocache_trainer.data.join import CachedPairs, PlainPairs, Sample
+from rhocache_trainer.data.join import CachedPairs, JoinedPair, PlainPairs
 
 from ..conftest import PAIRS, SHARDS, MadePair, make_pairs, unit_rows, write_cache, write_tar
 
 
-def tars(dataset: Path, caption_field: str | None = None) -> TarShards:
-    return TarShards(list_shards(str(dataset)), caption_field)
+def tars(dataset: Path, caption_field: str | None = None) -> WebDataset:
+    return WebDataset(Source(dataset=str(dataset), caption_field=caption_field))
 
 
 def joined(dataset: Path, cache: Path, caption_field: str | None = None, **options) -> CachedPairs:
-    return CachedPairs(tars(dataset, caption_field), ReferenceCache.open(str(cache)), **options)
+    opened = ReferenceCache.open(str(cache))
+    return CachedPairs(tars(dataset, caption_field), opened, caption_field, **options)
 
 
-def read(pairs: CachedPairs | PlainPairs) -> list[Sample]:
-    return [pending() for part in pairs.parts for pending in pairs.read(part)]
+def read(pairs: CachedPairs | PlainPairs) -> list[JoinedPair]:
+    return [pairs.load(pair) for shard in pairs.shards for pair in pairs.read(shard)]
 
 
-def usable(pairs: CachedPairs | PlainPairs) -> tuple[list[Sample], Counter[str]]:
+def usable(pairs: CachedPairs | PlainPairs) -> tuple[list[JoinedPair], Counter[str]]:
     """The pairs that can be used, and the codes of the others' errors."""
     samples, codes = [], Counter()
-    for part in pairs.parts:
-        for pending in pairs.read(part):
+    for shard in pairs.shards:
+        for pair in pairs.read(shard):
             try:
-                samples.append(pending())
+                samples.append(pairs.load(pair))
             except (MissingPair, PairMismatch, RowError) as error:
                 codes[error.code] += 1
     return samples, codes
@@ -54,15 +55,17 @@ def test_every_pair_gets_its_own_row(dataset: Path, cache: Path):
     for sample in samples:
         shard, row = divmod(sample.index, PAIRS)
         made = make_pairs(shard)[row]
-        assert (sample.key, sample.image, sample.caption) == (made.key, made.image, made.caption)
-        assert np.array_equal(sample.reference_image, unit_rows(shard, "image")[row])
-        assert np.array_equal(sample.reference_text, unit_rows(shard, "text")[row])
+        pair = sample.pair
+        assert (pair.key, pair.image, pair.caption) == (made.key, made.image, made.caption)
+        assert sample.row is not None
+        assert np.array_equal(sample.row.image, unit_rows(shard, "image")[row])
+        assert np.array_equal(sample.row.text, unit_rows(shard, "text")[row])
 
 
 @pytest.mark.parametrize("start", [0, 5, PAIRS])
 def test_reading_may_begin_anywhere(dataset: Path, cache: Path, start: int):
     for pairs in (joined(dataset, cache), PlainPairs(tars(dataset))):
-        samples = [pending() for pending in pairs.read(pairs.parts[1], start)]
+        samples = [pairs.load(pair) for pair in pairs.read(pairs.shards[1], start)]
         assert [sample.index for sample in samples] == list(range(PAIRS + start, 2 * PAIRS))
 
 
@@ -115,7 +118,7 @@ def test_a_pair_that_the_reference_could_not_score(dataset: Path, tmp_path: Path
         read(pairs)
     samples, _ = usable(pairs)
     assert pairs.usable == len(samples) == SHARDS * PAIRS - 1
-    assert all(np.isfinite(sample.reference_image).all() for sample in samples)
+    assert all(np.isfinite(sample.row.image).all() for sample in samples)
 
 
 def test_another_dataset(tmp_path: Path, cache: Path):

@@ -4,11 +4,11 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from made_pairs import rows, write_csv, write_folder, write_parquet
 from pyarrow import fs
 
 from ...workers.run.test_s3 import bucket  # noqa: F401 (a fixture)
 from ..conftest import PAIRS, SHARDS, make_pairs
-from .formats.test_parquet import rows, write_csv, write_folder, write_parquet
 from .test_loader import assert_same, make
 
 N = SHARDS * PAIRS

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from made_pairs import rows, write_parquet
 from safetensors.torch import load_file
 
 from rhocache_schemas.errors import (
@@ -22,7 +23,6 @@ from rhocache_trainer import TrainConfig, train
 
 from ..cache.test_reader import commit_anew, rewrite
 from ..conftest import make_pairs, write_tar
-from .formats.test_parquet import rows, write_parquet
 
 
 @pytest.fixture

@@ -4,8 +4,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from rhocache_schemas.dataset.formats import AUTO, Kind
+from rhocache_schemas.dataset.formats.base import Source
 from rhocache_schemas.documents import Strict
-from rhocache_trainer.settings import Location, Positive, Share
+from rhocache_trainer.settings import Positive, Share
 
 PositiveRange = Annotated[
     tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]],
@@ -13,43 +15,12 @@ PositiveRange = Annotated[
 ]
 
 
-class Data(Strict):
-    """Where the pairs are."""
+class Data(Source):
+    """Where the pairs are, and how they are read."""
 
-    dataset: Annotated[
-        Location,
-        Field(
-            description="tars (folder, brace pattern or one), Parquet (folder or one file), a CSV, "
-            "or a folder of KEY.jpg and KEY.txt; a local path or URI",
-        ),
-    ]
     kind: Annotated[
-        Literal["auto", "webdataset", "parquet", "csv", "folder"],
-        Field(description="auto: by the suffix, or by what the folder holds"),
-    ] = "auto"
-    shards: Annotated[
-        str | None, Field(description="glob that the names of tars or Parquet files must match")
-    ] = None
-    caption_field: Annotated[
-        str | None, Field(description="field of KEY.json to take captions from, not KEY.txt")
-    ] = None
-    images: Annotated[
-        Location | None,
-        Field(description="folder that a CSV's paths start from; null: the CSV's own"),
-    ] = None
-    image_column: Annotated[
-        str | None, Field(description="null: image in Parquet, filepath in a CSV")
-    ] = None
-    caption_column: Annotated[
-        str | None, Field(description="null: caption in Parquet, title in a CSV")
-    ] = None
-    key_column: Annotated[
-        str | None, Field(description="null: key, or the name of a CSV's image up to a dot")
-    ] = None
-    shard_column: Annotated[
-        str | None,
-        Field(description="the cache's shard of each pair, where keys are in several; null: shard"),
-    ] = None
+        Kind, Field(description="of the dataset; auto: by the suffix, or by what the folder holds")
+    ] = AUTO
     on_missing: Annotated[
         Literal["error", "skip"],
         Field(description="what to do with a pair that is unusable, or lacks its reference row"),

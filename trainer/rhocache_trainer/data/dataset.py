@@ -3,10 +3,10 @@
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count, islice
 from random import Random
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from rhocache_schemas.dataset.image import open_image
+from rhocache_schemas.dataset.pair import Pair
 from rhocache_schemas.errors import (
     MissingPair,
     PairMismatch,
@@ -23,24 +24,17 @@ from rhocache_schemas.errors import (
 )
 from rhocache_trainer.data.augment import augment, pair_random
 from rhocache_trainer.data.config import Augmentation
-from rhocache_trainer.data.join import OnMissing, PairSource, Pending, Sample
-from rhocache_trainer.data.partition import Share, share_of
-from rhocache_trainer.data.shuffle import shuffle
+from rhocache_trainer.data.join import JoinedPair, OnMissing, PairSource
+from rhocache_trainer.data.partition import Share, share_of, shuffle
 
 _READ_AHEAD = 64  # pairs that wait for each decoding thread
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
+    joined: JoinedPair
     image: Tensor  # uint8 [3, height, width]
     tokens: Tensor  # int64 [context length]
-    sample: Sample
-
-
-class PairName(NamedTuple):
-    shard: str
-    key: str
-    caption: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +44,19 @@ class Batch:
     index: Tensor  # int64 [B]
     reference_image: Tensor | None  # float32 [B, d']
     reference_text: Tensor | None
-    names: list[PairName] = field(default_factory=list[PairName])
+    pairs: list[Pair] = field(default_factory=list[Pair])  # without their images' bytes
     # Error code -> pairs that were left out on the way to this batch.
     skipped: dict[str, int] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> "Batch":
-        return self._with(lambda tensor: tensor.to(device, non_blocking=True), self.names)
+        return self._with(lambda tensor: tensor.to(device, non_blocking=True), self.pairs)
 
     def take(self, rows: Tensor) -> "Batch":
         """Some of its pairs; ``rows`` int64."""
-        names = [self.names[row] for row in rows.tolist()] if self.names else []
-        return self._with(lambda tensor: tensor[rows.to(tensor.device)], names)
+        pairs = [self.pairs[row] for row in rows.tolist()] if self.pairs else []
+        return self._with(lambda tensor: tensor[rows.to(tensor.device)], pairs)
 
-    def _with(self, change: Callable[[Tensor], Tensor], names: list[PairName]) -> "Batch":
+    def _with(self, change: Callable[[Tensor], Tensor], pairs: list[Pair]) -> "Batch":
         def changed(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else change(tensor)
 
@@ -72,7 +66,7 @@ class Batch:
             change(self.index),
             changed(self.reference_image),
             changed(self.reference_text),
-            names,
+            pairs,
             self.skipped,
         )
 
@@ -103,8 +97,8 @@ class PairDataset(IterableDataset[Batch | Failure]):
     """Batches without end: an epoch is ``steps`` of them, the same number on every rank.
 
     Which pairs are in an epoch, their order, and each pair's augmentation are functions of (seed,
-    epoch, rank, world size, number of workers). Parts are shuffled by (seed, epoch), the same on
-    every rank, and their rows cut into equal runs (see ``shares``), so no pair comes twice in an
+    epoch, rank, world size, number of workers). Shards are shuffled by (seed, epoch), the same on
+    every rank, and their rows cut into equal runs (see ``share_of``), so no pair comes twice in an
     epoch; fewer than batch_size x world_size are not in it at all. Where pairs are left out, a rank
     goes through its run again until its steps are done, so that no other rank waits for it in vain.
 
@@ -213,7 +207,7 @@ class PairDataset(IterableDataset[Batch | Failure]):
     def _share(self, worker: int, workers: int) -> Share:
         random = Random(f"{self._seed}/{self._epoch}")  # noqa: S311 (not for secrets)
         return share_of(
-            random.sample(self._pairs.parts, len(self._pairs.parts)),
+            random.sample(self._pairs.shards, len(self._pairs.shards)),
             steps=self.steps,
             first_step=self._epoch * self.steps,
             rank=self._rank,
@@ -222,7 +216,7 @@ class PairDataset(IterableDataset[Batch | Failure]):
             workers=workers,
         )
 
-    def _pending(self, share: Share, worker: int) -> Iterator[tuple[int, Pending]]:
+    def _pending(self, share: Share, worker: int) -> Iterator[tuple[int, JoinedPair]]:
         """A share's pairs, turn after turn, each in another order."""
         for turn in count():
             where = f"{self._seed}/{self._epoch}/{self._rank}/{worker}/{turn}"
@@ -230,7 +224,7 @@ class PairDataset(IterableDataset[Batch | Failure]):
                 pair
                 for piece in share.pieces
                 for pair in islice(
-                    self._pairs.read(piece.part, piece.start),
+                    self._pairs.read(piece.shard, piece.start),
                     None if piece.stop is None else piece.stop - piece.start,
                 )
             )
@@ -239,40 +233,39 @@ class PairDataset(IterableDataset[Batch | Failure]):
                 empty = False
                 yield turn, pair
             if empty:
-                names = ", ".join(piece.part.name for piece in share.pieces[:5])
+                names = ", ".join(piece.shard.name for piece in share.pieces[:5])
                 raise TrainingError(f"there is no pair left where {share.rows} were: {names}")
 
-    def _example(self, pending: Pending, epoch: int) -> Example:
-        sample = pending()
+    def _example(self, joined: JoinedPair, epoch: int) -> Example:
+        joined = self._pairs.load(joined)
+        pair = joined.pair
+        image, caption = pair.content()
         try:
-            image = open_image(sample.image)
+            opened = open_image(image)
         except RowError as error:
-            raise RowError(
-                error.code,  # pyright: ignore[reportArgumentType]
-                f"shard {sample.shard}, key {sample.key}: {error}",
-            ) from error
-        random = pair_random(self._seed, epoch, sample.shard, sample.key)
+            where = f"shard {pair.shard}, key {pair.key}"
+            raise RowError(error.code, f"{where}: {error}") from error
+        random = pair_random(self._seed, epoch, pair.shard, pair.key)
         return Example(
-            augment(image, self._image_size, self._augmentation, random),
-            self._tokenizer(sample.caption)[0],
-            sample,
+            joined,
+            augment(opened, self._image_size, self._augmentation, random),
+            self._tokenizer(caption)[0],
         )
 
 
 def collate(examples: list[Example], skipped: dict[str, int]) -> Batch:
     """Stack examples into a batch; the images stay uint8 until they are on the device."""
-    samples = [example.sample for example in examples]
+    rows = [example.joined.row for example in examples]
     return Batch(
         torch.stack([example.image for example in examples]),
         torch.stack([example.tokens for example in examples]),
-        torch.tensor([sample.index for sample in samples]),
-        _rows([sample.reference_image for sample in samples]),
-        _rows([sample.reference_text for sample in samples]),
-        [PairName(sample.shard, sample.key, sample.caption) for sample in samples],
+        torch.tensor([example.joined.index for example in examples]),
+        _rows([row.image for row in rows if row is not None]),
+        _rows([row.text for row in rows if row is not None]),
+        [replace(example.joined.pair, image=None, metadata=None) for example in examples],
         skipped,
     )
 
 
-def _rows(vectors: list[np.ndarray | None]) -> Tensor | None:
-    present = [vector for vector in vectors if vector is not None]
-    return torch.from_numpy(np.stack(present)).float() if present else None
+def _rows(vectors: list[np.ndarray]) -> Tensor | None:
+    return torch.from_numpy(np.stack(vectors)).float() if vectors else None

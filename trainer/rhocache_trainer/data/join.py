@@ -1,8 +1,7 @@
 """Pairs to train on, read from a dataset and, with a cache, joined with their reference rows."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -10,7 +9,9 @@ import numpy.typing as npt
 
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.cache.shard_file import OK
-from rhocache_schemas.dataset.pair import hash_caption, hash_image
+from rhocache_schemas.dataset.formats.base import Format, KeyedFormat
+from rhocache_schemas.dataset.pair import Pair, hash_caption, hash_image
+from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import (
     CacheIncomplete,
     FingerprintMismatch,
@@ -21,72 +22,70 @@ from rhocache_schemas.errors import (
 )
 from rhocache_trainer.cache.key_index import find_rows
 from rhocache_trainer.cache.reader import ReferenceCache, ReferenceRow
-from rhocache_trainer.data.formats.base import Container, KeyedContainer, Part, Record
-from rhocache_trainer.data.formats.webdataset import TarShards
 
 OnMissing = Literal["error", "skip"]
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """A usable pair, not decoded yet."""
+class JoinedPair:
+    """A pair, the number by which a loss knows it, and the reference row that its key leads to."""
 
-    shard: str
-    key: str
-    index: int  # the pair's number, from 0 to n − 1
-    image: bytes
-    caption: str
-    reference_image: npt.NDArray[np.floating] | None = None  # [d'], unit vector
-    reference_text: npt.NDArray[np.floating] | None = None  # [d']
-
-
-# Gives a pair when it is called, in any thread; raises MissingPair, PairMismatch or RowError for
-# one that can't be used.
-Pending = Callable[[], Sample]
+    pair: Pair
+    index: int  # from 0 to n − 1; −1 without a row where there is a cache
+    row: ReferenceRow | None = None
 
 
 class PairSource(Protocol):
-    parts: list[Part]  # with their numbers of rows
-    n: int  # numbers that Sample.index runs over
-    usable: int  # pairs to expect from one pass over ``parts``
+    shards: list[Shard]  # with their numbers of rows
+    n: int  # numbers that JoinedPair.index runs over
+    usable: int  # pairs to expect from one pass over ``shards``
     identity: str  # differs where the numbers or the reference rows do
     manifest: Manifest | None  # of the cache
 
-    def read(self, part: Part, start: int = 0) -> Iterator[Pending]:
-        """Give the pairs of a part from the one at position ``start`` on. One thread at a time."""
+    def read(self, shard: Shard, start: int = 0) -> Iterator[JoinedPair]:
+        """Yield a shard's pairs from the one at position ``start`` on. One thread at a time."""
+        ...
+
+    def load(self, joined: JoinedPair) -> JoinedPair:
+        """Return a pair that was read with its content, compared with its row. In any thread.
+
+        It has the shard and key by which the cache knows it, so that it is augmented alike wherever
+        it is read from. Raises MissingPair, PairMismatch or RowError for one that can't be used.
+        """
         ...
 
 
 class PlainPairs:
-    """The pairs of a dataset alone, numbered in the order of its parts.
+    """The pairs of a dataset alone, numbered in the order of its shards.
 
     Making one reads tar shards once, to count.
     """
 
-    def __init__(self, container: Container) -> None:
-        self.parts: list[Part] = []
+    def __init__(self, dataset: Format) -> None:
+        self.shards: list[Shard] = []
         self.n = self.usable = 0
-        self._container = container
+        self._dataset = dataset
         self._offsets: dict[str, int] = {}
-        for part in container.parts:
-            rows, usable = _count(container, part)
-            self.parts.append(Part(part.name, rows))
-            self._offsets[part.name] = self.n
+        for shard in dataset.shards:
+            rows, usable = _count(dataset, shard)
+            self.shards.append(replace(shard, rows=rows))
+            self._offsets[shard.name] = self.n
             self.n += rows
             self.usable += usable
-        self.identity = f"{self.n} pairs in {len(self.parts)} shards"
+        self.identity = f"{self.n} pairs in {len(self.shards)} shards"
         self.manifest: Manifest | None = None
 
-    def read(self, part: Part, start: int = 0) -> Iterator[Pending]:
-        for record in self._container.read(part, start):
-            yield partial(self._sample, part.name, record)
+    def read(self, shard: Shard, start: int = 0) -> Iterator[JoinedPair]:
+        for pair in self._dataset.read(shard, start):
+            yield JoinedPair(pair, self._offsets[shard.name] + pair.row)
 
-    def _sample(self, part: str, record: Record) -> Sample:
+    def load(self, joined: JoinedPair) -> JoinedPair:
+        pair = self._dataset.load(joined.pair)
         try:
-            image, caption = record.content()
+            pair.content()
         except RowError as error:
-            raise RowError(error.code, f"{_where(part, record)}: {error}") from error  # pyright: ignore[reportArgumentType]
-        return Sample(part, record.key, self._offsets[part] + record.row, image, caption)
+            raise RowError(error.code, f"{_where(pair.shard, pair)}: {error}") from error
+        return JoinedPair(pair, joined.index)
 
 
 class CachedPairs:
@@ -101,32 +100,40 @@ class CachedPairs:
     """
 
     def __init__(
-        self, container: TarShards, cache: ReferenceCache, *, on_missing: OnMissing = "error"
+        self,
+        dataset: Format,
+        cache: ReferenceCache,
+        caption_field: str | None = None,
+        *,
+        on_missing: OnMissing = "error",
     ) -> None:
-        lacking = [part.name for part in container.parts if part.name not in cache.shards]
-        if lacking and (on_missing == "error" or len(lacking) == len(container.parts)):
+        lacking = [shard.name for shard in dataset.shards if shard.name not in cache.shards]
+        if lacking and (on_missing == "error" or len(lacking) == len(dataset.shards)):
             raise cache.missing_shard(lacking[0])
         scored_field = cache.manifest.fingerprint.caption_field
-        if scored_field != container.caption_field:
+        if scored_field != caption_field:
             raise FingerprintMismatch(
                 f"{cache.uri} was made with caption_field={scored_field!r}, but the training data "
-                f"have caption_field={container.caption_field!r}"
+                f"have caption_field={caption_field!r}"
             )
-        self._container = container
+        self._dataset = dataset
         self._cache = cache
-        names = [part.name for part in container.parts if part.name in cache.shards]
+        known = [shard for shard in dataset.shards if shard.name in cache.shards]
+        names = [shard.name for shard in known]
         cache.check_files(names)
-        self.parts = [Part(name, cache.shards[name].rows) for name in names]
+        self.shards = [replace(shard, rows=cache.shards[shard.name].rows) for shard in known]
         self.n = len(cache)
         self.usable = sum(cache.shards[name].ok for name in names)
         self.identity = cache.manifest.index_sha256
         self.manifest: Manifest | None = cache.manifest
 
-    def read(self, part: Part, start: int = 0) -> Iterator[Pending]:
-        for record in self._container.read(part, start):
-            position = self._cache.row_by_key(part.name, record.key)
-            row = None if position is None else self._cache.row(part.name, position)
-            yield partial(_join, self._cache.uri, part.name, record, row)
+    def read(self, shard: Shard, start: int = 0) -> Iterator[JoinedPair]:
+        for pair in self._dataset.read(shard, start):
+            position = self._cache.row_by_key(shard.name, pair.key)
+            yield _joined(pair, None if position is None else self._cache.row(shard.name, position))
+
+    def load(self, joined: JoinedPair) -> JoinedPair:
+        return _load(self._dataset, self._cache, joined)
 
 
 class KeyedPairs:
@@ -142,11 +149,11 @@ class KeyedPairs:
     """
 
     def __init__(
-        self, container: KeyedContainer, cache: ReferenceCache, *, on_missing: OnMissing = "error"
+        self, dataset: KeyedFormat, cache: ReferenceCache, *, on_missing: OnMissing = "error"
     ) -> None:
         cache.check_files(cache.shards)
-        keys = container.keys()
-        self._rows = find_rows(cache, keys, container.shards())
+        keys = dataset.keys()
+        self._rows = find_rows(cache, keys, dataset.cache_shards())
         repeats = _repeats(self._rows)
         if len(repeats) and on_missing == "error":
             raise InvalidInput(
@@ -168,26 +175,26 @@ class KeyedPairs:
                 + ", ".join(str(keys[int(place)]) for place in missing[:5])
                 + (", ..." if len(missing) > 5 else "")
             )
-        self._container = container
+        self._dataset = dataset
         self._cache = cache
-        self.parts = container.parts
-        rows = [part.rows or 0 for part in self.parts]
-        firsts = np.cumsum([0, *rows]).tolist()
-        self._firsts = {part.name: firsts[place] for place, part in enumerate(self.parts)}
+        self.shards = dataset.shards
+        firsts = np.cumsum([0, *(shard.rows or 0 for shard in self.shards)]).tolist()
+        self._firsts = {shard.name: firsts[place] for place, shard in enumerate(self.shards)}
         self.n = len(cache)
         self.usable = len(self._rows) - len(missing)
         self.identity = f"{cache.manifest.index_sha256} {len(self._rows)} pairs"
         self.manifest: Manifest | None = cache.manifest
 
-    def read(self, part: Part, start: int = 0) -> Iterator[Pending]:
-        first = self._firsts[part.name]
-        for record in self._container.read(part, start):
-            number = int(self._rows[first + record.row])
-            shard, row = part.name, None
-            if number >= 0:
-                shard, position = self._cache.locate(number)
-                row = self._cache.row(shard, position)
-            yield partial(_join, self._cache.uri, shard, record, row)
+    def read(self, shard: Shard, start: int = 0) -> Iterator[JoinedPair]:
+        first = self._firsts[shard.name]
+        for pair in self._dataset.read(shard, start):
+            number = int(self._rows[first + pair.row])
+            yield _joined(
+                pair, None if number < 0 else self._cache.row(*self._cache.locate(number))
+            )
+
+    def load(self, joined: JoinedPair) -> JoinedPair:
+        return _load(self._dataset, self._cache, joined)
 
 
 def _repeats(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -197,29 +204,28 @@ def _repeats(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.flatnonzero(repeats)
 
 
-def _count(container: Container, part: Part) -> tuple[int, int]:
-    """How many pairs a part has, and how many of them are usable as far as one can tell."""
-    if part.rows is not None:
-        return part.rows, part.rows
-    rows = usable = 0
-    for record in container.read(part, 0):
-        rows += 1
-        try:
-            record.content()
-        except RowError:
-            continue
-        usable += 1
-    return rows, usable
+def _count(dataset: Format, shard: Shard) -> tuple[int, int]:
+    """How many pairs a shard has, and how many of them are usable as far as one can tell."""
+    if shard.rows is not None:
+        return shard.rows, shard.rows
+    pairs = [dataset.load(pair).checked().error is None for pair in dataset.read(shard)]
+    return len(pairs), sum(pairs)
 
 
-def _join(cache: str, shard: str, record: Record, row: ReferenceRow | None) -> Sample:
-    where = _where(shard, record)
+def _joined(pair: Pair, row: ReferenceRow | None) -> JoinedPair:
+    return JoinedPair(pair, -1 if row is None else row.index, row)
+
+
+def _load(dataset: Format, cache: ReferenceCache, joined: JoinedPair) -> JoinedPair:
+    row = joined.row
+    where = _where(joined.pair.shard if row is None else row.shard, joined.pair)
     if row is None:
-        raise MissingPair(f"{where}: {cache} has no row for this pair")
+        raise MissingPair(f"{where}: {cache.uri} has no row for this pair")
     if row.status != OK:
         raise MissingPair(f"{where}: the reference could not score it ({row.status})")
+    pair = dataset.load(joined.pair)
     try:
-        image, caption = record.content()
+        image, caption = pair.content()
     except RowError as error:
         detail = f"has a reference row, but is unusable here ({error})"
         raise PairMismatch(f"{where}: {detail}") from error
@@ -227,9 +233,8 @@ def _join(cache: str, shard: str, record: Record, row: ReferenceRow | None) -> S
         raise PairMismatch(f"{where}: the image is not the one that the reference scored")
     if hash_caption(caption) != row.caption_hash:
         raise PairMismatch(f"{where}: the caption is not the one that the reference scored")
-    # Its key in the cache: a pair is augmented alike wherever it is read from.
-    return Sample(shard, row.key, row.index, image, caption, row.image, row.text)
+    return JoinedPair(replace(pair, shard=row.shard, key=row.key), row.index, row)
 
 
-def _where(shard: str, record: Record) -> str:
-    return f"shard {shard}, key {record.key}"
+def _where(shard: str, pair: Pair) -> str:
+    return f"shard {shard}, key {pair.key}"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from rhocache_schemas.network import sockets
+from rhocache_schemas import network
 from rhocache_trainer.data.config import Augmentation, Data
 from rhocache_trainer.data.dataset import Batch, Failure, PairDataset, Tokenizer
 from rhocache_trainer.data.join import PairSource
@@ -106,9 +106,9 @@ def _context() -> Any:
 def _put_sockets_where_they_fit() -> None:
     """Have multiprocessing make its folder, which it keeps, where a socket's path fits."""
     usual = tempfile.gettempdir()
-    if sockets.is_short(usual, sockets.MULTIPROCESSING):
+    if network.is_short(usual, network.MULTIPROCESSING):
         return
-    tempfile.tempdir = sockets.short_folder(sockets.MULTIPROCESSING)
+    tempfile.tempdir = network.short_folder(network.MULTIPROCESSING)
     try:
         multiprocessing.util.get_temp_dir()
     finally:

@@ -1,16 +1,20 @@
-"""Which rows, and how many batches, of an epoch are whose."""
+"""Partitions an epoch over ranks and workers, and shuffles what each of them reads."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from random import Random
+from typing import TypeVar
 
-from rhocache_trainer.data.formats.base import Part
+from rhocache_schemas.dataset.shards import Shard
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Rows of a part from ``start`` up to ``stop``; None for all that follow."""
+    """Rows of a shard from ``start`` up to ``stop``; None for all that follow."""
 
-    part: Part
+    shard: Shard
     start: int
     stop: int | None
 
@@ -23,7 +27,7 @@ class Share:
 
 
 def share_of(
-    parts: Sequence[Part],
+    shards: Sequence[Shard],
     *,
     steps: int,
     first_step: int,
@@ -32,32 +36,52 @@ def share_of(
     worker: int,
     workers: int,
 ) -> Share:
-    """What one worker process of one rank gives of an epoch of ``steps`` batches.
+    """Return what one worker process of one rank gives of an epoch of ``steps`` batches.
 
-    The rows of ``parts``, one after another, are cut into equal runs, one a rank, and each of them
+    The rows of ``shards``, one after another, are cut into equal runs, one a rank, and each of them
     among the rank's workers by the batches that each gives. A DataLoader asks its workers in turn,
     so those are the batches whose number, since the first epoch, is ``worker`` modulo ``workers``.
     """
-    rows = sum(part.rows or 0 for part in parts)
+    rows = sum(shard.rows or 0 for shard in shards)
     begin, end = rank * rows // world_size, (rank + 1) * rows // world_size
     counts = [len(range((each - first_step) % workers, steps, workers)) for each in range(workers)]
     before, batches = sum(counts[:worker]), counts[worker]
     start = begin + (end - begin) * before // steps
     stop = begin + (end - begin) * (before + batches) // steps
-    return Share(cut(parts, start, stop), stop - start, batches)
+    return Share(cut(shards, start, stop), stop - start, batches)
 
 
-def cut(parts: Sequence[Part], start: int, stop: int) -> list[Piece]:
-    """The pieces that hold the rows from ``start`` up to ``stop`` of all parts' rows.
+def cut(shards: Sequence[Shard], start: int, stop: int) -> list[Piece]:
+    """Return the pieces that hold the rows from ``start`` up to ``stop`` of all shards' rows.
 
-    A piece that ends where its part does ends wherever it does: a part may turn out to have more
+    A piece that ends where its shard does ends wherever it does: a shard may turn out to have more
     rows than it was told to, and they are not passed over without a word.
     """
     pieces: list[Piece] = []
     first = 0
-    for part in parts:
-        end = first + (part.rows or 0)
+    for shard in shards:
+        end = first + (shard.rows or 0)
         if first < stop and end > start:
-            pieces.append(Piece(part, max(start - first, 0), None if end <= stop else stop - first))
+            pieces.append(
+                Piece(shard, max(start - first, 0), None if end <= stop else stop - first)
+            )
         first = end
     return pieces
+
+
+def shuffle(items: Iterable[T], buffer_size: int, random: Random) -> Iterator[T]:
+    """Yield ``items`` in an order that ``random`` decides, holding at most ``buffer_size`` of them.
+
+    A stream no longer than the buffer comes out uniformly shuffled; otherwise an item comes out
+    any time after it went in, and at most ``buffer_size`` − 1 places before.
+    """
+    buffer: list[T] = []
+    for item in items:
+        if len(buffer) < buffer_size:
+            buffer.append(item)
+            continue
+        place = random.randrange(buffer_size)
+        yield buffer[place]
+        buffer[place] = item
+    random.shuffle(buffer)
+    yield from buffer

@@ -21,7 +21,7 @@ from rhocache_schemas.documents import Strict
 from rhocache_schemas.errors import InvalidInput
 from rhocache_schemas.job.paths import absolute_model, absolute_weights
 from rhocache_schemas.reference import HF_HUB, LOCAL_DIR
-from rhocache_schemas.text.printable import printable
+from rhocache_schemas.text import printable
 from rhocache_schemas.weights.activation import activation_warning
 from rhocache_schemas.weights.file import CONFIG, WEIGHTS
 from rhocache_schemas.weights.state_dict import readable_weights, without_advice

@@ -8,13 +8,13 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from rhocache_schemas import storage
-from rhocache_schemas.documents import Strict, describe
+from rhocache_schemas.documents import Location, Strict, describe
 from rhocache_schemas.errors import InvalidDocument, InvalidInput
 from rhocache_trainer.data.config import Augmentation, Data
 from rhocache_trainer.model.clip import Freeze
 from rhocache_trainer.objectives.base import ObjectiveConfig
 from rhocache_trainer.optim import OptimizerConfig
-from rhocache_trainer.settings import ChosenFrom, Location, Positive
+from rhocache_trainer.settings import ChosenFrom, Positive
 from rhocache_trainer.training.accumulation import Accumulation
 from rhocache_trainer.training.loggers import LoggerConfig, Loggers
 

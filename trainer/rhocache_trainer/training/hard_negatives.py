@@ -30,12 +30,16 @@ class Heaviest:
             number = int(steering.index[row])
             image = batch.image[places[number]].cpu()
             weight = float(steering.weight[row])
-            shard, key, caption = batch.names[places[number]]
-            pair = HeavyPair(
-                shard=shard, key=key, caption=caption, weight=weight, picture=f"{number}.png"
+            pair = batch.pairs[places[number]]
+            heavy = HeavyPair(
+                shard=pair.shard,
+                key=pair.key,
+                caption=pair.caption or "",
+                weight=weight,
+                picture=f"{number}.png",
             )
-            self._pairs[number] = pair, _png(image)
-            found.append((pair, image))
+            self._pairs[number] = heavy, _png(image)
+            found.append((heavy, image))
         ranked = sorted(self._pairs.items(), key=lambda item: -item[1][0].weight)
         self._pairs = dict(ranked[:_MOST])
         return found

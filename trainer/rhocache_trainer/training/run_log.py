@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from torch import Tensor
 
-from rhocache_schemas.text.printable import printable
+from rhocache_schemas.text import printable
 from rhocache_trainer.run_folder import HeavyPair, LogRecord, RunFolder
 from rhocache_trainer.training.loggers import LoggerConfig, open_loggers
 

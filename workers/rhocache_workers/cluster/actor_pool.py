@@ -20,10 +20,10 @@ from ray.exceptions import (
     RayTaskError,
 )
 
+from rhocache_schemas import network
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import JobError, ShardError, ShardErrorCode
 from rhocache_schemas.job.kinds.score import ScoreSpec
-from rhocache_schemas.network import sockets
 from rhocache_workers.cluster.actor import SHARDS_AT_A_TIME, EncoderActor
 from rhocache_workers.cluster.placement import Place, Places
 from rhocache_workers.messages import Description, SettledShard, UnderWay
@@ -234,7 +234,7 @@ def _start_ray(address: str | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address is None:
-            folder = f"{sockets.short_folder(len('/ray') + sockets.RAY)}/ray"
+            folder = f"{network.short_folder(len('/ray') + network.RAY)}/ray"
             ray.init(address="local", include_dashboard=False, _temp_dir=folder, **quiet)
         else:
             _check_answers(address)

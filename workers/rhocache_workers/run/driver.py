@@ -16,7 +16,7 @@ from rhocache_schemas.errors import ErrorBudgetExceeded, JobError, ShardError
 from rhocache_schemas.job.allowed_roots import check_job
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.paths import absolute
-from rhocache_schemas.text.printable import printable
+from rhocache_schemas.text import printable
 from rhocache_workers.cluster.actor_pool import Crew
 from rhocache_workers.messages import Description, SettledShard, UnderWay
 from rhocache_workers.run.commit import commit

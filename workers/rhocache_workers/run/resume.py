@@ -4,8 +4,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from rhocache_schemas.cache.listing import read_failures, shard_files
-from rhocache_schemas.dataset.identity import check_same_dataset
-from rhocache_schemas.dataset.shards import Shard, dataset_root, find_shards, list_shards
+from rhocache_schemas.dataset.shards import (
+    Shard,
+    check_same_dataset,
+    dataset_root,
+    find_shards,
+    list_shards,
+)
 from rhocache_schemas.errors import CacheCorrupt, RhocacheError, ShardError, ShardErrorCode
 from rhocache_schemas.job.allowed_roots import allowed_shards, check_shards_allowed, true_place
 from rhocache_schemas.job.kinds.score import ScoreSpec

@@ -5,8 +5,7 @@ from rhocache_schemas.api import ShardList, Validation
 from rhocache_schemas.cache.documents import Manifest, Plan, Progress
 from rhocache_schemas.cache.index import IndexRow
 from rhocache_schemas.cache.listing import shard_files
-from rhocache_schemas.dataset.identity import check_same_dataset
-from rhocache_schemas.dataset.shards import Shard, check_size
+from rhocache_schemas.dataset.shards import Shard, check_same_dataset, check_size
 from rhocache_schemas.errors import CacheIncomplete
 from rhocache_schemas.job.allowed_roots import allowed_shards
 from rhocache_schemas.job.kinds.score import ScoreSpec

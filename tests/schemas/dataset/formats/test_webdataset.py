@@ -9,8 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rhocache_schemas.dataset.formats.webdataset import ShardReader
-from rhocache_schemas.dataset.limits import DEFAULT_LIMITS, Limits
-from rhocache_schemas.dataset.pair import Pair
+from rhocache_schemas.dataset.pair import DEFAULT_LIMITS, Limits, Pair
 from rhocache_schemas.dataset.shards import list_shards
 from rhocache_schemas.errors import RowErrorCode, ShardError, ShardErrorCode
 
@@ -52,8 +51,8 @@ def test_pairs_in_tar_order_with_their_bytes(tmp_path: Path) -> None:
     )
     stream = reader(tmp_path, data)
     assert list(stream) == [
-        Pair(0, "b", b"J", "one", b"{}"),
-        Pair(1, "a", b"P", "two", None),
+        Pair("0.tar", 0, "b", b"J", "one", b"{}"),
+        Pair("0.tar", 1, "a", b"P", "two", None),
     ]
     assert stream.sha256 == hashlib.sha256(data).hexdigest()
 

@@ -1,10 +1,8 @@
-"""Keeping secrets out of what is told: messages, logs, events and the reports of failures."""
+"""Text as a terminal, a log or a report may show it: printable, and with no secret in it."""
 
 import os
 import re
 from traceback import format_exception
-
-from rhocache_schemas.text.printable import printable, printable_lines
 
 LONGEST = 4000  # characters of a message; the middle of a longer one is left out
 _LOOKED_AT = 16 * LONGEST
@@ -30,10 +28,34 @@ _PATTERNS = (
     (re.compile(r"\b(rhk_[0-9a-f]{16})_[\w-]+"), rf"\1_{_HIDDEN}"),
     (re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"), _HIDDEN),
 )
+# Controls (C0, DEL, C1) move the cursor, recolour or retitle a terminal and forge lines of a log;
+# the separators end lines elsewhere; what turns the direction of writing shows text in another
+# order than it has; zero-width ones hide text; halves of a surrogate pair can't be written at all.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+def printable(text: str) -> str:
+    r"""Return ``text`` with the characters that could fool a reader as Python escapes: ``\x1b``.
+
+    Line ends and tabs are among them. Text that is printable already is returned as it is.
+    """
+    return _UNPRINTABLE.sub(lambda found: _escape(found[0]), text)
+
+
+def printable_lines(text: str) -> str:
+    """Return the same for a text of several lines that are meant, such as a traceback."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def _escape(character: str) -> str:
+    return ascii(character)[1:-1]
 
 
 def redact(text: str) -> str:
-    """Give a text without the credentials in it, as far as they can be told from words.
+    """Return a text without the credentials in it, as far as they can be told from words.
 
     Those in URIs, API keys, and what the environment has in variables like AWS_SECRET_ACCESS_KEY.
     """
@@ -46,12 +68,12 @@ def redact(text: str) -> str:
 
 
 def tell(text: str) -> str:
-    """Give a text as a message may show it: redacted, printable, and no longer than LONGEST."""
+    """Return a text as a message may show it: redacted, printable, and no longer than LONGEST."""
     return _cut(redact(printable(_cut(text, _LOOKED_AT))), LONGEST)
 
 
 def tell_crash(error: BaseException) -> str:
-    """Give the traceback of a fault of ours, which may quote a dataset: redacted, printable."""
+    """Return the traceback of a fault of ours, which may quote a dataset: redacted, printable."""
     return printable_lines(redact("".join(format_exception(error))))
 
 

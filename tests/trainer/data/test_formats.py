@@ -1,4 +1,4 @@
-"""One set of pairs in every container and every spelling of keys joins the same cache."""
+"""One set of pairs in every format and every spelling of keys joins the same cache."""
 
 import csv
 import io
@@ -19,8 +19,8 @@ from rhocache_schemas.cache import shard_file
 from rhocache_trainer.data.config import Data
 from rhocache_trainer.data.open import open_pairs
 
-from ...conftest import MadePair, make_pairs
-from .test_parquet import read
+from ..conftest import MadePair, make_pairs
+from .test_tables import read
 
 Pairs = dict[str, list[MadePair]]  # by shard
 N = 6
@@ -72,8 +72,9 @@ def assert_joined(dataset: Path | str, cache: Path, pairs: Pairs, **data) -> Non
     }
     samples = read(open_pairs(Data(dataset=str(dataset), **data), str(cache)))
     assert len(samples) == 2 * N
-    for sample in samples:
-        assert (sample.index, sample.caption, sample.shard) == expected.pop(sample.image)
+    for joined in samples:
+        pair = joined.pair
+        assert (joined.index, pair.caption, pair.shard) == expected.pop(pair.image)
 
 
 # --- Tars -------------------------------------------------------------------------------------

@@ -6,12 +6,10 @@ from functools import cache
 from pyarrow import NativeFile
 
 from rhocache_schemas import storage
-from rhocache_schemas.dataset.formats.webdataset import SUFFIXES
-from rhocache_schemas.dataset.limits import DEFAULT_LIMITS
+from rhocache_schemas.dataset.pair import DEFAULT_LIMITS
 from rhocache_schemas.dataset.tree import list_files
 from rhocache_schemas.errors import RowError, RowErrorCode, StorageError
 
-_SUFFIXES = tuple(f".{suffix}" for suffix in ("tar", "parquet", *SUFFIXES))
 _resolve = cache(storage.resolve)  # a connection to an object store is made once
 
 
@@ -21,9 +19,9 @@ class Files:
     def __init__(self, root: str) -> None:
         self.root = root
 
-    def list(self) -> list[str]:
-        """The names of all files, in order, but for hidden ones. Raises as list_files does."""
-        return [entry.name for entry in list_files(self.root, _SUFFIXES)]
+    def list(self, suffixes: tuple[str, ...]) -> list[str]:
+        """Return the names of all files, in order, but for hidden ones. Raises as list_files."""
+        return [entry.name for entry in list_files(self.root, suffixes)]
 
     def open(self, name: str) -> NativeFile:
         """Open a file for random access. Raises StorageError."""
@@ -34,7 +32,7 @@ class Files:
             raise self._error(name, error) from error
 
     def read_image(self, name: str) -> bytes:
-        """Give an image file's bytes. Raises RowError: image_missing or image_too_large."""
+        """Return an image file's bytes. Raises RowError: image_missing or image_too_large."""
         return self.read(
             name,
             missing=RowErrorCode.IMAGE_MISSING,
@@ -43,7 +41,7 @@ class Files:
         )
 
     def read(self, name: str, missing: RowErrorCode, most: int, too_large: RowErrorCode) -> bytes:
-        """Give a file's bytes.
+        """Return a file's bytes.
 
         Raises RowError with the code ``missing``, or ``too_large`` where there are over ``most``.
         """

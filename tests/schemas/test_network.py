@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from rhocache_schemas import network
 from rhocache_schemas.errors import StorageError
-from rhocache_schemas.network import sockets
 
 
 @pytest.mark.parametrize("name", ["t" * 100, "a b", "é", "x" * 40 + "/%"])
@@ -14,10 +14,10 @@ def test_a_folder_of_ones_own_that_will_not_do(
 ) -> None:
     (tmp_path / name).mkdir(parents=True)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
-    folder = sockets.short_folder(sockets.RAY)
+    folder = network.short_folder(network.RAY)
     assert folder != str(tmp_path / name)
     with tempfile.NamedTemporaryFile(dir=folder) as place, socket.socket(socket.AF_UNIX) as bound:
-        ends = "x" * (sockets.RAY + len(folder) - len(place.name))
+        ends = "x" * (network.RAY + len(folder) - len(place.name))
         bound.bind(place.name + ends)
         Path(place.name + ends).unlink()
 
@@ -25,9 +25,9 @@ def test_a_folder_of_ones_own_that_will_not_do(
 def test_rays_own_variable_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory(prefix="r-", dir="/tmp") as short:
         monkeypatch.setenv("RAY_TMPDIR", short)
-        assert sockets.short_folder(sockets.RAY) == short
+        assert network.short_folder(network.RAY) == short
 
 
 def test_no_folder_will_do() -> None:
     with pytest.raises(StorageError, match=r"no folder for sockets: .*'/tmp'.*; set TMPDIR to one"):
-        sockets.short_folder(104)
+        network.short_folder(104)

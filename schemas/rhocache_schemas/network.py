@@ -1,8 +1,9 @@
-"""Folders for Unix sockets, whose paths may have 107 bytes."""
+"""This machine's own addresses, and folders where its Unix sockets' paths fit in 107 bytes."""
 
 import os
 import re
 import tempfile
+from ipaddress import ip_address
 
 from rhocache_schemas.errors import StorageError
 
@@ -12,6 +13,18 @@ RAY = len("/session_2026-12-31_23-59-59_999999_4194304/sockets/dash_TaskEventsHe
 MULTIPROCESSING = len("/pymp-12345678/listener-12345678")  # what Python's own adds
 # What Ray passes on in command lines and URLs without quoting it.
 _PLAIN = re.compile(r"[\w./+-]+", re.ASCII)
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether a host, by name or by address (brackets or not), is this machine by itself.
+
+    No proxy leads there.
+    """
+    name = (host or "").strip("[]").rstrip(".").lower()
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
 
 
 def is_short(folder: str, room: int) -> bool:
@@ -25,7 +38,7 @@ def fits(folder: str, room: int) -> bool:
 
 
 def short_folder(room: int) -> str:
-    """Give a folder for temporary files that has ``room`` bytes left for a socket's path.
+    """Return a folder for temporary files that has ``room`` bytes left for a socket's path.
 
     That is what RAY_TMPDIR or TMPDIR names, or where its path is too long the system's own.
 

@@ -1,22 +1,26 @@
-"""A CSV or TSV of pairs, which tells where the images lie."""
+"""CSV and TSV: a table of captions and of the paths of their images."""
 
 import csv
 import io
 import posixpath
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 
 from rhocache_schemas import storage
+from rhocache_schemas.dataset.formats.base import KeyedFormat, Source, blocks
+from rhocache_schemas.dataset.formats.columns import ColumnNames, Columns
+from rhocache_schemas.dataset.formats.files import Files
 from rhocache_schemas.dataset.found import IMAGE_SUFFIXES
-from rhocache_schemas.dataset.keys import without_suffix
-from rhocache_schemas.errors import DatasetError
-from rhocache_trainer.data.formats.base import Part, Record, blocks, checked
-from rhocache_trainer.data.formats.columns import ColumnNames, Columns
-from rhocache_trainer.data.formats.files import Files
+from rhocache_schemas.dataset.keys import Strings, without_suffix
+from rhocache_schemas.dataset.pair import Pair
+from rhocache_schemas.dataset.shards import Shard
+from rhocache_schemas.errors import DatasetError, RowError
+
+pc: Any = pyarrow.compute  # whose stubs know no strings and numbers beside columns
 
 _DELIMITERS = ",\t;|"
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
@@ -25,7 +29,7 @@ _CHUNK = 1 << 16  # rows that are held as Python's strings
 _OUTSIDE = r"^/|://|(^|/)\.\.(/|$)|\x00"
 
 
-class CsvTable:
+class CsvTable(KeyedFormat):
     """A CSV or TSV with a header, the paths of images and their captions.
 
     ``images`` is the folder that the paths start from, where they are not whole paths below it.
@@ -34,10 +38,15 @@ class CsvTable:
     Raises DatasetError where it is unreadable, lacks a column, or names a path outside ``images``.
     """
 
-    def __init__(self, location: str, names: ColumnNames, images: str) -> None:
+    kind = "csv"
+    suffixes = (".csv", ".tsv")
+
+    def __init__(self, source: Source) -> None:
+        names = ColumnNames.of(source, ("filepath",), ("title",))  # as open_clip calls them
+        location = source.dataset
         columns, table = _read_csv(location, names)
-        self._files = Files(images)
-        self._images = _below(table[columns.image], images, location)
+        self._files = Files(source.images or posixpath.dirname(location) or ".")
+        self._images = _below(table[columns.image], self._files.root, location)
         self._captions = table[columns.caption].combine_chunks()
         self._keys = (
             without_suffix(self._images)
@@ -45,24 +54,26 @@ class CsvTable:
             else table[columns.key].combine_chunks()
         )
         self._shards = None if columns.shard is None else table[columns.shard]
-        self.parts = blocks(len(table))
+        self.shards = blocks(location, len(table))
 
-    def keys(self) -> pa.ChunkedArray:
+    def keys(self) -> Strings:
         return pa.chunked_array([self._keys])
 
-    def shards(self) -> pa.ChunkedArray | None:
+    def cache_shards(self) -> Strings | None:
         return self._shards
 
-    def read(self, part: Part, start: int) -> Iterator[Record]:
-        first = int(part.name)
-        for row in range(start, part.rows or 0):
-            image, caption, key = (
-                column[first + row].as_py() for column in (self._images, self._captions, self._keys)
-            )
-            yield Record(row, key, partial(self._content, image, caption))
+    def read(self, shard: Shard, start: int = 0) -> Iterator[Pair]:
+        first = int(shard.name)
+        for row in range(start, shard.rows or 0):
+            key, caption = (column[first + row].as_py() for column in (self._keys, self._captions))
+            yield Pair(shard.name, row, key, caption=caption)
 
-    def _content(self, image: str, caption: str) -> tuple[bytes, str]:
-        return checked(self._files.read_image(image), caption)
+    def load(self, pair: Pair) -> Pair:
+        path = self._images[int(pair.shard) + pair.row].as_py()
+        try:
+            return replace(pair, image=self._files.read_image(path)).checked()
+        except RowError as error:
+            return pair.failed(error.code, str(error))
 
 
 def _read_csv(location: str, names: ColumnNames) -> tuple[Columns, pa.Table]:
@@ -121,7 +132,7 @@ def _header(data: bytes, encoding: str, names: ColumnNames, location: str) -> tu
     errors: list[tuple[int, DatasetError]] = []
     for delimiter in _DELIMITERS:
         try:
-            header = next(_reader(data, encoding, delimiter, "replace"), [])
+            header: list[str] = next(_reader(data, encoding, delimiter, "replace"), list[str]())
         except csv.Error:
             continue
         try:
@@ -168,7 +179,7 @@ def _undecodable_line(data: bytes, encoding: str) -> int:
     return 1
 
 
-def _below(paths: pa.ChunkedArray, images: str, location: str) -> pa.Array:
+def _below(paths: Strings, images: str, location: str) -> Strings:
     """Paths from the folder ``images``, which none may lead out of."""
     prefix = images.rstrip("/") + "/"
     whole = pc.starts_with(paths, prefix)

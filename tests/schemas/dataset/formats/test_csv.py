@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from rhocache_schemas.dataset.formats.base import Source
+from rhocache_schemas.dataset.formats.csv import CsvTable
 from rhocache_schemas.errors import DatasetError
-from rhocache_trainer.data.formats.columns import ColumnNames
-from rhocache_trainer.data.formats.csv import CsvTable
 
-NAMES = ColumnNames(("filepath",), ("title",), ("key",), ("shard",))
 ROWS = [
     ["filepath", "title"],
     ["a.jpg", "plain"],
@@ -32,7 +31,7 @@ def written(**dialect) -> str:
 def table(folder: Path, data: str | bytes) -> CsvTable:
     path = folder / "pairs.csv"
     path.write_bytes(data if isinstance(data, bytes) else data.encode())
-    return CsvTable(str(path), NAMES, str(folder))
+    return CsvTable(Source(dataset=str(path), images=str(folder)))
 
 
 def read(folder: Path, data: str | bytes) -> list[list[str]]:
@@ -70,7 +69,7 @@ def test_other_columns_and_many_rows(tmp_path: Path):
     lines = "".join(f"x,caption {row},{row}.jpg,\n" for row in range(n))
     found = table(tmp_path, "id,title,filepath,\n" + lines)
     assert found.keys().to_pylist() == [str(row) for row in range(n)]
-    assert sum(part.rows or 0 for part in found.parts) == n
+    assert sum(shard.rows or 0 for shard in found.shards) == n
 
 
 @pytest.mark.parametrize(
@@ -108,3 +107,23 @@ def test_a_line_that_can_not_be_read_is_named(tmp_path: Path, data: str | bytes,
 def test_a_windows_path_does_not_lead_out(tmp_path: Path):
     with pytest.raises(DatasetError, match="lies outside"):
         table(tmp_path, "filepath,title\n..\\..\\secret.jpg,x\n")
+
+
+@pytest.mark.parametrize(
+    "path", ["../secret.jpg", "/etc/passwd", "a/../../b.jpg", "s3://bucket/x.jpg"]
+)
+def test_no_image_outside_the_folder(tmp_path: Path, path: str):
+    table = tmp_path / "pairs.csv"
+    table.write_text(f"filepath,title\nimages/fine.jpg,fine\n{path},x\n")
+    with pytest.raises(DatasetError, match=r"lies outside .*data\.images") as caught:
+        CsvTable(Source(dataset=str(table)))
+    assert path in str(caught.value)
+
+
+def test_images_that_are_not_there(tmp_path: Path):
+    (tmp_path / "there.jpg").write_bytes(b"x")
+    found = table(tmp_path, "filepath,title\nnone.jpg,x\nthere.jpg,\nthere.jpg,y\n")
+    pairs = [found.load(pair) for pair in found.read(found.shards[0])]
+    assert [pair.error for pair in pairs] == ["image_missing", "text_missing", None]
+    assert "has no none.jpg" in pairs[0].detail
+    assert pairs[2].content() == (b"x", "y")

@@ -1,0 +1,129 @@
+"""Which columns of a table hold what, and which types they may have."""
+
+# pyarrow's stubs leave the parameters of its generic types open.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import pyarrow as pa
+
+from rhocache_schemas.dataset.formats.base import Source
+from rhocache_schemas.errors import DatasetError, InvalidInput
+
+_LENGTH = 200  # of a type's name that is told
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The names of a table's columns. ``shard`` is the dataset shard that a pair once came from."""
+
+    image: str
+    caption: str
+    key: str | None
+    shard: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnNames:
+    """Names that the columns may have. One that somebody ``asked`` for must be there."""
+
+    image: Sequence[str]
+    caption: Sequence[str]
+    key: Sequence[str]
+    shard: Sequence[str]
+    asked: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, source: Source, image: Sequence[str], caption: Sequence[str]) -> Self:
+        """Return the names that a user has chosen, or else usual ones.
+
+        Raises InvalidInput where captions were to be taken from a field, which no table has.
+        """
+        if source.caption_field is not None:
+            raise InvalidInput(
+                f"data.caption_field={source.caption_field} is a field of tar shards' KEY.json, "
+                f"and {source.dataset} is a table; a table's column is data.caption_column"
+            )
+        usual = (image, caption, ("key", "__key__"), ("shard",))
+        chosen = (
+            source.image_column,
+            source.caption_column,
+            source.key_column,
+            source.shard_column,
+        )
+        names = [
+            names if asked is None else (asked,) for asked, names in zip(chosen, usual, strict=True)
+        ]
+        return cls(*names, asked=frozenset(name for name in chosen if name is not None))
+
+    def among(self, there: Sequence[str], source: str) -> Columns:
+        """Choose, of those that a table has, the first of each kind. Raises DatasetError."""
+
+        def first(names: Sequence[str]) -> str | None:
+            return next((name for name in names if name in there), None)
+
+        image, caption, key, shard = map(first, (self.image, self.caption, self.key, self.shard))
+        lacking = self.asked - set(there)
+        if image is None:
+            lacking |= {" or ".join(self.image)}
+        if caption is None:
+            lacking |= {" or ".join(self.caption)}
+        if lacking or image is None or caption is None:
+            raise DatasetError(
+                f"{source} has no column {', '.join(sorted(lacking))}; it has {', '.join(there)}"
+            )
+        chosen = Columns(image, caption, key, shard)
+        twice = [name for name in (image, caption, key, shard) if there.count(name or "") > 1]
+        if twice:
+            raise DatasetError(f"{source} has column {twice[0]} twice: rename one of them")
+        return chosen
+
+
+def check_types(schema: pa.Schema, columns: Columns, source: str) -> None:
+    """Raises DatasetError for a column from which no image, caption, key or shard can be taken."""
+    wanted: list[tuple[str | None, Callable[[pa.DataType], bool], str]] = [
+        (columns.image, _is_image, "images are bytes: binary, or a struct with a field bytes"),
+        (columns.caption, _is_caption, "captions are strings, or lists of them"),
+        (columns.key, _is_name, "keys are strings or integers"),
+        (columns.shard, _is_name, "shards are strings or integers"),
+    ]
+    for name, fits, right in wanted:
+        if name is not None and not fits(kind := schema.field(name).type):
+            raise DatasetError(f"{source}: column {name} is {str(kind)[:_LENGTH]}; {right}")
+
+
+def is_text(kind: pa.DataType) -> bool:
+    kind = _value(kind)
+    return (
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    kind = _value(kind)
+    return (
+        pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
+    )
+
+
+def _is_image(kind: pa.DataType) -> bool:
+    if isinstance(kind, pa.StructType):
+        return kind.get_field_index("bytes") >= 0 and _is_bytes(kind.field("bytes").type)
+    return _is_bytes(kind)
+
+
+def _is_caption(kind: pa.DataType) -> bool:
+    if isinstance(kind, (pa.ListType, pa.LargeListType, pa.FixedSizeListType)):
+        return is_text(kind.value_type)
+    return is_text(kind) or _is_bytes(kind)  # some writers don't mark strings as such
+
+
+def _is_name(kind: pa.DataType) -> bool:
+    return is_text(kind) or pa.types.is_integer(_value(kind))
+
+
+def _value(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if isinstance(kind, pa.DictionaryType) else kind
