@@ -18,7 +18,7 @@ from rhocache_schemas.cache.documents import (
     ShardOutcome,
 )
 from rhocache_schemas.errors import ShardError, ShardErrorCode
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import ReferenceSpec
 
 MANIFEST: dict[str, Any] = {
@@ -42,7 +42,7 @@ MANIFEST: dict[str, Any] = {
 
 
 def test_a_plan_is_of_now_and_of_a_set_of_shards() -> None:
-    spec = JobSpec(dataset="d", output="o", reference=ReferenceSpec(model="local-dir:/gone"))
+    spec = ScoreSpec(dataset="d", output="o", reference=ReferenceSpec(model="local-dir:/gone"))
     before = time.time()
     plan = Plan.begin(spec, FINGERPRINT, iter(["b.tar", "a.tar", "c/0.tar"]), {"cpu": 8})
     assert before <= plan.created_at <= time.time()
@@ -100,7 +100,7 @@ def test_sizes_begin_at_1(field: str) -> None:
 
 
 def test_batch_sizes_of_a_plan_begin_at_1() -> None:
-    spec = JobSpec(dataset="d", output="o", reference=ReferenceSpec(model="local-dir:/gone"))
+    spec = ScoreSpec(dataset="d", output="o", reference=ReferenceSpec(model="local-dir:/gone"))
     assert Plan.begin(spec, FINGERPRINT, [], {"cpu": 1}).batch_sizes == {"cpu": 1}
     with pytest.raises(ValidationError, match="greater than or equal to 1"):
         Plan.begin(spec, FINGERPRINT, [], {"cpu": 0})
