@@ -7,11 +7,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute
 
-from rhocache_schemas import layout
-from rhocache_schemas.cache import shard_file
 from rhocache_schemas.cache.shard_file import OK
 from rhocache_schemas.dataset.keys import AMBIGUOUS, below, find_keys, without_suffix
-from rhocache_schemas.errors import CacheCorrupt, CacheIncomplete, DatasetError, InvalidInput
+from rhocache_schemas.errors import CacheCorrupt, DatasetError, InvalidInput
 from rhocache_trainer.cache.reader import ReferenceCache
 
 pc: Any = pyarrow.compute  # whose stubs know no strings and numbers beside columns
@@ -66,7 +64,7 @@ def _rows(cache: ReferenceCache) -> tuple[pa.ChunkedArray, pa.Array, npt.NDArray
     numbers: list[npt.NDArray[np.int64]] = []
     first = 0
     for name, entry in cache.shards.items():
-        table = _read(layout.shard_file(cache.uri, name))
+        table = cache.reader.columns(name, ["key", "status"])
         if len(table) != entry.rows:
             raise CacheCorrupt(f"{cache.uri}: shard {name} has other rows than its index entry")
         ok = pc.equal(table["status"].cast(pa.string()), OK)
@@ -77,12 +75,3 @@ def _rows(cache: ReferenceCache) -> tuple[pa.ChunkedArray, pa.Array, npt.NDArray
     names = pa.array(np.repeat(np.array(list(cache.shards), object), counts), pa.large_string())
     all_keys = pa.chunked_array(keys, pa.large_string())
     return all_keys, names, np.concatenate([*numbers, np.empty(0, int)])
-
-
-def _read(source: str) -> pa.Table:
-    try:
-        return shard_file.read_columns(source, ["key", "status"])
-    except FileNotFoundError as error:
-        raise CacheIncomplete(f"{source} is in the cache's index but is not there") from error
-    except (pa.ArrowException, OSError) as error:
-        raise CacheCorrupt(f"{source} is not a readable shard file: {error}") from error

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rhocache_schemas.cache.documents import Manifest
+from rhocache_schemas.cache.reader import changes
 from rhocache_schemas.cache.shard_file import OK
 from rhocache_schemas.dataset.pair import hash_caption, hash_image
 from rhocache_schemas.errors import (
@@ -105,7 +106,7 @@ class CachedPairs:
     ) -> None:
         lacking = [part.name for part in container.parts if part.name not in cache.shards]
         if lacking and (on_missing == "error" or len(lacking) == len(container.parts)):
-            raise cache.missing_shard(lacking[0])
+            raise cache.reader.missing_shard(lacking[0])
         scored_field = cache.manifest.fingerprint.caption_field
         if scored_field != container.caption_field:
             raise FingerprintMismatch(
@@ -115,7 +116,7 @@ class CachedPairs:
         self._container = container
         self._cache = cache
         names = [part.name for part in container.parts if part.name in cache.shards]
-        cache.check_files(names)
+        cache.reader.check_files(names)
         self.parts = [Part(name, cache.shards[name].rows) for name in names]
         self.n = len(cache)
         self.usable = sum(cache.shards[name].ok for name in names)
@@ -144,7 +145,7 @@ class KeyedPairs:
     def __init__(
         self, container: KeyedContainer, cache: ReferenceCache, *, on_missing: OnMissing = "error"
     ) -> None:
-        cache.check_files(cache.shards)
+        cache.reader.check_files(cache.shards)
         keys = container.keys()
         self._rows = find_rows(cache, keys, container.shards())
         repeats = _repeats(self._rows)
@@ -223,10 +224,9 @@ def _join(cache: str, shard: str, record: Record, row: ReferenceRow | None) -> S
     except RowError as error:
         detail = f"has a reference row, but is unusable here ({error})"
         raise PairMismatch(f"{where}: {detail}") from error
-    if hash_image(image) != row.image_hash:
-        raise PairMismatch(f"{where}: the image is not the one that the reference scored")
-    if hash_caption(caption) != row.caption_hash:
-        raise PairMismatch(f"{where}: the caption is not the one that the reference scored")
+    now = hash_image(image), hash_caption(caption)
+    if changed := changes(now, (row.image_hash, row.caption_hash)):
+        raise PairMismatch(f"{where}: {changed[0]}")
     # Its key in the cache: a pair is augmented alike wherever it is read from.
     return Sample(shard, row.key, row.index, image, caption, row.image, row.text)
 
