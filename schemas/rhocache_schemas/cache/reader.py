@@ -79,7 +79,15 @@ class CacheReader:
         Raises CacheIncomplete where it is missing, CacheCorrupt where it is another one, and
         StorageError.
         """
-        data, source = self.index_bytes(), layout.index_file(self.uri)
+        source = layout.index_file(self.uri)
+        if not storage.exists(source):
+            raise self._unless_committed_anew(
+                CacheIncomplete(
+                    f"{self.uri} has a {layout.MANIFEST} but no {layout.INDEX}: "
+                    "`rhocache verify --repair` makes it anew from the shard files"
+                )
+            )
+        data = storage.read_bytes(source)
         found, named = hashlib.sha256(data).hexdigest(), self.manifest.index_sha256
         if found != named:
             raise self._unless_committed_anew(
@@ -89,21 +97,6 @@ class CacheReader:
                 )
             )
         return {row.name: row for row in index.decode(data, source)}
-
-    def index_bytes(self) -> bytes:
-        """Read the index's file as it lies there, whatever its hash.
-
-        Raises CacheIncomplete where it is missing, and StorageError.
-        """
-        source = layout.index_file(self.uri)
-        if not storage.exists(source):
-            raise self._unless_committed_anew(
-                CacheIncomplete(
-                    f"{self.uri} has a {layout.MANIFEST} but no {layout.INDEX}: "
-                    "`rhocache verify --repair` makes it anew from the shard files"
-                )
-            )
-        return storage.read_bytes(source)
 
     def columns(self, shard: str, columns: list[str]) -> pa.Table:
         """Read some columns of a shard's file where it lies, and not the others.
