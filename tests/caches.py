@@ -66,3 +66,14 @@ def commit(folder: str | Path, shards: Mapping[str, ShardRows], **manifest: Any)
     written = Manifest(**fields | manifest).to_json()
     storage.write_atomic(layout.manifest_file(str(folder)), written)
     return Path(folder)
+
+
+def flip_index(folder: str | Path) -> str:
+    """Flip a bit of the index; the pattern of an error that names it and both its hashes."""
+    path = Path(folder, layout.INDEX)
+    data = bytearray(path.read_bytes())
+    before = hashlib.sha256(data).hexdigest()
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    after = hashlib.sha256(data).hexdigest()
+    return rf"index\.parquet has SHA-256 {after}, but manifest\.json names {before}"

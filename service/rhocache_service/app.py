@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from rhocache_schemas.errors import RhocacheError
 from rhocache_service.api import caches, health, jobs, submissions
 from rhocache_service.caches.images import Pictures
-from rhocache_service.caches.similarity import Remembered, read_similarities
+from rhocache_service.caches.similarity import remember_similarities
 from rhocache_service.http import openapi, problems
 from rhocache_service.http.middleware import HttpMiddleware
 from rhocache_service.jobs.submit import Submissions
@@ -93,7 +93,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.answers, app.state.changes = Answers(engine), changes
     app.state.submissions = Submissions(registry, settings)
     app.state.pictures = Pictures(settings.roots)
-    app.state.similarities = Remembered(read_similarities)
+    app.state.similarities = remember_similarities()
     problems.install(app)
     app.add_middleware(
         HttpMiddleware,

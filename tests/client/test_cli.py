@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from caches import flip_index
 
 from rhocache_schemas.job.spec import JobState
 from rhocache_service.registry.jobs import Registry
@@ -18,6 +20,7 @@ from ..service.made import SHARD, completed, make_cache
 
 COMMAND = str(Path(sys.executable).with_name("rhocache"))
 EXAMPLES = Path(__file__).parents[2] / "examples" / "openclipart"
+GOLDEN = Path(__file__).parents[1] / "schemas" / "cache" / "golden"
 
 
 def run(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -117,6 +120,23 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
     assert "at least one" in line
     line = error_line("jobs", "list", "--url", "http://127.0.0.1:9", code=1)
     assert "no service answers at http://127.0.0.1:9" in line
+
+
+def test_a_damaged_index_is_named(tmp_path: Path, root: Path, url: str, registry: Registry) -> None:
+    cache = shutil.copytree(GOLDEN, tmp_path / "golden")
+    told = flip_index(cache)
+    assert re.search(told, error_line("inspect", cache, code=1))
+    found = json.loads(run("verify", cache, "--json", code=1).stdout)
+    assert (found["ok"], [each["where"] for each in found["findings"]]) == (
+        False,
+        ["index.parquet"],
+    )
+    assert re.search(told, found["findings"][0]["problem"])
+    made = make_cache(root / "made", {"0": "a"})
+    row = completed(registry, made)
+    told = flip_index(made.output)
+    line = error_line("jobs", "errors", row.id, "--url", url, code=1)
+    assert re.search(f"The cache is damaged: .*{told}", line)
 
 
 def test_jobs_are_listed_shown_and_cancelled(url: str, submit: Callable[[], str]) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Protocol, Self, cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rhocache_schemas import storage
@@ -21,6 +22,7 @@ from rhocache_schemas.documents import FORMAT_VERSION, check_version
 from rhocache_schemas.errors import CacheCorrupt
 
 OK = "ok"
+FAILED_ROW = ["row", "key", "status"]  # the columns that a FailedRow is made of
 
 _HASH = pa.binary(8)
 _FINGERPRINT = b"rhocache.fingerprint_sha256"
@@ -99,6 +101,15 @@ class Totals:
     size: int  # bytes
     content_sha256: str
     file_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class FailedRow:
+    """A row that has no embeddings: its pair could not be used."""
+
+    row: int  # position in its shard
+    key: str
+    code: str  # a RowErrorCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,12 +281,20 @@ def sum_up(data: bytes, source: str) -> tuple[Totals, Footer]:
 def read_columns(uri: str, columns: list[str]) -> pa.Table:
     """Read some columns of a shard file where it lies, and not the others.
 
-    Raises pyarrow's ArrowException, OSError and ValueError: to callers a file that can't be read
-    means different things.
+    Raises CacheCorrupt, whatever the reason that it can't be read.
     """
     filesystem, path = storage.resolve(uri)
-    with filesystem.open_input_file(path) as file:
-        return pq.ParquetFile(file).read(columns)
+    try:
+        with filesystem.open_input_file(path) as file:
+            return pq.ParquetFile(file).read(columns).select(columns)
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise CacheCorrupt(f"{uri} is not a readable shard file: {error}") from error
+
+
+def failed_rows(table: pa.Table) -> list[FailedRow]:
+    """Pick the rows that are not ok of a table with the columns FAILED_ROW."""
+    failed = table.filter(pc.field("status").cast(pa.string()) != OK).to_pylist()
+    return [FailedRow(each["row"], each["key"], each["status"]) for each in failed]
 
 
 def read_footer(data: Any, source: str) -> Footer:

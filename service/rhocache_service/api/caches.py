@@ -11,6 +11,7 @@ from pyarrow import fs
 from rhocache_schemas import layout, storage
 from rhocache_schemas.api import CachedPairList, CacheList, CacheSummary
 from rhocache_schemas.cache.documents import Manifest
+from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.job.allowed_roots import check_allowed
 from rhocache_service.api.auth import ReadsCaches
 from rhocache_service.api.dependencies import After, InRegistry
@@ -24,7 +25,8 @@ from rhocache_service.registry.tables import CacheRow
 router = APIRouter(prefix="/v1/caches", tags=["caches"])
 
 _CHUNK = 1 << 20
-_OF_A_CACHE = api_problems("validation-failed", "not-found")
+_OF_CACHES = api_problems("validation-failed", "not-found")
+_OF_A_CACHE = api_problems("validation-failed", "not-found", "cache-corrupt")
 _WHOLE = (layout.MANIFEST, layout.INDEX, layout.PLAN)
 
 
@@ -35,7 +37,7 @@ def _cache(registry: InRegistry, _: ReadsCaches, cache: str) -> CacheRow:
 InCache = Annotated[CacheRow, Depends(_cache)]
 
 
-@router.get("", summary="List caches", responses=_OF_A_CACHE)
+@router.get("", summary="List caches", responses=_OF_CACHES)
 def list_caches(
     registry: InRegistry,
     _: ReadsCaches,
@@ -52,7 +54,7 @@ def list_caches(
 @router.get("/{cache}", summary="Get a cache's manifest", responses=_OF_A_CACHE)
 def cache_manifest(cache: InCache) -> Manifest:
     """Give the manifest of a cache, named by its id or by its fingerprint."""
-    return similarity.read_manifest(cache.uri)
+    return CacheReader.open(cache.uri).manifest
 
 
 @router.get("/{cache}/pairs", summary="Look at pairs", responses=_OF_A_CACHE)
@@ -67,17 +69,18 @@ def pairs(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> CachedPairList:
     """List pairs by the rank of their similarity, or those of a key."""
+    reader = CacheReader.open(cache.uri)
     if key is not None:
-        found = list(similarity.find_key(cache.uri, key))
+        found = list(similarity.find_key(reader, key))
         return CachedPairList(
             data=found[after : after + limit], has_more=len(found) > after + limit
         )
-    ranked = request.app.state.similarities.get(cache.uri)
+    ranked = request.app.state.similarities(reader)
     total = len(ranked.similarity)
     ranks = range(after, min(after + limit, total))
     if order == "highest":
         ranks = [total - 1 - rank for rank in ranks]
-    data = similarity.pairs_at(cache.uri, ranked, ranks)
+    data = similarity.pairs_at(reader, ranked, ranks)
     return CachedPairList(data=data, has_more=after + limit < total)
 
 
@@ -94,7 +97,7 @@ def picture(
     row: Annotated[int, Query(ge=0, le=10**9, description="of the pair in it")],
 ) -> Response:
     """Give a pair's picture as the dataset has it."""
-    manifest = similarity.read_manifest(cache.uri)
+    manifest = CacheReader.open(cache.uri).manifest
     pair = request.app.state.pictures.read(manifest, [(shard, row)]).get((shard, row))
     if pair is None or pair.image is None:
         raise ProblemError("not-found", f"the dataset has no picture at row {row} of {shard!r}")
@@ -109,7 +112,7 @@ def picture(
     "/{cache}/files/{name:path}",
     summary="Download a file",
     response_class=Response,
-    responses=api_problems("validation-failed", "not-found", "uri-not-allowed")
+    responses=api_problems("validation-failed", "not-found", "uri-not-allowed", "cache-corrupt")
     | {
         206: {"description": "The bytes that were asked for"},
         416: problems("malformed-request")[400],
@@ -118,7 +121,7 @@ def picture(
 def file(request: Request, who: ReadsCaches, cache: InCache, name: str) -> Response:
     """Download a file of a cache: manifest.json, index.parquet, plan.json or shards/NAME.parquet.
 
-    One byte range may be asked for.
+    One byte range may be asked for. An index that is not the one that the manifest names is none.
     """
     if name not in _WHOLE and not name.startswith("shards/"):
         raise ProblemError("not-found", f"a cache has no file {name!r}")
@@ -133,6 +136,8 @@ def file(request: Request, who: ReadsCaches, cache: InCache, name: str) -> Respo
         raise storage.failure(f"cannot look at {uri}", error) from error
     if not info.is_file:
         raise ProblemError("not-found", f"this cache has no file {name!r}")
+    if name == layout.INDEX:
+        _ = CacheReader.open(cache.uri).index
     size = info.size
     first, last, partial = _range(request.headers.get("range"), size)
     headers = {

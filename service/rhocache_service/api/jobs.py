@@ -8,9 +8,9 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
-from rhocache_schemas import layout, storage
 from rhocache_schemas.api import JobList, PairErrorList, ShardList
 from rhocache_schemas.cache.documents import Manifest
+from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.job.spec import JobState
 from rhocache_service.api.auth import ReadsJobs, WritesJobs, unauthenticated
 from rhocache_service.api.dependencies import After, Found, InRegistry
@@ -28,6 +28,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 LONGEST_WAIT = 60
 LOOK_SECONDS = 15  # at the latest after which a stream looks at its job again
 _OF_A_JOB = api_problems("validation-failed", "not-found")
+_OF_ITS_CACHE = api_problems("validation-failed", "not-found", "cache-corrupt")
 
 
 @router.get("", summary="List jobs", responses=_OF_A_JOB)
@@ -107,7 +108,7 @@ def delete(_: WritesJobs, row: Found, registry: InRegistry) -> None:
     registry.delete(row)
 
 
-@router.get("/{job}/shards", summary="List a job's shards", responses=_OF_A_JOB)
+@router.get("/{job}/shards", summary="List a job's shards", responses=_OF_ITS_CACHE)
 def shards(
     _: ReadsJobs,
     row: Found,
@@ -119,7 +120,7 @@ def shards(
     return kind_of(spec).shards(spec, limit, after)
 
 
-@router.get("/{job}/errors", summary="List what failed", responses=_OF_A_JOB)
+@router.get("/{job}/errors", summary="List what failed", responses=_OF_ITS_CACHE)
 def errors(
     _: ReadsJobs,
     row: Found,
@@ -131,13 +132,13 @@ def errors(
     return pair_errors(row.spec["output"], limit, after, code)
 
 
-@router.get("/{job}/manifest", summary="Get a job's manifest", responses=_OF_A_JOB)
+@router.get("/{job}/manifest", summary="Get a job's manifest", responses=_OF_ITS_CACHE)
 def manifest(_: ReadsJobs, row: Found) -> Manifest:
     """Give the manifest of the cache that the job has committed."""
-    uri = layout.manifest_file(row.spec["output"])
-    if row.state is not JobState.COMPLETED or not storage.exists(uri):
+    cache = CacheReader.find(row.spec["output"]) if row.state is JobState.COMPLETED else None
+    if cache is None:
         raise ProblemError("not-found", f"job {row.id} is {row.state}: it has no manifest yet")
-    return Manifest.read(uri)
+    return cache.manifest
 
 
 def _no_store(response: Response) -> None:

@@ -105,7 +105,9 @@ def _once(
     "/jobs:validate",
     tags=["jobs"],
     summary="Look at a job without running it",
-    responses=api_problems(*BODY, "not-found", "fingerprint-mismatch", "dataset-mismatch"),
+    responses=api_problems(
+        *BODY, "not-found", "fingerprint-mismatch", "dataset-mismatch", "cache-corrupt"
+    ),
 )
 def validate_job(
     _: WritesJobs, submission: AnySubmission, submissions: WithSubmissions

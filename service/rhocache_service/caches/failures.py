@@ -5,16 +5,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from rhocache_schemas import layout
+from rhocache_schemas.abandonment import keep_on
 from rhocache_schemas.api import PairError, PairErrorList
 from rhocache_schemas.cache.documents import ShardFailure
 from rhocache_schemas.cache.listing import failure_files, shard_files
-from rhocache_schemas.cache.shard_file import OK
-from rhocache_service.caches.shard_status import committed_rows
-from rhocache_service.caches.similarity import read_columns
+from rhocache_schemas.cache.reader import CacheReader
+from rhocache_schemas.cache.shard_file import FAILED_ROW, failed_rows, read_columns
 
 _SAMPLES = 5
 
@@ -30,7 +27,7 @@ class Failed:
 def pair_errors(cache: str, limit: int, after: int = 0, code: str | None = None) -> PairErrorList:
     """The failed shards, then the pairs, of one code if it is given: ``limit`` after ``after``.
 
-    Raises StorageError.
+    Raises CacheError and StorageError.
     """
     chosen = (error for error in _all(cache) if code in (None, error.code))
     found = list(islice(chosen, after, after + limit + 1))
@@ -40,7 +37,7 @@ def pair_errors(cache: str, limit: int, after: int = 0, code: str | None = None)
 def errors_by_code(cache: str, failed_by_code: Mapping[str, int]) -> dict[str, Failed]:
     """Failed shards and pairs by code, with samples; the pairs were counted when they were made.
 
-    Reads no further than it must. Raises StorageError.
+    Reads no further than it must. Raises CacheError and StorageError.
     """
     found = defaultdict[str, Failed](Failed)
     missing = sum(min(count, _SAMPLES) for count in failed_by_code.values())
@@ -62,13 +59,12 @@ def _all(cache: str) -> Iterator[PairError]:
     for shard in sorted(failure_files(cache)):
         failure = ShardFailure.read(layout.failure_file(cache, shard))
         yield PairError(shard=failure.shard, code=failure.code, detail=failure.detail)
-    rows = committed_rows(cache)  # a shard that the index says nothing bad of needs no look
+    committed = CacheReader.find(cache)
     for shard in sorted(shard_files(cache)):
-        if shard in rows and not rows[shard].failed:
-            continue
-        table = read_columns(cache, shard, ["key", "row", "status"])
-        failed = table.filter(pc.field("status").cast(pa.string()) != OK)
-        for record in failed.to_pylist():
-            yield PairError(
-                shard=shard, key=record["key"], row=record["row"], code=record["status"]
-            )
+        if committed is not None and shard in committed.index:
+            failed = committed.failures(shard)
+        else:  # of a job that goes on
+            keep_on()
+            failed = failed_rows(read_columns(layout.shard_file(cache, shard), FAILED_ROW))
+        for row in failed:
+            yield PairError(shard=shard, key=row.key, row=row.row, code=row.code)

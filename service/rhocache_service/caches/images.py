@@ -1,19 +1,21 @@
 """The pictures and captions of a cache's pairs, read again from the dataset that was scored."""
 
 import threading
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
+
+from cachetools import LRUCache
 
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.dataset.formats.webdataset import ShardReader
-from rhocache_schemas.dataset.pair import Pair
+from rhocache_schemas.dataset.pair import DEFAULT_LIMITS, Pair
 from rhocache_schemas.dataset.shards import Shard, list_shards
 from rhocache_schemas.errors import CacheIncomplete
 from rhocache_schemas.job.allowed_roots import check_allowed
 
 Place = tuple[str, int]  # shard name and row
 
-_KEPT_BYTES = 64 << 20
+_KEPT_BYTES = DEFAULT_LIMITS.member_bytes  # of images: 64 MB, or the largest one
 # What browsers decode, by its first bytes. Nothing is decoded here: a picture may be hostile.
 _TYPES = ((b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG\r\n", "image/png"), (b"RIFF", "image/webp"))
 
@@ -21,8 +23,7 @@ _TYPES = ((b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG\r\n", "image/png"), (b"RIF
 class Pictures:
     def __init__(self, roots: list[str]) -> None:
         self._roots = roots
-        self._kept: OrderedDict[tuple[str, Place], Pair] = OrderedDict()
-        self._bytes = 0
+        self._kept: LRUCache[tuple[str, Place], Pair] = LRUCache(_KEPT_BYTES, getsizeof=_size)
         self._lock = threading.Lock()
 
     def read(self, manifest: Manifest, places: Iterable[Place]) -> dict[Place, Pair]:
@@ -32,7 +33,9 @@ class Pictures:
         StorageError and UriNotAllowed.
         """
         wanted = list(places)
-        found = {place: pair for place in wanted if (pair := self._keep(manifest, place))}
+        with self._lock:
+            kept = {place: self._kept.get((manifest.index_sha256, place)) for place in wanted}
+        found = {place: pair for place, pair in kept.items() if pair is not None}
         rows: defaultdict[str, set[int]] = defaultdict(set)
         for shard, row in wanted:
             if (shard, row) not in found:
@@ -43,7 +46,8 @@ class Pictures:
                 check_allowed(shards[name].uri, self._roots)
                 for pair in self._pass(shards[name], manifest, rows[name]):
                     found[name, pair.row] = pair
-                    self._keep(manifest, (name, pair.row), pair)
+                    with self._lock:
+                        self._kept[manifest.index_sha256, (name, pair.row)] = pair
         return found
 
     def _pass(self, shard: Shard, manifest: Manifest, rows: set[int]) -> Iterable[Pair]:
@@ -54,19 +58,9 @@ class Pictures:
             if pair.row == last:
                 return
 
-    def _keep(self, manifest: Manifest, place: Place, pair: Pair | None = None) -> Pair | None:
-        """Remember a pair; give it, or the one that was remembered."""
-        key = manifest.index_sha256, place
-        with self._lock:
-            if pair is not None and key not in self._kept:
-                self._kept[key] = pair
-                self._bytes += len(pair.image or b"")
-                while self._bytes > _KEPT_BYTES:
-                    _, old = self._kept.popitem(last=False)
-                    self._bytes -= len(old.image or b"")
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
+
+def _size(pair: Pair) -> int:
+    return len(pair.image or b"-")
 
 
 def media_type(image: bytes) -> str:

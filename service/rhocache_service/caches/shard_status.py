@@ -1,14 +1,14 @@
 """What has become of a job's shards, as its cache tells."""
 
 from bisect import bisect_right
-from collections.abc import Container
+from collections.abc import Container, Mapping
 
-from rhocache_schemas import layout, storage
+from rhocache_schemas import layout
 from rhocache_schemas.api import ShardList, ShardStatus
-from rhocache_schemas.cache import index
 from rhocache_schemas.cache.documents import ShardFailure
 from rhocache_schemas.cache.index import IndexRow
 from rhocache_schemas.cache.listing import failure_files, shard_files
+from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.dataset.shards import list_shards
 from rhocache_schemas.job.kinds.score import ScoreSpec
 
@@ -16,7 +16,7 @@ from rhocache_schemas.job.kinds.score import ScoreSpec
 def shard_list(spec: ScoreSpec, limit: int, after: str | None) -> ShardList:
     """A page of a job's shards by name.
 
-    Raises DatasetError and StorageError.
+    Raises DatasetError, CacheError and StorageError.
     """
     names = sorted(shard.name for shard in list_shards(spec.dataset, spec.shards))
     first = 0 if after is None else bisect_right(names, after)
@@ -33,7 +33,11 @@ def shard_list(spec: ScoreSpec, limit: int, after: str | None) -> ShardList:
 
 
 def _status(
-    cache: str, name: str, rows: dict[str, IndexRow], there: Container[str], failed: Container[str]
+    cache: str,
+    name: str,
+    rows: Mapping[str, IndexRow],
+    there: Container[str],
+    failed: Container[str],
 ) -> ShardStatus:
     if name in there:
         row = rows.get(name)
@@ -46,9 +50,7 @@ def _status(
     return ShardStatus(name=name, status="pending")
 
 
-def committed_rows(cache: str) -> dict[str, IndexRow]:
-    """The index by shard name; empty where there is none yet."""
-    uri = layout.index_file(cache)
-    if not storage.exists(uri):
-        return {}
-    return {row.name: row for row in index.decode(storage.read_bytes(uri), uri)}
+def committed_rows(cache: str) -> Mapping[str, IndexRow]:
+    """The index by shard name; empty where nothing is committed. Raises what CacheReader does."""
+    found = CacheReader.find(cache)
+    return {} if found is None else found.index

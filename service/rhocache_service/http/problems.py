@@ -14,6 +14,7 @@ from starlette.routing import Match, Mount
 
 from rhocache_schemas.errors import (
     Abandoned,
+    CacheCorrupt,
     CacheIncomplete,
     CacheNotFound,
     DatasetError,
@@ -94,6 +95,13 @@ KINDS = {
         "The cache holds another dataset",
         "Most of the output's shards have other contents in this dataset, or none of them is in "
         "it. Use another output; or submit with `replace`, which gives up what the output holds.",
+    ),
+    "cache-corrupt": Kind(
+        409,
+        "The cache is damaged",
+        "A file of the cache differs from the hash that its index or manifest has of it; `detail` "
+        "names it. `rhocache verify --repair` mends it where the cache lies; or submit a job with "
+        "`replace`, which keeps of the cache what is whole and what the job asks for.",
     ),
     "idempotency-in-flight": Kind(
         409,
@@ -250,6 +258,8 @@ def as_problem(error: RhocacheError | RequestValidationError) -> ProblemError:  
             return ProblemError("fingerprint-mismatch", str(error))
         case DatasetMismatch():
             return ProblemError("dataset-mismatch", str(error))
+        case CacheCorrupt():
+            return ProblemError("cache-corrupt", str(error))
         case DatasetError() | CacheNotFound() | CacheIncomplete() | MissingPair():
             return ProblemError("not-found", str(error))
         case _:

@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 
 from rhocache_schemas.api import CachedPair, Scope
 from rhocache_schemas.cache.documents import Manifest
+from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.dataset.pair import Pair
 from rhocache_schemas.errors import RhocacheError
 from rhocache_schemas.job.fields import chosen
@@ -210,23 +211,23 @@ def list_caches(_: ReadsCaches, request: Request, registry: InRegistry, after: s
 
 @router.get("/caches/{cache}")
 def cache(request: Request, cache: InCache, key: Annotated[str | None, Query()] = None):
-    manifest = similarity.read_manifest(cache.uri)
-    ranked = request.app.state.similarities.get(cache.uri)
+    reader = CacheReader.open(cache.uri)
+    ranked = request.app.state.similarities(reader)
     total = len(ranked.similarity)
     groups: dict[str, list[CachedPair]] = {}
     if key:
-        groups[f"Pairs with the key {key}"] = list(similarity.find_key(cache.uri, key))[:_GALLERY]
+        groups[f"Pairs with the key {key}"] = list(similarity.find_key(reader, key))[:_GALLERY]
     else:
         low = range(min(_GALLERY, total))
-        groups["Lowest similarity"] = similarity.pairs_at(cache.uri, ranked, low)
+        groups["Lowest similarity"] = similarity.pairs_at(reader, ranked, low)
         high = [total - 1 - rank for rank in low]
-        groups["Highest similarity"] = similarity.pairs_at(cache.uri, ranked, high)
-    shown, trouble = _pairs(request, manifest, groups)
+        groups["Highest similarity"] = similarity.pairs_at(reader, ranked, high)
+    shown, trouble = _pairs(request, reader.manifest, groups)
     return _page(
         "cache.html",
         request,
         cache=cache,
-        manifest=manifest,
+        manifest=reader.manifest,
         key=key or "",
         groups=groups,
         shown=shown,

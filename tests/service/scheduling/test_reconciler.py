@@ -1,11 +1,13 @@
 """What is decided of a job before any driver runs; test_lifecycle.py has the rest."""
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from caches import flip_index
 
 from rhocache_schemas.cache.documents import Fault, Progress, ShardOutcome
 from rhocache_schemas.errors import JobError, RayUnreachable
@@ -90,6 +92,22 @@ def test_a_job_with_another_dataset_for_a_cache_fails_before_it_has_a_driver(
         detail = found.error_detail or ""
         assert f"holds {made.dataset}, and {root}/dataset is another" in detail
     assert {file: file.read_bytes() for file in Path(made.output).rglob("*.*")} == before
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_job_for_a_cache_with_a_damaged_index_fails_before_it_has_a_driver(
+    reconciler: Reconciler, registry: Registry, root: Path, replace: bool
+) -> None:
+    made = make_cache(root / "made", {"0": "a"})
+    told = flip_index(made.output)
+    row = registry.add(made.model_copy(update={"replace": replace}))
+    step(reconciler)
+    found = again(registry, row)
+    if replace:
+        assert found.state is JobState.QUEUED
+    else:
+        assert (found.state, found.error_code) == (JobState.FAILED, "cache-corrupt")
+        assert re.search(told, found.error_detail or "")
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from caches import flip_index
 
 from rhocache_schemas.errors import (
+    CacheCorrupt,
     CacheIncomplete,
     DatasetError,
     FingerprintMismatch,
@@ -175,6 +177,13 @@ def test_a_shard_that_was_not_scored(scored: Scored):
     options = {"linear_probe": True, "probe_shards": "00002.tar", **CLASSES}
     with pytest.raises(CacheIncomplete, match=r"no shard 00002\.tar"):
         scored.as_is(shards="00001.tar", **options)
+
+
+def test_a_damaged_index_is_named(scored: Scored):
+    options = {"prompts_cache": scored.prompts, **CLASSES}
+    for damaged in (scored.prompts, scored.cache):
+        with pytest.raises(CacheCorrupt, match=f"{damaged}/{flip_index(damaged)}"):
+            scored.as_is(**options)
 
 
 def test_pairs_that_have_changed_since(scored: Scored):

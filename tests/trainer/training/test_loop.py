@@ -11,10 +11,17 @@ import open_clip
 import pytest
 import torch
 import yaml
+from caches import flip_index
 from PIL import Image
 from safetensors.torch import load_file
 
-from rhocache_schemas.errors import CacheNotFound, InvalidInput, PairMismatch, TrainingError
+from rhocache_schemas.errors import (
+    CacheCorrupt,
+    CacheNotFound,
+    InvalidInput,
+    PairMismatch,
+    TrainingError,
+)
 from rhocache_trainer import TrainConfig, train
 
 from ..conftest import PAIRS, SHARDS, make_pairs, write_tar
@@ -212,6 +219,11 @@ def test_a_changed_pair_stops_the_run_or_is_counted(config: dict, dataset: Path,
     result = run(settings, data=config["data"] | {"on_missing": "skip"})
     assert set(result.skipped) == {"pair-mismatch"}
     assert result.steps == STEPS
+
+
+def test_a_damaged_index_is_named(config: dict, cache: Path):
+    with pytest.raises(CacheCorrupt, match=flip_index(cache)):
+        run(config, objective="drrho", cache=str(cache))
 
 
 def test_no_cache_there(config: dict, tmp_path: Path):

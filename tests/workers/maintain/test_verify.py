@@ -1,3 +1,4 @@
+import hashlib
 import io
 import random
 import shutil
@@ -69,11 +70,13 @@ def test_a_missing_shard_is_named(copied: ScoreSpec) -> None:
 
 def test_a_damaged_index_is_named(copied: ScoreSpec) -> None:
     path = Path(copied.output, "index.parquet")
-    path.write_bytes(index.encode(index.decode(path.read_bytes(), "index")[:2]))
-    where = {finding.where for finding in verify(copied.output).findings}
-    assert where == {"index.parquet", "manifest.json"}
-    path.write_bytes(b"PAR1")
-    assert "index.parquet" in str(verify(copied.output).findings)
+    of_two = index.encode(index.decode(path.read_bytes(), "index")[:2])
+    for damaged in (of_two, b"PAR1"):
+        path.write_bytes(damaged)
+        report = verify(copied.output)
+        (finding,) = report.findings
+        assert (finding.where, report.shards) == ("index.parquet", 3), "it is believed in nothing"
+        assert hashlib.sha256(damaged).hexdigest() in finding.problem
 
 
 def test_a_changed_caption_and_image_are_named_by_shard_and_key(copied: ScoreSpec) -> None:

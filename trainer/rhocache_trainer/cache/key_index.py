@@ -7,18 +7,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute
 
-from rhocache_schemas import layout
-from rhocache_schemas.cache import shard_file
 from rhocache_schemas.cache.shard_file import OK
-from rhocache_schemas.dataset.keys import AMBIGUOUS, below, find_keys, without_suffix
-from rhocache_schemas.errors import CacheCorrupt, CacheIncomplete, DatasetError, InvalidInput
+from rhocache_schemas.dataset.keys import AMBIGUOUS, Strings, below, find_keys, without_suffix
+from rhocache_schemas.errors import CacheCorrupt, DatasetError, InvalidInput
 from rhocache_trainer.cache.reader import ReferenceCache
 
 pc: Any = pyarrow.compute  # whose stubs know no strings and numbers beside columns
 
 
 def find_rows(
-    cache: ReferenceCache, keys: pa.ChunkedArray, shards: pa.ChunkedArray | None = None
+    cache: ReferenceCache, keys: Strings, shards: Strings | None = None
 ) -> npt.NDArray[np.int64]:
     """Give each key's usable row by its number in the whole cache, −1 where there is none.
 
@@ -49,7 +47,7 @@ def find_rows(
     return np.where(found < 0, -1, numbers[found]) if len(numbers) else found
 
 
-def _known_names(cache: ReferenceCache, shards: pa.ChunkedArray) -> pa.Array:
+def _known_names(cache: ReferenceCache, shards: Strings) -> Strings:
     """The cache's names of shards, which a table may give as paths or without suffix."""
     given: Any = shards.combine_chunks().dictionary_encode()
     known: Any = pa.array(cache.shards, pa.large_string())
@@ -60,13 +58,13 @@ def _known_names(cache: ReferenceCache, shards: pa.ChunkedArray) -> pa.Array:
     return names.take(given.indices)
 
 
-def _rows(cache: ReferenceCache) -> tuple[pa.ChunkedArray, pa.Array, npt.NDArray[np.int64]]:
+def _rows(cache: ReferenceCache) -> tuple[Strings, Strings, npt.NDArray[np.int64]]:
     """The keys of all rows that are ok, the names of their shards, and their numbers."""
-    keys: list[pa.Array] = []
+    keys: list[Strings] = []
     numbers: list[npt.NDArray[np.int64]] = []
     first = 0
     for name, entry in cache.shards.items():
-        table = _read(layout.shard_file(cache.uri, name))
+        table = cache.reader.columns(name, ["key", "status"])
         if len(table) != entry.rows:
             raise CacheCorrupt(f"{cache.uri}: shard {name} has other rows than its index entry")
         ok = pc.equal(table["status"].cast(pa.string()), OK)
@@ -77,12 +75,3 @@ def _rows(cache: ReferenceCache) -> tuple[pa.ChunkedArray, pa.Array, npt.NDArray
     names = pa.array(np.repeat(np.array(list(cache.shards), object), counts), pa.large_string())
     all_keys = pa.chunked_array(keys, pa.large_string())
     return all_keys, names, np.concatenate([*numbers, np.empty(0, int)])
-
-
-def _read(source: str) -> pa.Table:
-    try:
-        return shard_file.read_columns(source, ["key", "status"])
-    except FileNotFoundError as error:
-        raise CacheIncomplete(f"{source} is in the cache's index but is not there") from error
-    except (pa.ArrowException, OSError) as error:
-        raise CacheCorrupt(f"{source} is not a readable shard file: {error}") from error

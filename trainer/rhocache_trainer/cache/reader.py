@@ -1,24 +1,20 @@
 """Reading a committed reference cache: embeddings and hashes by shard, or by (shard, key)."""
 
-import hashlib
 from bisect import bisect_right
-from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+from cachetools import LRUCache
 
-from rhocache_schemas import layout, storage
-from rhocache_schemas.cache import index as cache_index
-from rhocache_schemas.cache import listing
-from rhocache_schemas.cache.documents import Manifest
+from rhocache_schemas import layout
+from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.dataset.keys import KeyTable
 from rhocache_schemas.errors import (
     CacheCorrupt,
-    CacheIncomplete,
-    CacheNotFound,
     FingerprintMismatch,
     InvalidInput,
     MissingPair,
@@ -49,28 +45,23 @@ class ReferenceCache:
     which is what a loss takes as ``index``.
     """
 
-    def __init__(
-        self,
-        uri: str,
-        manifest: Manifest,
-        shards: list[cache_index.IndexRow],
-        kept_bytes: int = KEPT_BYTES,
-    ) -> None:
-        self.uri = uri
-        self.manifest = manifest
-        self.shards = {shard.name: shard for shard in shards}
+    def __init__(self, reader: CacheReader, kept_bytes: int = KEPT_BYTES) -> None:
+        self.reader = reader
+        self.uri = reader.uri
+        self.manifest = reader.manifest
+        self.shards = reader.index
         self._offsets: dict[str, int] = {}
         offset = 0
-        for shard in shards:
+        for shard in self.shards.values():
             self._offsets[shard.name] = offset
             offset += shard.rows
-        if offset != manifest.rows:
+        if offset != self.manifest.rows:
             raise CacheCorrupt(
-                f"{uri}: {layout.MANIFEST} names {manifest.rows} rows, {layout.INDEX} {offset}"
+                f"{self.uri}: {layout.MANIFEST} names {self.manifest.rows} rows, "
+                f"{layout.INDEX} {offset}"
             )
         self._names, self._firsts = list(self._offsets), list(self._offsets.values())
-        self._kept: OrderedDict[str, _KeptShard] = OrderedDict()
-        self._kept_bytes = kept_bytes
+        self._kept = _keep_most(kept_bytes)
 
     @classmethod
     def open(cls, uri: str, *, kept_bytes: int = KEPT_BYTES) -> Self:
@@ -82,23 +73,7 @@ class ReferenceCache:
         Raises CacheNotFound, CacheIncomplete (no manifest yet), CacheCorrupt (the index is not the
         one that the manifest names, or tells of other rows) and UnsupportedVersion.
         """
-        if not storage.exists(layout.manifest_file(uri)):
-            if storage.exists(layout.plan_file(uri)):
-                raise CacheIncomplete(
-                    f"{uri} has no {layout.MANIFEST}: it is still being made, or was interrupted; "
-                    "run its job again to complete it"
-                )
-            raise CacheNotFound(f"there is no cache at {uri}: it has no {layout.MANIFEST}")
-        manifest = Manifest.read(layout.manifest_file(uri))
-        if manifest.fingerprint.digest != manifest.fingerprint_sha256:
-            raise CacheCorrupt(f"{uri}: the manifest's fingerprint is not the one it was hashed by")
-        source = layout.index_file(uri)
-        if not storage.exists(source):
-            raise CacheIncomplete(f"{uri} has a {layout.MANIFEST} but no {layout.INDEX}")
-        data = storage.read_bytes(source)
-        if hashlib.sha256(data).hexdigest() != manifest.index_sha256:
-            raise CacheCorrupt(f"{source} differs from the hash in {layout.MANIFEST}")
-        return cls(uri, manifest, cache_index.decode(data, source), kept_bytes)
+        return cls(CacheReader.open(uri), kept_bytes)
 
     def __len__(self) -> int:
         return self.manifest.rows
@@ -170,48 +145,15 @@ class ReferenceCache:
         shard = bisect_right(self._firsts, index) - 1
         return self._names[shard], index - self._firsts[shard]
 
-    def check_files(self, shards: Iterable[str]) -> None:
-        """See that the files of these shards are all there, whole as far as their sizes tell.
-
-        Raises CacheIncomplete and CacheCorrupt.
-        """
-        files = listing.shard_files(self.uri)
-        for name in shards:
-            source = layout.shard_file(self.uri, name)
-            if name not in files:
-                raise CacheIncomplete(f"{source} is in the index of {self.uri} but is not there")
-            size, indexed = files[name].size, self.shards[name].bytes
-            if size != indexed:
-                raise CacheCorrupt(f"{source} has {size} bytes, its index entry {indexed}")
-
-    def missing_shard(self, name: str) -> CacheIncomplete:
-        """The error that tells why the cache has no shard ``name``."""
-        if code := self.manifest.failed_shards.get(name):
-            why = f"it could not be read when the cache was made ({code})"
-        else:
-            why = f"it was made from {self.manifest.dataset}; is this another dataset?"
-        return CacheIncomplete(f"{self.uri} has no shard {name}: {why}")
-
     def _shard(self, name: str) -> "_KeptShard":
-        if name in self._kept:
-            self._kept.move_to_end(name)
-            return self._kept[name]
-        if name not in self.shards:
-            raise self.missing_shard(name)
-        kept = self._read(name)
-        self._kept[name] = kept
-        while len(self._kept) > 1 and sum(k.bytes for k in self._kept.values()) > self._kept_bytes:
-            self._kept.popitem(last=False)
+        kept = self._kept.get(name)
+        if kept is None:
+            kept = self._kept[name] = self._read(name)
         return kept
 
     def _read(self, name: str) -> "_KeptShard":
-        source = layout.shard_file(self.uri, name)
+        data, source = self.reader.shard_bytes(name), layout.shard_file(self.uri, name)
         entry = self.shards[name]
-        if not storage.exists(source):
-            raise CacheIncomplete(f"{source} is in the index of {self.uri} but is not there")
-        data = storage.read_bytes(source)
-        if hashlib.sha256(data).hexdigest() != entry.file_sha256:
-            raise CacheCorrupt(f"{source} differs from its hash in {layout.INDEX}")
         rows, footer = decode(data, source, self._offsets[name])
         if footer.fingerprint_sha256 != self.manifest.fingerprint_sha256:
             raise FingerprintMismatch(f"{source} was made by another reference than {self.uri}")
@@ -221,7 +163,7 @@ class ReferenceCache:
 
     def __getstate__(self) -> dict[str, Any]:
         """A worker process reads its own shards."""
-        return {**self.__dict__, "_kept": OrderedDict()}
+        return {**self.__dict__, "_kept": _keep_most(int(self._kept.maxsize))}
 
 
 class _KeptShard:
@@ -229,6 +171,16 @@ class _KeptShard:
         self.rows = rows
         self.bytes = rows.image.nbytes + rows.text.nbytes
         self.keys = KeyTable(rows.keys)  # the first row of a repeated key: the others are not ok
+
+
+def _keep_most(kept_bytes: int) -> "LRUCache[str, _KeptShard]":
+    """Room for the shards asked for last, and for one whatever its size."""
+    most = max(1, kept_bytes)
+    return LRUCache(most, getsizeof=partial(_size, most=most))
+
+
+def _size(kept: _KeptShard, most: int) -> int:
+    return min(kept.bytes, most)
 
 
 def _gather(parts: list[tuple[list[int], _KeptShard, list[int]]]) -> ReferenceRows:

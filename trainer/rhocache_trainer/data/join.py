@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rhocache_schemas.cache.documents import Manifest
+from rhocache_schemas.cache.reader import changes
 from rhocache_schemas.cache.shard_file import OK
 from rhocache_schemas.dataset.formats.base import Format, KeyedFormat
 from rhocache_schemas.dataset.pair import Pair, hash_caption, hash_image
@@ -109,7 +110,7 @@ class CachedPairs:
     ) -> None:
         lacking = [shard.name for shard in dataset.shards if shard.name not in cache.shards]
         if lacking and (on_missing == "error" or len(lacking) == len(dataset.shards)):
-            raise cache.missing_shard(lacking[0])
+            raise cache.reader.missing_shard(lacking[0])
         scored_field = cache.manifest.fingerprint.caption_field
         if scored_field != caption_field:
             raise FingerprintMismatch(
@@ -120,7 +121,7 @@ class CachedPairs:
         self._cache = cache
         known = [shard for shard in dataset.shards if shard.name in cache.shards]
         names = [shard.name for shard in known]
-        cache.check_files(names)
+        cache.reader.check_files(names)
         self.shards = [replace(shard, rows=cache.shards[shard.name].rows) for shard in known]
         self.n = len(cache)
         self.usable = sum(cache.shards[name].ok for name in names)
@@ -151,7 +152,7 @@ class KeyedPairs:
     def __init__(
         self, dataset: KeyedFormat, cache: ReferenceCache, *, on_missing: OnMissing = "error"
     ) -> None:
-        cache.check_files(cache.shards)
+        cache.reader.check_files(cache.shards)
         keys = dataset.keys()
         self._rows = find_rows(cache, keys, dataset.cache_shards())
         repeats = _repeats(self._rows)
@@ -229,10 +230,9 @@ def _load(dataset: Format, cache: ReferenceCache, joined: JoinedPair) -> JoinedP
     except RowError as error:
         detail = f"has a reference row, but is unusable here ({error})"
         raise PairMismatch(f"{where}: {detail}") from error
-    if hash_image(image) != row.image_hash:
-        raise PairMismatch(f"{where}: the image is not the one that the reference scored")
-    if hash_caption(caption) != row.caption_hash:
-        raise PairMismatch(f"{where}: the caption is not the one that the reference scored")
+    now = hash_image(image), hash_caption(caption)
+    if changed := changes(now, (row.image_hash, row.caption_hash)):
+        raise PairMismatch(f"{where}: {changed[0]}")
     return JoinedPair(replace(pair, shard=row.shard, key=row.key), row.index, row)
 
 

@@ -9,8 +9,9 @@ from rich.progress import track
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from rhocache_schemas.cache.reader import changes
 from rhocache_schemas.dataset.formats.webdataset import ShardReader
-from rhocache_schemas.dataset.pair import hash_caption, hash_image
+from rhocache_schemas.dataset.pair import hash_caption
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import (
     DatasetError,
@@ -67,7 +68,7 @@ def evaluate_cache(
     opened = ReferenceCache.open(cache)
     for shard in (*evaluation.shards, *evaluation.probe_shards):
         if shard.name not in opened.shards:
-            raise opened.missing_shard(shard.name)
+            raise opened.reader.missing_shard(shard.name)
     classifier = None
     if prompts_cache is not None:
         classifier = _Prompts(ReferenceCache.open(prompts_cache), opened, templates).classes
@@ -141,10 +142,9 @@ def _classes(cache: ReferenceCache, shard: Shard, class_field: str) -> list[str 
             raise MissingPair(f"{where}: {cache.uri} has no row for this pair")
         if pair.error == RowErrorCode.DUPLICATE_KEY or not rows.ok[row]:
             continue
-        if pair.image is None or hash_image(pair.image) != rows.image_hash[row]:
-            raise PairMismatch(f"{where}: the image is not the one that the reference scored")
-        if pair.caption is None or hash_caption(pair.caption) != rows.caption_hash[row]:
-            raise PairMismatch(f"{where}: the caption is not the one that the reference scored")
+        scored = rows.image_hash[row], rows.caption_hash[row]
+        if changed := changes((pair.image_hash, pair.caption_hash), scored):
+            raise PairMismatch(f"{where}: {changed[0]}")
         classes[row] = class_of(pair.metadata, class_field)
     if count != len(rows):
         raise PairMismatch(

@@ -1,11 +1,11 @@
 """Images and captions that repeat are encoded once."""
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 
 import numpy as np
+from cachetools import LRUCache
 from torch import Tensor
 
 from rhocache_schemas.errors import RowErrorCode
@@ -29,8 +29,7 @@ class Memo:
     """The ``capacity`` embeddings that were asked for last, by the hash of what they embed."""
 
     def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._entries: OrderedDict[bytes, Embedding] = OrderedDict()
+        self._entries: LRUCache[bytes, Embedding] = LRUCache(capacity)
         self._lock = threading.Lock()  # two shards are read at a time
 
     def get(self, key: bytes, make: Callable[[], Embedding]) -> Embedding:
@@ -38,10 +37,6 @@ class Memo:
             found = self._entries.get(key)
             if found is None:
                 found = self._entries[key] = make()
-                if len(self._entries) > self._capacity:
-                    self._entries.popitem(last=False)
-            else:
-                self._entries.move_to_end(key)
             return found
 
     def clear(self) -> None:

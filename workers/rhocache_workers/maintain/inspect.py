@@ -1,19 +1,20 @@
 """What is in a cache, complete or not. Needs neither torch nor Ray."""
 
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from itertools import repeat
 
 import numpy as np
+import pyarrow as pa
 
 from rhocache_schemas import layout, storage
-from rhocache_schemas.cache import index
-from rhocache_schemas.cache.documents import Manifest, Plan, Progress
+from rhocache_schemas.cache.documents import Plan, Progress
 from rhocache_schemas.cache.listing import read_failures, shard_files
-from rhocache_schemas.cache.shard_file import OK
+from rhocache_schemas.cache.reader import CacheReader
+from rhocache_schemas.cache.shard_file import OK, read_columns
 from rhocache_schemas.errors import CacheNotFound
-from rhocache_workers.run.committed import read_columns
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 _READERS = 16  # threads; an object store answers each of them only after a while
@@ -51,22 +52,24 @@ def inspect(cache: str) -> Inspection:
         raise CacheNotFound(f"there is no cache at {cache}: it has no {layout.PLAN}")
     plan = Plan.read(layout.plan_file(cache))
     progress = layout.progress_file(cache)
-    manifest = layout.manifest_file(cache)
-    committed = Manifest.read(manifest) if storage.exists(manifest) else None
-    if committed is not None:
-        entries = index.decode(
-            storage.read_bytes(layout.index_file(cache)), layout.index_file(cache)
-        )
-        sizes = {entry.name: entry.bytes for entry in entries}
-        failures = committed.failed_shards
+    reader = CacheReader.find(cache)
+    manifest = reader.manifest if reader else None
+    if reader is not None:
+        sizes = {name: row.bytes for name, row in reader.index.items()}
+        failures = reader.manifest.failed_shards
+        read = reader.columns
     else:
         sizes = {name: info.size for name, info in shard_files(cache).items()}
         failures = {name: failure.code for name, failure in read_failures(cache).items()}
-    codes, similarities = _rows(cache, list(sizes))
-    begun = committed or plan.spec
+
+        def read(shard: str, columns: list[str]) -> pa.Table:
+            return read_columns(layout.shard_file(cache, shard), columns)
+
+    codes, similarities = _rows(list(sizes), read)
+    begun = manifest or plan.spec
     return Inspection(
         cache=cache,
-        complete=committed is not None,
+        complete=manifest is not None,
         dataset=begun.dataset,
         model=begun.reference.model,
         pretrained=begun.reference.pretrained,
@@ -79,19 +82,21 @@ def inspect(cache: str) -> Inspection:
         ok=codes.pop(OK, 0),
         failed_by_code=dict(sorted(codes.items())),
         bytes=sum(sizes.values()),
-        dimension=committed.dimension if committed else None,
+        dimension=manifest.dimension if manifest else None,
         similarity_quantiles=_quantiles(similarities),
         phase=Progress.read(progress).phase if storage.exists(progress) else None,
     )
 
 
-def _rows(cache: str, shards: list[str]) -> tuple[Counter[str], np.ndarray]:
+def _rows(
+    shards: list[str], read: Callable[[str, list[str]], pa.Table]
+) -> tuple[Counter[str], np.ndarray]:
     """How often each status occurs, and the similarities of the usable rows, float32."""
     codes: Counter[str] = Counter()
     similarities = [np.empty(0, np.float32)]
     with ThreadPoolExecutor(_READERS) as pool:
-        files = [layout.shard_file(cache, name) for name in shards]
-        for table in pool.map(partial(read_columns, columns=["status", "similarity"]), files):
+        columns = repeat(["status", "similarity"])
+        for table in pool.map(read, shards, columns):
             codes.update(map(str, table["status"].to_pylist()))
             similarities.append(table["similarity"].drop_null().to_numpy())
     return codes, np.concatenate(similarities)

@@ -7,7 +7,7 @@ from rhocache_schemas.errors import DatasetError
 from rhocache_workers.maintain.verify import VerifyReport
 from rhocache_workers.run.driver import ScoreSummary, score
 from rhocache_workers.run.progress import OnProgress
-from rhocache_workers.run.standing import readable_manifest
+from rhocache_workers.run.standing import find_readable
 
 
 def repair(
@@ -25,11 +25,10 @@ def repair(
     Raises DatasetError where the dataset has a broken shard no more, and what ``score`` does.
     """
     spec = Plan.read(layout.plan_file(report.cache)).spec
-    manifest = readable_manifest(report.cache)
-    if manifest is not None:
-        spec = spec.model_copy(
-            update={"dataset": manifest.dataset, "reference": manifest.reference}
-        )
+    found = find_readable(report.cache)
+    if found is not None:
+        made_of = {"dataset": found.manifest.dataset, "reference": found.manifest.reference}
+        spec = spec.model_copy(update=made_of)
     if dataset is not None:
         spec = spec.model_copy(update={"dataset": dataset})
     as_it_is = {"output": report.cache, "prune": False, "replace": False}
@@ -38,8 +37,13 @@ def repair(
     if gone := sorted(broken - find_shards(spec.dataset, sorted(broken)).keys()):
         raise DatasetError(
             f"{spec.dataset} has no shard {gone[0]}, which is broken in {report.cache}: name the "
-            "folder that has it (--dataset), or drop it with `rhocache score --prune`"
+            "folder that has it (--dataset), or drop it with `rhocache score --prune`, or with "
+            "--replace where the index is damaged too"
         )
-    # Without a readable manifest and index no shard was looked at: any may be broken or missing.
-    redo = broken if report.shards else None
-    return score(spec, redo=redo, ray_address=ray_address, on_progress=on_progress)
+    return score(
+        spec,
+        redo=broken if report.complete else None,  # else any shard may be missing
+        rebuild_index=True,
+        ray_address=ray_address,
+        on_progress=on_progress,
+    )

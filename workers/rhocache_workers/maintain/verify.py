@@ -3,25 +3,26 @@
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from rhocache_schemas import layout, storage
-from rhocache_schemas.cache import index, shard_file
+from rhocache_schemas.cache import shard_file
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.cache.index import IndexRow
-from rhocache_schemas.cache.listing import unknown_files
-from rhocache_schemas.cache.shard_file import OK, ShardRows
+from rhocache_schemas.cache.listing import shard_files, unknown_files
+from rhocache_schemas.cache.reader import CacheReader, changes
+from rhocache_schemas.cache.shard_file import OK, Footer, ShardRows
 from rhocache_schemas.dataset.formats.webdataset import ShardReader
 from rhocache_schemas.dataset.image import open_image
 from rhocache_schemas.dataset.pair import Pair
 from rhocache_schemas.dataset.shards import Shard, list_shards
 from rhocache_schemas.errors import (
+    CacheCorrupt,
     CacheError,
     CacheIncomplete,
-    CacheNotFound,
+    InvalidInput,
     RhocacheError,
     ShardError,
 )
@@ -47,6 +48,7 @@ class VerifyReport:
     cache: str
     shards: int = 0
     rows: int = 0
+    complete: bool = False  # all shards were looked at, as far as the manifest tells
     pairs_compared: int = 0  # with the dataset
     pairs_encoded_again: int = 0
     largest_difference: float | None = None  # of an embedding's entry, encoded again
@@ -70,47 +72,59 @@ def verify(
     Raises CacheNotFound, CacheIncomplete when there is no manifest, and DatasetError. What is wrong
     with the cache is reported.
     """
-    if not storage.exists(layout.plan_file(cache)):
-        raise CacheNotFound(f"there is no cache at {cache}: it has no {layout.PLAN}")
-    uri = layout.manifest_file(cache)
-    if not storage.exists(uri):
-        raise CacheIncomplete(f"{cache} has no {layout.MANIFEST}: run its job again to complete it")
     report = VerifyReport(cache)
     try:
-        manifest = Manifest.read(uri)
-        data = storage.read_bytes(layout.index_file(cache))
-        if hashlib.sha256(data).hexdigest() != manifest.index_sha256:
-            report.findings.append(Finding(layout.INDEX, "differs from its hash in the manifest"))
-        rows = index.decode(data, layout.INDEX)
-        whole = not report.findings
-    except RhocacheError as error:
-        report.findings.append(Finding(cache, str(error)))
+        reader = CacheReader.open(cache)
+    except (InvalidInput, CacheCorrupt) as error:  # of its manifest
+        report.findings.append(Finding(layout.MANIFEST, str(error)))
         return report
-    _check_manifest(report, manifest, rows)
-    if whole:
-        _check_files(report, manifest, rows)
+    manifest = reader.manifest
+    rows, names = _check_index(report, reader)
     if deep and dataset is None:
         dataset = manifest.dataset
-    sources = _sources(report, dataset, rows)
+    sources = _sources(report, dataset, names)
     chosen: list[Scored] = []
-    for left, row in zip(range(len(rows), 0, -1), rows, strict=True):
-        columns = _check_shard(report, cache, manifest, row)
-        if columns is not None and row.name in sources:
+    for left, name in zip(range(len(names), 0, -1), names, strict=True):
+        found = _check_shard(report, manifest, name, rows.get(name))
+        if found is not None and name in sources:
             share = math.ceil((sample - len(chosen)) / left)
-            chosen += _check_source(report, manifest, row, columns, sources[row.name], share)
+            chosen += _check_source(report, manifest, name, *found, sources[name], share)
     if chosen:
         _encode_again(report, manifest, chosen)
     return report
 
 
-def _check_manifest(report: VerifyReport, manifest: Manifest, rows: list[IndexRow]) -> None:
-    report.shards, report.rows = len(rows), sum(row.rows for row in rows)
+def _check_index(
+    report: VerifyReport, reader: CacheReader
+) -> tuple[dict[str, IndexRow], list[str]]:
+    """Check the index, and the manifest by it: its rows, and the names of the shards to look at.
+
+    A damaged index is believed in nothing: the shards are those that have files.
+    """
+    manifest = reader.manifest
+    try:
+        rows = reader.index
+    except (CacheCorrupt, CacheIncomplete) as error:
+        report.findings.append(Finding(layout.INDEX, str(error)))
+        names = sorted(shard_files(report.cache))
+        report.shards, report.complete = len(names), len(names) >= manifest.shards
+        if not report.complete:
+            problem = f"names {manifest.shards} shards, of which {len(names)} have files"
+            report.findings.append(Finding(layout.MANIFEST, problem))
+        return {}, names
+    report.complete = True
+    _check_totals(report, manifest, rows)
+    _check_files(report, manifest, rows)
+    return rows, list(rows)
+
+
+def _check_totals(report: VerifyReport, manifest: Manifest, rows: dict[str, IndexRow]) -> None:
+    report.shards, report.rows = len(rows), sum(row.rows for row in rows.values())
     for name, told, found in (
-        ("fingerprint", manifest.fingerprint_sha256, manifest.fingerprint.digest),
         ("shards", manifest.shards, len(rows)),
         ("rows", manifest.rows, report.rows),
-        ("ok", manifest.ok, sum(row.ok for row in rows)),
-        ("failed", manifest.failed, sum(row.failed for row in rows)),
+        ("ok", manifest.ok, sum(row.ok for row in rows.values())),
+        ("failed", manifest.failed, sum(row.failed for row in rows.values())),
     ):
         if told != found:
             report.findings.append(
@@ -118,12 +132,11 @@ def _check_manifest(report: VerifyReport, manifest: Manifest, rows: list[IndexRo
             )
 
 
-def _check_files(report: VerifyReport, manifest: Manifest, rows: list[IndexRow]) -> None:
+def _check_files(report: VerifyReport, manifest: Manifest, rows: dict[str, IndexRow]) -> None:
     """Name files that nothing else names: rows that no reader will see, or a stranger's files."""
     failed = manifest.failed_shards
     # A shard that could be read before may still have its file.
-    shards = {row.name for row in rows} | failed.keys()
-    for path in unknown_files(report.cache, shards, failed):
+    for path in unknown_files(report.cache, rows.keys() | failed.keys(), failed):
         if _is_loose(report.cache, path, manifest):
             report.notes.append(
                 f"{path} is named by no line of {layout.INDEX}, as a run leaves it that did not "
@@ -144,19 +157,19 @@ def _is_loose(cache: str, path: str, manifest: Manifest) -> bool:
 
 
 def _check_shard(
-    report: VerifyReport, cache: str, manifest: Manifest, row: IndexRow
-) -> ShardRows | None:
-    """Check one shard file; give its rows where they can be read."""
+    report: VerifyReport, manifest: Manifest, name: str, row: IndexRow | None
+) -> tuple[ShardRows, Footer] | None:
+    """Check one shard file, by its own footer where no index tells; what it holds, if readable."""
 
     def find(problem: str) -> None:
-        report.findings.append(Finding(f"shard {row.name}", problem, row.name))
+        report.findings.append(Finding(f"shard {name}", problem, name))
 
-    uri = layout.shard_file(cache, row.name)
+    uri = layout.shard_file(report.cache, name)
     if not storage.exists(uri):
         find(f"its file {uri} is missing")
         return None
     data = storage.read_bytes(uri)
-    if hashlib.sha256(data).hexdigest() != row.file_sha256:
+    if row is not None and hashlib.sha256(data).hexdigest() != row.file_sha256:
         find(f"the bytes of {uri} differ from their hash in the index")
     try:
         columns, footer = shard_file.decode(data, uri)
@@ -171,30 +184,36 @@ def _check_shard(
         key for key, code in zip(columns.keys, columns.status, strict=True) if code == OK
     )
     repeated = [f"key {key}" for key, count in keys.items() if count > 1]
+    if row is None:
+        report.rows += footer.rows
+    usable = int(ok.sum())
+    told, by, told_ok = (
+        (footer, "its footer", usable) if row is None else (row, "the index", row.ok)
+    )
     for wrong, problem in (
         (footer.fingerprint_sha256 != manifest.fingerprint_sha256, "was made by another reference"),
-        (footer.source_sha256 != row.source_sha256, "names another source shard than the index"),
-        (len(columns.keys) != row.rows, f"has {len(columns.keys)} rows, not {row.rows}"),
-        (int(ok.sum()) != row.ok, f"has {int(ok.sum())} ok rows, not {row.ok}"),
-        (columns.content_sha256() != row.content_sha256, "holds other rows than the index says"),
+        (footer.source_sha256 != told.source_sha256, f"names another source shard than {by}"),
+        (len(columns.keys) != told.rows, f"has {len(columns.keys)} rows, not {told.rows}"),
+        (usable != told_ok, f"has {usable} ok rows, not {told_ok}"),
+        (columns.content_sha256() != told.content_sha256, f"holds other rows than {by} says"),
         (repeated, f"repeats {', '.join(repeated[:5])}"),
         (not (abs(norms - 1) < NORM_TOLERANCE).all(), "has embeddings that are no unit vectors"),
         (not np.isfinite(columns.similarity[ok]).all(), "has similarities that are not finite"),
     ):
         if wrong:
             find(problem)
-    return columns
+    return columns, footer
 
 
-def _sources(report: VerifyReport, dataset: str | None, rows: list[IndexRow]) -> dict[str, Shard]:
+def _sources(report: VerifyReport, dataset: str | None, names: list[str]) -> dict[str, Shard]:
     if dataset is None:
         report.notes.append("no dataset was given: its pairs were not compared")
         return {}
     sources = {shard.name: shard for shard in list_shards(dataset)}
-    for row in rows:
-        if row.name not in sources:
-            report.findings.append(Finding(f"shard {row.name}", f"is not in {dataset}"))
-    more = len(sources.keys() - {row.name for row in rows})
+    for name in names:
+        if name not in sources:
+            report.findings.append(Finding(f"shard {name}", f"is not in {dataset}"))
+    more = len(sources.keys() - set(names))
     if more:
         report.notes.append(
             f"{more} of the {len(sources)} shards of {dataset} are not in the cache"
@@ -205,16 +224,17 @@ def _sources(report: VerifyReport, dataset: str | None, rows: list[IndexRow]) ->
 def _check_source(
     report: VerifyReport,
     manifest: Manifest,
-    row: IndexRow,
+    name: str,
     columns: ShardRows,
+    footer: Footer,
     shard: Shard,
     share: int,
 ) -> list[Scored]:
     """Compare every pair; give the first ``share`` that agree and are usable."""
 
     def find(key: str | None, problem: str) -> None:
-        where = f"shard {row.name}" + (f", key {key}" if key else "")
-        report.findings.append(Finding(where, problem, row.name))
+        where = f"shard {name}" + (f", key {key}" if key else "")
+        report.findings.append(Finding(where, problem, name))
 
     reader = ShardReader(shard, manifest.fingerprint.caption_field)
     same: list[Scored] = []
@@ -225,7 +245,8 @@ def _check_source(
             if pair.row >= len(columns.keys) or pair.key != columns.keys[pair.row]:
                 find(pair.key, f"stands at row {pair.row} of the dataset, but not of the cache")
                 continue
-            changed = list(_changes(pair, columns))
+            scored = columns.image_hash[pair.row], columns.caption_hash[pair.row]
+            changed = changes((pair.image_hash, pair.caption_hash), scored)
             for problem in changed:
                 find(pair.key, problem)
             if len(same) < share and not changed and columns.status[pair.row] == OK:
@@ -236,16 +257,9 @@ def _check_source(
     report.pairs_compared += count
     if count < len(columns.keys):
         find(None, f"its source has {count} pairs, the cache {len(columns.keys)} rows")
-    if reader.sha256 != row.source_sha256:
+    if reader.sha256 != footer.source_sha256:
         find(None, "its source is not the file that was scored: the SHA-256 differs")
     return same
-
-
-def _changes(pair: Pair, columns: ShardRows) -> Iterator[str]:
-    if pair.image_hash != columns.image_hash[pair.row]:
-        yield "the image is not the one that was scored"
-    if pair.caption_hash != columns.caption_hash[pair.row]:
-        yield "the caption is not the one that was scored"
 
 
 def _encode_again(report: VerifyReport, manifest: Manifest, chosen: list[Scored]) -> None:

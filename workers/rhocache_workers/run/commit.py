@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from rhocache_schemas import layout, storage
 from rhocache_schemas.cache import index
 from rhocache_schemas.cache.documents import Manifest
-from rhocache_schemas.errors import ShardError
+from rhocache_schemas.cache.reader import CacheReader
+from rhocache_schemas.errors import CacheError, ShardError
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.messages import Description, SettledShard
-from rhocache_workers.run.standing import readable_manifest
+from rhocache_workers.run.standing import find_readable
 
 
 def commit(
@@ -51,11 +52,9 @@ def commit(
     )
     uri = layout.manifest_file(spec.output)
     if storage.exists(uri):
-        before = readable_manifest(spec.output)
-        if before is not None:
-            same = {"created_at": before.created_at, "software": before.software}
-            if manifest.model_copy(update=same) == before and _index_is_whole(spec.output, data):
-                return
+        before = find_readable(spec.output)
+        if before is not None and _says(before, manifest):
+            return
         confirm()
         # Between the two writes a reader finds an incomplete cache, never a manifest that lies.
         storage.delete(uri)
@@ -65,6 +64,14 @@ def commit(
     storage.write_atomic(uri, manifest.to_json())
 
 
-def _index_is_whole(cache: str, data: bytes) -> bool:
-    uri = layout.index_file(cache)
-    return storage.exists(uri) and storage.read_bytes(uri) == data
+def _says(cache: CacheReader, manifest: Manifest) -> bool:
+    """Whether that is committed already, but for when and by which software."""
+    before = cache.manifest
+    same = {"created_at": before.created_at, "software": before.software}
+    if manifest.model_copy(update=same) != before:
+        return False
+    try:
+        _ = cache.index
+    except CacheError:  # missing or damaged
+        return False
+    return True

@@ -60,6 +60,7 @@ def score(
     roots: list[str] | None = None,
     on_progress: OnProgress | None = None,
     redo: Collection[str] | None = None,
+    rebuild_index: bool = False,
 ) -> ScoreSummary:
     """Score ``spec.dataset`` with ``spec.reference`` into the cache ``spec.output``.
 
@@ -67,13 +68,14 @@ def score(
     else the cache holds of the dataset stays in it. Where nothing is left to encode, neither Ray
     nor the reference is started. ``ray_address`` joins a cluster; without it Ray is started here.
     ``job`` marks the progress file as a service's job; ``roots`` are the places that the job may
-    name. ``redo`` names the shards to encode, again and none else.
+    name. ``redo`` names the shards to encode, again and none else. ``rebuild_index`` makes the
+    index anew from the shard files where it is damaged or missing, as ``spec.replace`` does.
 
     Raises UriNotAllowed, DatasetError, CacheBusy (another run is at work on the cache),
     DatasetMismatch (the cache holds another dataset), ReferenceUnavailable, FingerprintMismatch
-    (the cache was begun with another reference or options), StorageError, CacheCorrupt,
-    ErrorBudgetExceeded and JobError. Then, and on KeyboardInterrupt, committed shards stay and the
-    same call goes on from them.
+    (the cache was begun with another reference or options), StorageError, CacheCorrupt or
+    CacheIncomplete (a file of it is damaged or missing), ErrorBudgetExceeded and JobError. Then,
+    and on KeyboardInterrupt, committed shards stay and the same call goes on from them.
     """
     started = time.monotonic()
     spec = absolute(spec)
@@ -86,7 +88,11 @@ def score(
             check_shards(shards)
             lease = stack.enter_context(Lease(spec.output, job))
         with telling(progress, lease.confirm):
-            outcome = _run(spec, shards, roots, lease, ray_address, progress, redo=redo is not None)
+            progress.plan(shards)
+            standing = Standing.of(spec.output, rebuild_index=rebuild_index or spec.replace)
+            outcome = _run(
+                spec, shards, standing, roots, lease, ray_address, progress, redo=redo is not None
+            )
             progress.enter("completed")
     return ScoreSummary(
         cache=spec.output,
@@ -139,6 +145,7 @@ class _Outcome:
 def _run(
     spec: ScoreSpec,
     shards: list[Shard],
+    standing: Standing,
     roots: list[str] | None,
     lease: Lease,
     ray_address: str | None,
@@ -146,8 +153,6 @@ def _run(
     *,
     redo: bool,
 ) -> _Outcome:
-    progress.plan(shards)
-    standing = Standing.of(spec.output)
     left = resume(spec, shards, standing, roots, redo=redo)
     progress.enter("planning")
     if standing.fingerprint is not None and not spec.replace:

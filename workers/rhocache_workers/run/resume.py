@@ -59,7 +59,7 @@ def resume(
     asked = {shard.name: shard for shard in shards}
     failed = read_failures(spec.output)
     files = shard_files(spec.output)
-    others = (standing.committed.keys() | files.keys() | failed.keys()) - asked.keys()
+    others = (standing.index.keys() | files.keys() | failed.keys()) - asked.keys()
     sources = asked | _find(spec, roots, sorted(others))
     held = survey(
         spec.output,

@@ -1,34 +1,58 @@
 """What a cache stands for before a run: the documents of the runs before it."""
 
 import hashlib
+import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from rhocache_schemas import layout, storage
-from rhocache_schemas.cache import index
 from rhocache_schemas.cache.documents import Manifest, Plan
 from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.cache.index import IndexRow
-from rhocache_schemas.errors import InvalidDocument
+from rhocache_schemas.cache.reader import CacheReader
+from rhocache_schemas.errors import CacheCorrupt, CacheIncomplete, InvalidDocument
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import ReferenceSpec
 from rhocache_workers.messages import Description
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
     plan: Plan | None
-    manifest: Manifest | None
-    committed: dict[str, IndexRow]  # by shard; empty without a manifest, and where it is damaged
+    manifest: Manifest | None  # None where it is damaged, too: a run makes a new one
+    committed: CacheReader | None  # None where the index is damaged, too, and is to be made anew
 
     @classmethod
-    def of(cls, cache: str) -> "Standing":
-        """Raises InvalidDocument for a damaged plan: what it was begun for is not to be guessed."""
+    def of(cls, cache: str, *, rebuild_index: bool = False) -> "Standing":
+        """Read the documents of a cache, and check its index.
+
+        ``rebuild_index`` takes the shard files as they are where the index is missing or damaged.
+
+        Raises InvalidDocument for a damaged plan: what it was begun for is not to be guessed; and
+        CacheCorrupt or CacheIncomplete for an index that is damaged or missing.
+        """
         uri = layout.plan_file(cache)
         plan = Plan.read(uri) if storage.exists(uri) else None
-        manifest = readable_manifest(cache)
-        return cls(plan, manifest, _committed(cache, manifest) if manifest else {})
+        reader = find_readable(cache)
+        if reader is None:
+            return cls(plan, None, None)
+        try:
+            _ = reader.index
+        except (CacheCorrupt, CacheIncomplete) as error:
+            if not rebuild_index:
+                raise
+            log.warning("%s", error)
+            return cls(plan, reader.manifest, None)
+        return cls(plan, reader.manifest, reader)
+
+    @property
+    def index(self) -> Mapping[str, IndexRow]:
+        """The committed rows by shard."""
+        return {} if self.committed is None else self.committed.index
 
     @property
     def fingerprint(self) -> Fingerprint | None:
@@ -67,23 +91,12 @@ class Standing:
         )
 
 
-def readable_manifest(cache: str) -> Manifest | None:
-    """The manifest, where there is one that is not damaged."""
-    uri = layout.manifest_file(cache)
+def find_readable(cache: str) -> CacheReader | None:
+    """Open a committed cache, where its manifest is not damaged."""
     try:
-        return Manifest.read(uri) if storage.exists(uri) else None
-    except InvalidDocument:
+        return CacheReader.find(cache)
+    except (InvalidDocument, CacheCorrupt):
         return None
-
-
-def _committed(cache: str, manifest: Manifest) -> dict[str, IndexRow]:
-    uri = layout.index_file(cache)
-    if not storage.exists(uri):
-        return {}
-    data = storage.read_bytes(uri)
-    if hashlib.sha256(data).hexdigest() != manifest.index_sha256:
-        return {}
-    return {row.name: row for row in index.decode(data, uri)}
 
 
 def hash_reference(reference: ReferenceSpec) -> str | None:

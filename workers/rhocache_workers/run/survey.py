@@ -13,16 +13,17 @@ from rhocache_schemas import layout, storage
 from rhocache_schemas.cache import shard_file
 from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.cache.index import IndexRow
+from rhocache_schemas.cache.reader import CacheReader, changes
 from rhocache_schemas.dataset.formats.webdataset import ShardReader
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import (
     CacheCorrupt,
+    CacheIncomplete,
     ShardError,
     StorageError,
     UnsupportedVersion,
 )
 from rhocache_workers.messages import SettledShard, settle
-from rhocache_workers.run.committed import read_columns, status_counts
 
 _READERS = 16  # threads; an object store answers each of them only after a while
 _BATCH = 1024  # shards that wait for a reader: each takes more memory than what is found
@@ -54,7 +55,7 @@ class _Found:
 def survey(
     cache: str,
     files: Mapping[str, fs.FileInfo],
-    committed: Mapping[str, IndexRow],
+    committed: CacheReader | None,
     sources: Mapping[str, Shard],
     fingerprint: Fingerprint | None,
     *,
@@ -70,10 +71,12 @@ def survey(
     Raises StorageError.
     """
 
+    index = {} if committed is None else committed.index
+
     def look(name: str) -> _Found | None:
-        row, source = committed.get(name), sources.get(name)
-        if row is not None:
-            return _look_at_committed(cache, row, files.get(name), source)
+        source = sources.get(name)
+        if committed is not None and name in index:
+            return _look_at_committed(committed, index[name], files.get(name), source)
         if fingerprint is None:
             return None
         return _look_at_loose(cache, name, files[name], source, fingerprint, moved=moved)
@@ -81,7 +84,7 @@ def survey(
     found = Survey()
     largest = max((file.size for file in files.values()), default=0)
     readers = min(_READERS, max(1, _READ_BYTES // max(1, largest)))
-    names = iter(sorted(committed.keys() | files.keys()))
+    names = iter(sorted(index.keys() | files.keys()))
     with ThreadPoolExecutor(readers) as pool:
         while batch := list(islice(names, _BATCH)):
             for each in filter(None, pool.map(look, batch)):
@@ -93,13 +96,13 @@ def survey(
 
 
 def _look_at_committed(
-    cache: str, row: IndexRow, file: fs.FileInfo | None, source: Shard | None
+    cache: CacheReader, row: IndexRow, file: fs.FileInfo | None, source: Shard | None
 ) -> _Found:
     whole, failed = file is not None and file.size == row.bytes, Counter[str]()
-    if whole and row.failed:
+    if whole:
         try:
-            failed = status_counts(cache, row.name)
-        except CacheCorrupt:
+            failed = cache.failed_by_code(row.name)
+        except (CacheCorrupt, CacheIncomplete):
             whole = False
     shard = SettledShard(row, failed)
     if source is None:
@@ -158,12 +161,9 @@ def _begins_alike(uri: str, source: Shard, caption_field: str | None) -> bool:
     A folder may have been swapped for another whose files are as old.
     """
     pair = next(iter(ShardReader(source, caption_field)), None)
-    rows = read_columns(uri, ["key", "image_hash", "caption_hash"]).slice(0, 1).to_pylist()
-    if pair is None:
-        return not rows
-    scored = {
-        "key": pair.key,
-        "image_hash": pair.image_hash,
-        "caption_hash": pair.caption_hash,
-    }
-    return rows == [scored]
+    columns = ["key", "image_hash", "caption_hash"]
+    rows = shard_file.read_columns(uri, columns).slice(0, 1).to_pylist()
+    if pair is None or not rows:
+        return pair is None and not rows
+    key, *scored = rows[0].values()
+    return key == pair.key and not changes((pair.image_hash, pair.caption_hash), tuple(scored))

@@ -2,11 +2,11 @@
 
 from rhocache_schemas import layout, storage
 from rhocache_schemas.api import ShardList, Validation
-from rhocache_schemas.cache.documents import Manifest, Plan, Progress
-from rhocache_schemas.cache.index import IndexRow
+from rhocache_schemas.cache.documents import Plan, Progress
 from rhocache_schemas.cache.listing import shard_files
+from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.dataset.shards import Shard, check_same_dataset, check_size
-from rhocache_schemas.errors import CacheIncomplete
+from rhocache_schemas.errors import CacheError, CacheIncomplete, InvalidDocument, RhocacheError
 from rhocache_schemas.job.allowed_roots import allowed_shards
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.spec import JobState
@@ -32,11 +32,12 @@ class _Score(JobKind[ScoreSpec]):
             Plan.read(uri).fingerprint.check_options(spec)
 
     def preview(self, spec: ScoreSpec, roots: list[str], registry: Registry) -> Validation:
-        """Raises DatasetError, DatasetMismatch, UriNotAllowed and StorageError."""
+        """Raises DatasetError, DatasetMismatch, UriNotAllowed, and what _open_output does."""
         shards = allowed_shards(spec.dataset, spec.shards, roots)
         there = shard_files(spec.output)
-        rows = committed_rows(spec.output)
-        _check_dataset(spec, shards, rows)
+        cache = _open_output(spec)
+        rows = {} if cache is None else cache.index
+        _check_dataset(spec, shards, cache)
         todo = [shard for shard in shards if shard.name not in there]
         known = all(shard.name in rows for shard in shards)
         seconds, size = _predict(spec, shards, todo, registry)
@@ -52,19 +53,19 @@ class _Score(JobKind[ScoreSpec]):
         )
 
     def validate(self, spec: ScoreSpec, roots: list[str]) -> int:
-        """Raises DatasetError, DatasetMismatch, UriNotAllowed and StorageError."""
+        """Raises DatasetError, DatasetMismatch, UriNotAllowed, and what _open_output does."""
         shards = allowed_shards(spec.dataset, spec.shards, roots)
-        _check_dataset(spec, shards, committed_rows(spec.output))
+        _check_dataset(spec, shards, _open_output(spec))
         return len(shards)
 
     def outcome(self, spec: ScoreSpec) -> str:
         """Raises CacheIncomplete where there is no manifest."""
-        uri = layout.manifest_file(spec.output)
-        if not storage.exists(uri):
+        cache = CacheReader.find(spec.output)
+        if cache is None:
             raise CacheIncomplete(
                 f"its driver ended well, but {spec.output} has no {layout.MANIFEST}"
             )
-        return Manifest.read(uri).fingerprint_sha256
+        return cache.manifest.fingerprint_sha256
 
     def retry(self, spec: ScoreSpec) -> ScoreSpec:
         """What is missing and what failed, and rows that may be mended."""
@@ -77,18 +78,34 @@ class _Score(JobKind[ScoreSpec]):
 KIND = _Score()
 
 
-def _check_dataset(spec: ScoreSpec, shards: list[Shard], rows: dict[str, IndexRow]) -> None:
+def _open_output(spec: ScoreSpec) -> CacheReader | None:
+    """Open the cache that a job adds to and check its index, as the driver does.
+
+    None where nothing is committed, or is damaged and given up. Raises CacheCorrupt,
+    CacheIncomplete for a missing index, InvalidDocument, UnsupportedVersion and StorageError.
+    """
+    try:
+        cache = CacheReader.find(spec.output)
+        _ = cache and cache.index
+    except (CacheError, InvalidDocument):
+        if spec.replace:
+            return None
+        raise
+    return cache
+
+
+def _check_dataset(spec: ScoreSpec, shards: list[Shard], cache: CacheReader | None) -> None:
     """Refuse at once what the driver would refuse after hashing, as far as sizes tell.
 
-    ``rows`` are those of the output's index. Raises DatasetMismatch.
+    ``cache`` is the output's, if there is one. Raises DatasetMismatch.
     """
-    uri = layout.manifest_file(spec.output)
-    if spec.replace or not storage.exists(uri):
+    if spec.replace or cache is None:
         return
+    rows = cache.index
     alike = [rows[shard.name].source_size == shard.size for shard in shards if shard.name in rows]
     check_same_dataset(
         spec.output,
-        Manifest.read(uri).dataset,
+        cache.manifest.dataset,
         spec.dataset,
         same=alike.count(True),
         changed=alike.count(False),
@@ -107,7 +124,10 @@ def _predict(
         if (done.reference, done.dtype) != (spec.reference, spec.dtype):
             continue
         rate = Progress.model_validate(job.progress).pairs_per_second
-        rows = list(committed_rows(done.output).values())
+        try:
+            rows = list(committed_rows(done.output).values())
+        except RhocacheError:  # a damaged cache predicts nothing, and hinders no other job
+            continue
         pairs, source = sum(row.rows for row in rows), sum(row.source_size for row in rows)
         if not (rate and pairs and source):
             continue

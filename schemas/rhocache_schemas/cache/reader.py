@@ -1,0 +1,190 @@
+"""The one way to open a committed cache: it checks what every reader of one must check."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Self
+
+import pyarrow as pa
+
+from rhocache_schemas import layout, storage
+from rhocache_schemas.abandonment import keep_on
+from rhocache_schemas.cache import index, listing, shard_file
+from rhocache_schemas.cache.documents import Manifest
+from rhocache_schemas.cache.index import IndexRow
+from rhocache_schemas.cache.shard_file import OK, FailedRow
+from rhocache_schemas.errors import (
+    CacheCorrupt,
+    CacheError,
+    CacheIncomplete,
+    CacheNotFound,
+    StorageError,
+)
+
+Hashes = tuple[bytes | None, bytes | None]  # of a pair's image and caption; see dataset.pair
+
+
+class CacheReader:
+    """A committed cache, opened by ``open`` or ``find``.
+
+    Opening reads the manifest alone. The index is read when it is first asked for, and kept; shard
+    files are read anew each time. A cache that is committed anew meanwhile is to be opened anew:
+    CacheIncomplete says so where what was read does not fit together any more.
+    """
+
+    def __init__(self, uri: str, manifest: Manifest) -> None:
+        self.uri = uri
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, uri: str) -> Self:
+        """Open the cache at a path or URI.
+
+        Raises CacheNotFound, CacheIncomplete where there is no manifest yet, and what ``find``
+        raises.
+        """
+        found = cls.find(uri)
+        if found is not None:
+            return found
+        if storage.exists(layout.plan_file(uri)):
+            raise CacheIncomplete(
+                f"{uri} has no {layout.MANIFEST}: it is still being made, or was interrupted; "
+                "run its job again to complete it"
+            )
+        raise CacheNotFound(f"there is no cache at {uri}: it has no {layout.MANIFEST}")
+
+    @classmethod
+    def find(cls, uri: str) -> Self | None:
+        """Open the cache at a path or URI; None where nothing is committed there.
+
+        Raises InvalidDocument, UnsupportedVersion and CacheCorrupt for its manifest, and
+        StorageError.
+        """
+        source = layout.manifest_file(uri)
+        if not storage.exists(source):
+            return None
+        manifest = Manifest.read(source)
+        if manifest.fingerprint.digest != manifest.fingerprint_sha256:
+            raise CacheCorrupt(
+                f"{source}: its fingerprint has SHA-256 {manifest.fingerprint.digest}, not "
+                f"{manifest.fingerprint_sha256} as it says"
+            )
+        return cls(uri, manifest)
+
+    @cached_property
+    def index(self) -> dict[str, IndexRow]:
+        """The index's rows by shard, in its order, once its hash is found to be the manifest's.
+
+        Raises CacheIncomplete where it is missing, CacheCorrupt where it is another one, and
+        StorageError.
+        """
+        source = layout.index_file(self.uri)
+        if not storage.exists(source):
+            raise self._unless_committed_anew(
+                CacheIncomplete(
+                    f"{self.uri} has a {layout.MANIFEST} but no {layout.INDEX}: "
+                    "`rhocache verify --repair` makes it anew from the shard files"
+                )
+            )
+        data = storage.read_bytes(source)
+        found, named = hashlib.sha256(data).hexdigest(), self.manifest.index_sha256
+        if found != named:
+            raise self._unless_committed_anew(
+                CacheCorrupt(
+                    f"{source} has SHA-256 {found}, but {layout.MANIFEST} names {named}: "
+                    "`rhocache verify --repair` makes it anew from the shard files"
+                )
+            )
+        return {row.name: row for row in index.decode(data, source)}
+
+    def columns(self, shard: str, columns: list[str]) -> pa.Table:
+        """Read some columns of a shard's file where it lies, and not the others.
+
+        Its hash is not checked, but where the file can't be read. Raises what ``shard_bytes``
+        raises.
+        """
+        keep_on()
+        uri = layout.shard_file(self.uri, shard)
+        try:
+            return shard_file.read_columns(uri, columns)
+        except CacheCorrupt as error:
+            self.shard_bytes(shard)  # tells better what is wrong
+            raise StorageError(f"cannot read {uri}: {error}") from error
+
+    def shard_bytes(self, shard: str) -> bytes:
+        """Read a shard's file, which has the hash that the index names.
+
+        Raises CacheIncomplete where the cache has no such shard or its file is missing,
+        CacheCorrupt, and StorageError.
+        """
+        row = self.index.get(shard)
+        if row is None:
+            raise self.missing_shard(shard)
+        uri = layout.shard_file(self.uri, shard)
+        if not storage.exists(uri):
+            raise self._unless_committed_anew(self._missing_file(uri))
+        data = storage.read_bytes(uri)
+        found = hashlib.sha256(data).hexdigest()
+        if found != row.file_sha256:
+            raise self._unless_committed_anew(
+                CacheCorrupt(f"{uri} has SHA-256 {found}, but {layout.INDEX} {row.file_sha256}")
+            )
+        return data
+
+    def failures(self, shard: str) -> list[FailedRow]:
+        """The rows of a shard that are not ok. Raises what ``columns`` and ``index`` raise."""
+        if not self.index[shard].failed:
+            return []
+        return shard_file.failed_rows(self.columns(shard, shard_file.FAILED_ROW))
+
+    def failed_by_code(self, shard: str) -> Counter[str]:
+        """How many rows of a shard failed, by code, which the index does not keep."""
+        if not self.index[shard].failed:
+            return Counter()
+        status = map(str, self.columns(shard, ["status"])["status"].to_pylist())
+        return Counter(code for code in status if code != OK)
+
+    def check_files(self, shards: Iterable[str]) -> None:
+        """See that the files of these shards are all there, whole as far as their sizes tell.
+
+        Raises CacheIncomplete and CacheCorrupt.
+        """
+        files = listing.shard_files(self.uri)
+        for name in shards:
+            uri = layout.shard_file(self.uri, name)
+            if name not in files:
+                raise self._missing_file(uri)
+            size, indexed = files[name].size, self.index[name].bytes
+            if size != indexed:
+                raise CacheCorrupt(f"{uri} has {size} bytes, its index entry {indexed}")
+
+    def missing_shard(self, name: str) -> CacheIncomplete:
+        """The error that tells why the cache has no shard ``name``."""
+        if code := self.manifest.failed_shards.get(name):
+            why = f"it could not be read when the cache was made ({code})"
+        else:
+            why = f"it was made from {self.manifest.dataset}; is this another dataset?"
+        return CacheIncomplete(f"{self.uri} has no shard {name}: {why}")
+
+    def _missing_file(self, uri: str) -> CacheIncomplete:
+        return CacheIncomplete(f"{uri} is in the index of {self.uri} but is not there")
+
+    def _unless_committed_anew(self, error: CacheError) -> CacheError:
+        """The error to raise where parts of the cache do not fit together."""
+        now = self.find(self.uri)
+        if now is not None and now.manifest == self.manifest:
+            return error
+        return CacheIncomplete(
+            f"{self.uri} has been changed by a job since it was opened; open it again once its "
+            f"{layout.MANIFEST} is there"
+        )
+
+
+def changes(now: Hashes, scored: Hashes) -> list[str]:
+    """Say what of a pair is not as it was scored, by its hashes; empty where it is the same."""
+    return [
+        f"the {what} is not the one that was scored"
+        for what, found, kept in zip(("image", "caption"), now, scored, strict=True)
+        if found != kept
+    ]
