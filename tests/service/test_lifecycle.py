@@ -32,6 +32,7 @@ def fields(work: Path, dataset: Path, reference_folder: Path) -> dict[str, Any]:
         "output": str(work / "cache"),
         "reference": {"model": f"local-dir:{reference_folder}"},
         "batch_size": 16,
+        "workers": 1,
     }
 
 

@@ -381,16 +381,14 @@ def start_driver(spec: ScoreSpec, address: str, code: str = DRIVER) -> subproces
     driver = subprocess.Popen(
         [sys.executable, "-c", code, spec.model_dump_json(), address], stderr=subprocess.PIPE
     )
-    deadline = time.monotonic() + 100
     while not shard_files(spec):
         assert driver.poll() is None
-        assert time.monotonic() < deadline
         time.sleep(0.01)
     return driver
 
 
 def test_a_killed_run_goes_on_and_ends_the_same(
-    larger: ScoreSpec, tmp_path: Path, ray_address: str
+    larger: ScoreSpec, ray_address: str, scored_here: Callable[[ScoreSpec], ScoreSpec]
 ) -> None:
     driver = start_driver(larger, ray_address)
     driver.kill()
@@ -402,17 +400,17 @@ def test_a_killed_run_goes_on_and_ends_the_same(
     summary = score(larger)
     assert summary.rows == 10 * 24
     assert before.items() <= shard_files(larger).items()
-    undisturbed = larger.model_copy(update={"output": str(tmp_path / "undisturbed")})
-    score(undisturbed)
-    assert contents(larger) == contents(undisturbed)
+    assert contents(larger) == contents(scored_here(larger))
 
 
 def test_two_drivers_on_one_cache(
-    larger: ScoreSpec, tmp_path: Path, ray_address: str, monkeypatch: pytest.MonkeyPatch
+    larger: ScoreSpec,
+    ray_address: str,
+    scored_here: Callable[[ScoreSpec], ScoreSpec],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The second says that another is at work; one that slept too long ends without a trace."""
-    undisturbed = larger.model_copy(update={"output": str(tmp_path / "undisturbed")})
-    score(undisturbed)
+    expected = contents(scored_here(larger))
     first = start_driver(larger, "", SLOW + DRIVER)  # on a Ray of its own: it keeps its cores
     with pytest.raises(CacheBusy, match=f"process {first.pid} on .*end it and run this again"):
         score(larger)
@@ -421,12 +419,12 @@ def test_two_drivers_on_one_cache(
     first.send_signal(signal.SIGSTOP)
     monkeypatch.setattr(driver, "Lease", functools.partial(Lease, stale_seconds=0.5))
     assert score(larger).rows == 10 * 24
-    assert contents(larger) == contents(undisturbed)
+    assert contents(larger) == expected
     manifest = Path(larger.output, "manifest.json").read_bytes()
     first.send_signal(signal.SIGCONT)
-    _, told = first.communicate(timeout=60)
+    _, told = first.communicate()
     assert b"CacheBusy" in told, told.decode()
-    assert contents(larger) == contents(undisturbed)
+    assert contents(larger) == expected
     assert Path(larger.output, "manifest.json").read_bytes() == manifest
     assert read_progress(larger).phase == "completed"
 
@@ -434,7 +432,7 @@ def test_two_drivers_on_one_cache(
 def test_sigterm_cancels_and_keeps_what_is_committed(larger: ScoreSpec, ray_address: str) -> None:
     driver = start_driver(larger, ray_address)
     driver.send_signal(signal.SIGTERM)
-    assert b"KeyboardInterrupt" in driver.communicate(timeout=60)[1]
+    assert b"KeyboardInterrupt" in driver.communicate()[1]
     assert not Path(larger.output, "manifest.json").exists()
     progress = read_progress(larger)
     assert progress.phase == "cancelled"
