@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Several tests run at once, each in several processes, and threads that wait for one another keep
 # cores from the rest. torch reads this when it is imported.
@@ -32,6 +33,8 @@ os.environ |= {
 # Of every request that names none.
 _limits = inspect.signature(httpx.get).parameters["timeout"].default
 _limits.connect = _limits.read = _limits.write = _limits.pool = None
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 # As tests/startup has it for the processes that tests start, here until all tests are imported.
 gc.disable()
 _STARTUP = str(Path(__file__).with_name("startup"))

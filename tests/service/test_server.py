@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from rhocache_schemas.errors import StorageError
@@ -125,12 +126,18 @@ def test_those_who_wait_are_answered_when_it_ends(tmp_path: Path) -> None:
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(httpx.get, f"{url}/v1/jobs/{job}?wait=60")
         stream = pool.submit(httpx.get, f"{url}/v1/jobs/{job}/events")
-        time.sleep(1)  # until they wait
+        wait_until(lambda: _connections(service.pid) == 2, log)
+        time.sleep(1)  # until what they ask for is read
         service.send_signal(signal.SIGTERM)
         assert waiting.result().json()["status"] == "validating"
         assert "job.status" in stream.result().text
         assert service.wait() == -signal.SIGTERM
     assert "error" not in log.read_text().lower()
+
+
+def _connections(pid: int) -> int:
+    found = psutil.Process(pid).net_connections("tcp")
+    return sum(each.status == psutil.CONN_ESTABLISHED for each in found)
 
 
 def _lives(url: str) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
+from actors import actors
 
 from rhocache_schemas.job.kinds.score import ScoreSpec
 
@@ -30,29 +31,33 @@ for line in sys.stdin:
 cluster.shutdown()
 """
 
-# Takes its time over each shard, until a file is there, and tells of shards under suspicion.
+# Each encoder stops in the midst of its first shard, tells so by a file with its process's number,
+# and goes on when a gate is there. The driver tells of shards under suspicion.
 DRIVER = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from rhocache_schemas.job.kinds.score import ScoreSpec
+from rhocache_workers.cluster import actor_pool
+from rhocache_workers.cluster.actor import EncoderActor
 from rhocache_workers.cluster.actor_pool import Crew
 from rhocache_workers.run.driver import score
-from rhocache_workers.messages import UnderWay
-from rhocache_workers.run.progress import ProgressLog
 
 spec, address, gate = sys.argv[1:]
 
-def slowly(self, event, add=ProgressLog.add):
-    add(self, event)
-    if not isinstance(event, UnderWay) and not Path(gate).exists():
-        time.sleep(1)
+class HeldEncoder(EncoderActor):
+    def encode(self, shard, *, isolate):
+        for event in super().encode(shard, isolate=isolate):
+            yield event
+            Path(f"{gate}-{os.getpid()}").touch()
+            while not Path(gate).exists():
+                time.sleep(0.05)
 
 def tell(self, member, shard, *, isolate, start=Crew._start):
     if isolate:
         print("isolated", file=sys.stderr)
     start(self, member, shard, isolate=isolate)
 
-ProgressLog.add = slowly
+actor_pool.EncoderActor = HeldEncoder
 Crew._start = tell
 score(ScoreSpec.model_validate_json(spec), ray_address=address or None)
 """
@@ -76,6 +81,9 @@ score(ScoreSpec.model_validate_json(sys.argv[1]))
 actors = ray._private.state.actors().values()
 print(json.dumps([a["ActorClassName"] for a in actors if a["State"] != "DEAD"]))
 """
+
+
+ENCODER = "HeldEncoder"
 
 
 def environment() -> dict[str, str]:
@@ -112,15 +120,9 @@ def nodes() -> Iterator[Nodes]:
     process.communicate()
 
 
-def encoders(node: psutil.Process, actor: str = "Encoder") -> list[psutil.Process]:
-    processes = node.children(recursive=True)
-    return [process for process in processes if process.name().startswith(f"ray::{actor}")]
-
-
-def at_work(node: psutil.Process, spec: ScoreSpec) -> bool:
-    """Whether an encoder of the node is writing a shard file."""
-    files = [file.path for encoder in encoders(node) for file in encoder.open_files()]
-    return any(path.startswith(f"{spec.output}/shards") for path in files)
+def at_work(node: psutil.Process, gate: Path) -> bool:
+    """Whether an encoder of the node has begun with a shard."""
+    return any(Path(f"{gate}-{each.pid}").exists() for each in actors(node, ENCODER))
 
 
 def kill(node: psutil.Process) -> None:
@@ -167,10 +169,10 @@ def test_a_crew_follows_the_nodes(
     """One of two dies and another comes."""
     first, second = nodes.add(1), nodes.add(1)
     driver = start(many, nodes.address, tmp_path / "gate")
-    until(lambda: encoders(first) and at_work(second, many), driver)
+    until(lambda: actors(first, ENCODER) and at_work(second, tmp_path / "gate"), driver)
     kill(second)
     third = nodes.add(1)
-    until(lambda: encoders(third), driver)
+    until(lambda: at_work(third, tmp_path / "gate"), driver)
     (tmp_path / "gate").touch()
     _, told = driver.communicate()
     assert driver.returncode == 0, told.decode()
@@ -188,7 +190,7 @@ def test_a_remote_decoder_takes_no_row_with_it(
     driver = start(spec, nodes.address, tmp_path / "gate")
 
     def decoders() -> list[psutil.Process]:
-        return [decoder for node in both for decoder in encoders(node, "_Helper")]
+        return [decoder for node in both for decoder in actors(node, "_Helper")]
 
     until(decoders, driver)
     for decoder in decoders():
@@ -204,7 +206,7 @@ def test_a_run_whose_own_node_dies_ends(many: ScoreSpec, tmp_path: Path) -> None
     """Nothing would come in its place: a Ray that the run started has no other."""
     driver = start(many, "", tmp_path / "gate")
     process = psutil.Process(driver.pid)
-    until(lambda: at_work(process, many), driver)
+    until(lambda: at_work(process, tmp_path / "gate"), driver)
     for child in process.children(recursive=True):
         if child.name() == "raylet":
             child.kill()
@@ -287,7 +289,7 @@ def test_an_autoscaler_sees_what_is_missing(
 ) -> None:
     address, head = growing
     driver = start(many.model_copy(update={"workers": 2}), address, tmp_path / "gate")
-    until(lambda: len(encoders(head)) == 2, driver)
+    until(lambda: len(actors(head, ENCODER)) == 2, driver)
     (tmp_path / "gate").touch()
     _, told = driver.communicate()
     assert driver.returncode == 0, told.decode()

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
+from actors import actors
 
 from rhocache_schemas.cache import shard_file
 from rhocache_schemas.cache.documents import Manifest, Plan, Progress, ShardFailure
@@ -313,14 +314,6 @@ def test_a_job_names_only_what_lies_under_its_roots(spec: ScoreSpec, tmp_path: P
         score(spec, roots=[str(tmp_path)])
 
 
-def encoders() -> list[psutil.Process]:
-    return [
-        process
-        for process in psutil.Process().children(recursive=True)
-        if process.name().startswith("ray::Encoder")
-    ]
-
-
 def test_a_dead_encoder_is_replaced(
     copied: ScoreSpec, scored: ScoreSpec, ray_address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,9 +325,11 @@ def test_a_dead_encoder_is_replaced(
     def kill_once(self: ProgressLog, event: object, add: Callable = ProgressLog.add) -> None:
         add(self, event)
         if isinstance(event, UnderWay) and not killed:
-            (encoder,) = encoders()
-            encoder.kill()
-            killed.append(encoder.pid)
+            for encoder in actors(
+                psutil.Process()
+            ):  # of this run, and maybe what is left of the last
+                encoder.kill()
+                killed.append(encoder.pid)
 
     monkeypatch.setattr(ProgressLog, "add", kill_once)
     summary = score(spec)
@@ -350,6 +345,20 @@ import json, sys
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.run.driver import score
 score(ScoreSpec.model_validate_json(sys.argv[1]), ray_address=sys.argv[2] or None)
+"""
+
+# Goes no further than the first shard.
+HELD = """
+import threading
+from rhocache_workers.messages import SettledShard
+from rhocache_workers.run.progress import ProgressLog
+
+def held(self, event, add=ProgressLog.add):
+    add(self, event)
+    if isinstance(event, SettledShard):
+        threading.Event().wait()
+
+ProgressLog.add = held
 """
 
 # Takes its time over each event, and renews its lease in less.
@@ -390,7 +399,7 @@ def start_driver(spec: ScoreSpec, address: str, code: str = DRIVER) -> subproces
 def test_a_killed_run_goes_on_and_ends_the_same(
     larger: ScoreSpec, ray_address: str, scored_here: Callable[[ScoreSpec], ScoreSpec]
 ) -> None:
-    driver = start_driver(larger, ray_address)
+    driver = start_driver(larger, ray_address, HELD + DRIVER)
     driver.kill()
     driver.communicate()
     assert not Path(larger.output, "manifest.json").exists()
@@ -430,7 +439,7 @@ def test_two_drivers_on_one_cache(
 
 
 def test_sigterm_cancels_and_keeps_what_is_committed(larger: ScoreSpec, ray_address: str) -> None:
-    driver = start_driver(larger, ray_address)
+    driver = start_driver(larger, ray_address, HELD + DRIVER)
     driver.send_signal(signal.SIGTERM)
     assert b"KeyboardInterrupt" in driver.communicate()[1]
     assert not Path(larger.output, "manifest.json").exists()

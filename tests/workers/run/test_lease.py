@@ -29,7 +29,7 @@ def test_a_second_run_is_told_who_is_at_work(tmp_path: Path) -> None:
     with (
         Quick(str(tmp_path), "job_1"),
         pytest.raises(CacheBusy, match=f"process {os.getpid()} on .*, job job_1"),
-        Quick(str(tmp_path), None),
+        Lease(str(tmp_path), None),
     ):
         pass
     assert not (tmp_path / "lease.json").exists()
