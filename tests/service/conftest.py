@@ -21,7 +21,7 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import APIRouter, FastAPI
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 from sqlalchemy.engine import Engine
 from starlette.routing import BaseRoute
 
@@ -200,6 +200,7 @@ def dataset(work: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=120_000)  # a busy machine takes its time
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
         opened = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
