@@ -24,9 +24,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: setup ## See the whole product work on 2,048 real pairs (writes demo/report.html)
 	$(BIN)/python -m examples.demo
 
-# Each worker has a Ray of its own. Files keep their order, as few tests may take the longest.
-WORKERS ?= 2
-test: check browser ## Run the checks and every test (WORKERS=2)
+# Each worker has a Ray of its own; three keep two cores busy, as tests also wait. Files keep the
+# order of tests/conftest.py.
+WORKERS ?= 3
+test: check browser ## Run the checks and every test (WORKERS=3)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # A browser of the system's, or playwright's own, or, where that can't be had, Debian's.

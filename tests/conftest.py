@@ -1,5 +1,7 @@
 """What the tests of several rooms share: one small Ray cluster and small references."""
 
+import gc
+import inspect
 import json
 import os
 import subprocess
@@ -7,13 +9,67 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
 
+import httpx
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Several tests run at once, each in several processes, and threads that wait for one another keep
 # cores from the rest. torch reads this when it is imported.
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-# Ray's own 15 lets workers starve beside other tests. It is read by every Ray that is started.
-os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 so Ray has it
+# Read by every Ray that is started. Its own niceness of 15 lets workers starve beside other tests.
+# Its limits of time and memory are for clusters, where what is late is broken: here the machine is
+# busy with other things, and pytest's own limit ends what hangs.
+os.environ |= {
+    "RAY_worker_niceness": "0",
+    "RAY_memory_monitor_refresh_ms": "0",
+    "RAY_gcs_server_port_wait_time_s": "600",
+    "RAY_gcs_server_request_timeout_seconds": "600",
+    "RAY_health_check_timeout_ms": "600000",
+    "RAY_worker_register_timeout_seconds": "600",
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "600",
+    "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "600",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+}
+# Of every request that names none.
+_limits = inspect.signature(httpx.get).parameters["timeout"].default
+_limits.connect = _limits.read = _limits.write = _limits.pool = None
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
+# As tests/startup has it for the processes that tests start, here until all tests are imported.
+gc.disable()
+_STARTUP = str(Path(__file__).with_name("startup"))
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_STARTUP, os.environ.get("PYTHONPATH")]))
+
+
+# The files that take longest, to begin with: the last core to be busy is then not busy for long.
+LONGEST = [
+    "service/test_lifecycle.py",
+    "client/commands/test_train_launchers.py",
+    "workers/cluster/test_cluster.py",
+    "service/test_replicas.py",
+    "system/test_steering.py",
+    "workers/run/test_driver.py",
+    "service/http/test_openapi.py",
+    "workers/run/test_s3.py",
+    "workers/encode/test_decode.py",
+    "trainer/test_dropin.py",
+    "trainer/training/test_loop.py",
+    "workers/encode/test_poison.py",
+    "client/test_cli.py",
+    "trainer/distributed/test_collectives.py",
+    "client/commands/test_training.py",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
 
 TINY = {
     "embed_dim": 32,

@@ -1,5 +1,6 @@
 """The command as its users run it: what it prints where, and how it ends."""
 
+import io
 import json
 import os
 import re
@@ -8,11 +9,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from caches import flip_index
 
+from rhocache.cli import main
 from rhocache_schemas.job.spec import JobState
 from rhocache_service.registry.jobs import Registry
 
@@ -21,6 +25,7 @@ from ..service.made import SHARD, completed, make_cache
 COMMAND = str(Path(sys.executable).with_name("rhocache"))
 EXAMPLES = Path(__file__).parents[2] / "examples" / "openclipart"
 GOLDEN = Path(__file__).parents[1] / "schemas" / "cache" / "golden"
+Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def run(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -28,7 +33,6 @@ def run(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[st
         [COMMAND, *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
         env=os.environ | {"COLUMNS": "200"},
         check=False,
     )
@@ -37,7 +41,23 @@ def run(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[st
     return done
 
 
-def error_line(*arguments: str | Path, code: int) -> str:
+def here(*arguments: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which has loaded torch already."""
+    command = [COMMAND, *map(str, arguments)]
+    out, errors = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", command),
+        mock.patch.dict(os.environ, COLUMNS="200"),
+        redirect_stdout(out),
+        redirect_stderr(errors),
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    assert (ended.value.code or 0) == code, errors.getvalue()
+    return subprocess.CompletedProcess(command, code, out.getvalue(), errors.getvalue())
+
+
+def error_line(*arguments: str | Path, code: int, run: Run = run) -> str:
     done = run(*arguments, code=code)
     assert done.stdout == ""
     assert done.stderr.startswith("rhocache: error: ")
@@ -202,12 +222,12 @@ def test_ctrl_c(url: str, submit: Callable[[], str]) -> None:
 
 def test_a_plan(reference_folder: Path) -> None:
     model = ["--model", f"local-dir:{reference_folder}"]
-    planned = json.loads(run("plan", EXAMPLES, *model, "--device=h100", "--json").stdout)
+    planned = json.loads(here("plan", EXAMPLES, *model, "--device=h100", "--json").stdout)
     assert planned["shards"] == 4
     assert planned["pairs"] == pytest.approx(2048, rel=0.01)
     assert planned["device"]["name"] == "h100"
     assert {"work", "predicted_hours", "measured_hours", "storage"} <= planned.keys()
-    measured = run("plan", EXAMPLES, *model, "--measure").stdout
+    measured = here("plan", EXAMPLES, *model, "--measure").stdout
     assert "4 shards, 9.4 MB" in measured
     assert "times the predicted" in measured
 

@@ -84,16 +84,18 @@ class Following(threading.Thread):
         self._arguments, self._options, self._follow = (url, job), options, follow
         self._first, self._seen, self._error = threading.Event(), [], None
         self.start()
-        assert self._first.wait(60)
+        self._first.wait()
 
     def run(self) -> None:
         try:
             self._seen = self._follow(*self._arguments, self._first, **self._options)
         except BaseException as error:
             self._error = error
+        finally:
+            self._first.set()
 
     def states(self) -> list[str]:
-        self.join(60)
+        self.join()
         if self._error:
             raise self._error
         return self._seen

@@ -31,7 +31,7 @@ class Proxy:
             return refusal
         path = request.url.path.removeprefix(self.path) if self.strip else request.url.path
         sent = {k: v for k, v in request.headers.items() if k not in _HOP} | self.headers
-        client = httpx.AsyncClient(base_url=self.upstream, timeout=60)
+        client = httpx.AsyncClient(base_url=self.upstream)
         asked = client.build_request(
             request.method,
             httpx.URL(path=path or "/", query=request.url.query.encode()),

@@ -1,7 +1,6 @@
 """Jobs from their submission to their end, through kills of what runs them."""
 
 import os
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from rhocache_schemas.api import Job
 from rhocache_schemas.cache.documents import Plan
 from rhocache_schemas.job.spec import JobState
 
-from .conftest import COMMAND, EXAMPLES, Service, metric, wait_until
+from .conftest import COMMAND, Service, metric, wait_until
 
 
 @pytest.fixture
@@ -32,6 +31,7 @@ def fields(work: Path, dataset: Path, reference_folder: Path) -> dict[str, Any]:
         "output": str(work / "cache"),
         "reference": {"model": f"local-dir:{reference_folder}"},
         "batch_size": 16,
+        "workers": 1,
     }
 
 
@@ -138,9 +138,11 @@ def test_the_longest_spec_that_is_taken_runs(
 
 
 def test_jobs_are_cancelled(
-    client: Client, service: Service, fields: dict[str, Any], work: Path
+    client: Client, service: Service, fields: dict[str, Any], work: Path, dataset: Path
 ) -> None:
-    shutil.copytree(EXAMPLES, work / "much")  # and one at a time: the job is still at work below
+    (work / "much").mkdir()
+    for shard in range(100):  # one pair at a time: the job is still at work below
+        (work / "much" / f"{shard:05}.tar").symlink_to(dataset / "00000.tar")
     fields |= {"dataset": str(work / "much"), "output": str(work / "cancelled"), "batch_size": 1}
     running = client.jobs.submit(**fields)
     wait_for(client, service, running, JobState.IN_PROGRESS)

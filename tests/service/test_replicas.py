@@ -31,6 +31,7 @@ def ray(work: Path) -> Iterator[EmbeddedRay]:
     (work / "shared").mkdir()
     code = (
         "import pathlib, sys; from rhocache_service.scheduling import embedded_ray; "
+        "embedded_ray.START_SECONDS = 1000; "
         "embedded_ray.EmbeddedRay(pathlib.Path(sys.argv[1])).ensure_running()"
     )
     # Drivers are started with the cluster's own "python": let that be this one.
@@ -90,6 +91,7 @@ def test_no_job_is_started_twice_and_none_is_lost(
                     dataset=str(work / "few"),
                     output=str(work / f"cache-{number}"),
                     reference={"model": f"local-dir:{reference_folder}"},
+                    workers=1,
                 )
             )
     registry = Registry(

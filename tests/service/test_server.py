@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from rhocache_schemas import network
@@ -22,9 +23,7 @@ from .conftest import COMMAND, free_port, wait_until
 
 def refusal(*flags: str | Path, code: int = 1) -> str:
     """The line with which ``rhocache serve`` refuses to start."""
-    done = subprocess.run(
-        [COMMAND, "serve", *flags], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = subprocess.run([COMMAND, "serve", *flags], capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr
     assert done.stderr.startswith("rhocache: error: ")
     assert done.stderr.count("\n") == 1
@@ -85,7 +84,7 @@ def test_an_ipv6_address(tmp_path: Path) -> None:
         check=True,
     )
     service.terminate()
-    service.wait(timeout=60)
+    service.wait()
     assert f"listening on {url}" in log.read_text()
     assert json.loads(listed.stdout)["data"] == []
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
@@ -125,14 +124,20 @@ def test_those_who_wait_are_answered_when_it_ends(tmp_path: Path) -> None:
     spec |= {"reference": {"model": f"local-dir:{tmp_path}"}}
     job = httpx.post(f"{url}/v1/jobs", json=spec).json()["id"]
     with ThreadPoolExecutor() as pool:
-        waiting = pool.submit(httpx.get, f"{url}/v1/jobs/{job}?wait=60", timeout=60)
-        stream = pool.submit(httpx.get, f"{url}/v1/jobs/{job}/events", timeout=60)
-        time.sleep(1)  # until they wait
+        waiting = pool.submit(httpx.get, f"{url}/v1/jobs/{job}?wait=60")
+        stream = pool.submit(httpx.get, f"{url}/v1/jobs/{job}/events")
+        wait_until(lambda: _connections(service.pid) == 2, log)
+        time.sleep(1)  # until what they ask for is read
         service.send_signal(signal.SIGTERM)
         assert waiting.result().json()["status"] == "validating"
         assert "job.status" in stream.result().text
-        assert service.wait(timeout=60) == -signal.SIGTERM
+        assert service.wait() == -signal.SIGTERM
     assert "error" not in log.read_text().lower()
+
+
+def _connections(pid: int) -> int:
+    found = psutil.Process(pid).net_connections("tcp")
+    return sum(each.status == psutil.CONN_ESTABLISHED for each in found)
 
 
 def _lives(url: str) -> bool:

@@ -36,15 +36,15 @@ class Service:
         command += ["--allow-root", str(self.folder), "--allow-root", str(DATASET)]
         with (self.folder / "service.log").open("a") as log:
             self.process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
-        for _ in range(600):
+        while not self._is_ready():
             assert self.process.poll() is None, (self.folder / "service.log").read_text()
-            try:
-                if httpx.get(f"{self.url}/readyz").is_success:
-                    return
-            except httpx.TransportError:
-                pass
             time.sleep(0.1)
-        pytest.fail((self.folder / "service.log").read_text())
+
+    def _is_ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/readyz").is_success
+        except httpx.TransportError:
+            return False
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
@@ -52,7 +52,7 @@ class Service:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(timeout=60)
+        self.process.wait()
 
 
 @pytest.fixture

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from faults import CrewHere
 
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import ReferenceSpec
+from rhocache_workers.run import driver
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "openclipart"
 
@@ -75,8 +77,6 @@ def scored(
     ray_address: str,
 ) -> ScoreSpec:
     """A job that is done: three shards, of whose 24 pairs one has a damaged picture."""
-    from rhocache_workers.run.driver import score
-
     root = tmp_path_factory.mktemp("scored")
     pairs = [dict(members) for members in pictures]
     picture = next(iter(pairs[10]))
@@ -90,18 +90,28 @@ def scored(
         batch_size=4,
         metadata={},
     )
-    score(spec)
+    driver.score(spec)
     return spec
 
 
 @pytest.fixture
 def crew_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Encode in this process, for tests of what is encoded and not of who does it."""
-    from faults import CrewHere
-
-    from rhocache_workers.run import driver
-
     monkeypatch.setattr(driver, "Crew", CrewHere)
+
+
+@pytest.fixture
+def scored_here(tmp_path: Path) -> Callable[[ScoreSpec], ScoreSpec]:
+    """Score a job once more, elsewhere and in this process, where nothing comes between."""
+
+    def score(spec: ScoreSpec) -> ScoreSpec:
+        again = spec.model_copy(update={"output": str(tmp_path / "scored-here")})
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(driver, "Crew", CrewHere)
+            driver.score(again)
+        return again
+
+    return score
 
 
 @pytest.fixture

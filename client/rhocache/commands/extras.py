@@ -1,5 +1,6 @@
 """Rooms that may not be installed."""
 
+import gc
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -9,6 +10,7 @@ from rhocache_schemas.errors import MissingExtra
 @contextmanager
 def extra(name: str) -> Generator[None]:
     """Around the imports of a room: say which extra is missing, and how to get it."""
+    gc.disable()  # it would walk all that torch brings many times over: a third of the time
     try:
         yield
     except ModuleNotFoundError as error:
@@ -16,3 +18,6 @@ def extra(name: str) -> Generator[None]:
             f"this command needs the {name} extra ({error.name} is not installed): "
             f"pip install 'rhocache[{name}]'"
         ) from error
+    finally:
+        gc.freeze()  # nor need it walk that later, least of all at the command's end
+        gc.enable()

@@ -125,6 +125,7 @@ class EmbeddedRay:
             str(Path(sys.executable).with_name("ray")), "start", "--head", "--block",
             "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1",
             "--disable-usage-stats", f"--temp-dir={folder}",
+            "--no-monitor", "--include-log-monitor=false",  # of an autoscaler, and of drivers' logs
             f"--port={ports[0]}", f"--dashboard-port={ports[1]}",
             f"--dashboard-agent-listen-port={ports[2]}", f"--dashboard-agent-grpc-port={ports[3]}",
             f"--runtime-env-agent-port={ports[4]}", f"--metrics-export-port={ports[5]}",

@@ -76,7 +76,7 @@ def start(command: list[str], folder: Path, *arguments: str) -> subprocess.Popen
 
 def torchrun(folder: Path, *arguments: str) -> dict[str, Any]:
     process = start(TORCHRUN, folder, *arguments)
-    out, errors = process.communicate(timeout=120)
+    out, errors = process.communicate()
     assert process.returncode == 0, errors
     return json.loads(out)  # of one rank alone
 
@@ -147,7 +147,8 @@ def started(command: list[str], folder: Path, output: str, *arguments: str) -> s
 
 def check_stopped(process: subprocess.Popen, folder: Path, output: str, *settings: str) -> None:
     """One process tells that the run was saved, and here it goes on from there."""
-    out, errors = process.communicate(timeout=60)
+    out, errors = process.communicate()
+    assert out, errors
     result = json.loads(out)
     assert result["stopped"], errors
     assert 0 < result["steps"] < 300

@@ -1,12 +1,14 @@
 """``evaluate``, ``prompts`` and ``report`` as their users run them."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from ..test_cli import EXAMPLES, error_line, run
+from ..test_cli import EXAMPLES, error_line, here, run
 
+refused = partial(error_line, run=here)
 SHARD = "--shards=00003.tar"
 CLASSES = ["--class-field=category", "--templates=simple"]
 
@@ -18,14 +20,14 @@ def caches(
     """A cache of one shard, and one of the prompts of its classes."""
     folder = tmp_path_factory.mktemp("caches")
     prompts = folder / "prompts"
-    wrote = run("prompts", EXAMPLES, SHARD, *CLASSES, "--out", prompts).stdout
+    wrote = here("prompts", EXAMPLES, SHARD, *CLASSES, "--out", prompts).stdout
     assert wrote.startswith("wrote ")
     assert wrote.endswith(f" prompts to {prompts}\n")
     for dataset, out, *options in (
         (EXAMPLES, folder / "cache", SHARD),
         (prompts, folder / "prompts-cache"),
     ):
-        run("score", dataset, "--model", f"local-dir:{reference_folder}", "--out", out,
+        here("score", dataset, "--model", f"local-dir:{reference_folder}", "--out", out,
             "--dtype=float32", "--ray-address", ray_address, *options)  # fmt: skip
     return folder / "cache", folder / "prompts-cache"
 
@@ -35,14 +37,14 @@ def test_a_reference_is_evaluated_with_and_without_its_weights(
 ) -> None:
     cache, prompts = caches
     options = [SHARD, *CLASSES, "--json"]
-    live = json.loads(run("evaluate", reference_folder, EXAMPLES, *options).stdout)
+    live = json.loads(here("evaluate", reference_folder, EXAMPLES, *options).stdout)
     as_is = ["evaluate", "--cache", cache, "--prompts", prompts, EXAMPLES]
-    found = json.loads(run(*as_is, *options).stdout)
+    found = json.loads(here(*as_is, *options).stdout)
     assert found["zero_shot"]["images"] == 512
     for name in ("image_to_text", "text_to_image", "images", "captions", "skipped"):
         assert found[name] == live[name]
     assert found["zero_shot"] == live["zero_shot"]
-    shown = run(*as_is, SHARD, *CLASSES, "--linear-probe").stdout
+    shown = here(*as_is, SHARD, *CLASSES, "--linear-probe").stdout
     assert "zero-shot" in shown
     assert "linear probe" in shown
     assert str(cache) in shown
@@ -68,12 +70,12 @@ def test_bad_usage(arguments: list[str], words: str) -> None:
 def test_errors_are_one_line(tmp_path: Path, caches: tuple[Path, Path]) -> None:
     cache, _ = caches
     out = ["--out", tmp_path / "prompts"]
-    assert "'species'" in error_line("prompts", EXAMPLES, "--class-field=species", *out, code=1)
-    line = error_line("evaluate", "--cache", cache, EXAMPLES, "--shards=00000.tar", code=1)
+    assert "'species'" in refused("prompts", EXAMPLES, "--class-field=species", *out, code=1)
+    line = refused("evaluate", "--cache", cache, EXAMPLES, "--shards=00000.tar", code=1)
     assert "has no shard 00000.tar" in line
-    line = error_line("evaluate", "--cache", cache, EXAMPLES, "--linear-probe", SHARD, code=2)
+    line = refused("evaluate", "--cache", cache, EXAMPLES, "--linear-probe", SHARD, code=2)
     assert "which field" in line
-    line = error_line("report", tmp_path, code=2)
+    line = refused("report", tmp_path, code=2)
     assert "no folder of a training run" in line
 
 
@@ -82,5 +84,5 @@ def test_a_report(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "log.jsonl").write_text('{"step": 1, "objective": 0.5}\n')
     out = tmp_path / "out" / "report.html"
-    assert run("report", tmp_path / "a", tmp_path / "b", "--out", out).stdout == f"wrote {out}\n"
+    assert here("report", tmp_path / "a", tmp_path / "b", "--out", out).stdout == f"wrote {out}\n"
     assert out.read_text().startswith("<!doctype html>")

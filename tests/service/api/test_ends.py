@@ -32,7 +32,7 @@ def app(tmp_path: Path, database: Engine) -> FastAPI:
 
 @pytest.fixture
 def http(app: FastAPI) -> Iterator[httpx.Client]:
-    with served(app) as url, httpx.Client(base_url=url, timeout=120) as client:
+    with served(app) as url, httpx.Client(base_url=url) as client:
         yield client
 
 

@@ -34,7 +34,7 @@ def app(root: Path) -> FastAPI:
 
 @pytest.fixture(scope="module")
 def http(app: FastAPI) -> Iterator[httpx.Client]:
-    with served(app) as url, httpx.Client(base_url=url, timeout=40) as client:
+    with served(app) as url, httpx.Client(base_url=url) as client:
         yield client
 
 

@@ -156,4 +156,4 @@ def test_a_weak_tag_waits_too(
     weak = {"if-none-match": f"W/{http.get(place).headers['etag']}"}
     assert http.get(f"{place}?wait=1", headers=weak).status_code == 304
     registry.advance(unfinished, JobState.QUEUED)
-    assert http.get(f"{place}?wait=60", headers=weak, timeout=90).json()["status"] == "queued"
+    assert http.get(f"{place}?wait=60", headers=weak).json()["status"] == "queued"

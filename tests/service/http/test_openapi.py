@@ -69,7 +69,7 @@ def test_whatever_is_sent_the_service_keeps_to_its_document(app: FastAPI, tmp_pa
                 "--max-examples=20", "--seed=1", "--generation-database=none",
                 "--exclude-path=/v1/jobs/{job}/events",  # streams until the job ends: never here
                 "--exclude-path=/readyz",  # is 503 without Ray, and says so
-                "--no-color",
+                "--request-timeout=600", "--suppress-health-check=too_slow", "--no-color",
             ],
             cwd=tmp_path,
             capture_output=True,

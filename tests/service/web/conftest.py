@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Page
 def page(browser: Browser, url: str) -> Iterator[Page]:
     """A page that no script but ours may run in, and that complains of nothing."""
     opened = browser.new_page(base_url=url)
+    opened.set_default_timeout(120_000)
     told: list[str] = []
     opened.on("console", lambda said: told.append(said.text) if said.type == "error" else None)
     opened.on("pageerror", lambda error: told.append(str(error)))

@@ -44,6 +44,7 @@ def url(app: FastAPI) -> Iterator[str]:
 def form(browser: Browser, url: str) -> Iterator[Page]:
     """A page that stays open."""
     page = browser.new_page(base_url=url)
+    page.set_default_timeout(120_000)
     yield page
     page.close()
 

@@ -138,7 +138,7 @@ def test_a_signal_to_the_process_group_leaves_the_workers_at_work(dataset: Path)
     worker.terminate()
     assert sum(len(batch.index) for batch in islice(batches, N)) == 2 * N
     worker.terminate()
-    worker.join(timeout=20)
+    worker.join()
     assert not worker.is_alive(), "a second one ends it"
 
 

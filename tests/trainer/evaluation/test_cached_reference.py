@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from caches import flip_index
+from faults import CrewHere
 
 from rhocache_schemas.errors import (
     CacheCorrupt,
@@ -20,6 +21,7 @@ from rhocache_schemas.errors import (
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import Dtype, ReferenceSpec
 from rhocache_trainer import EvaluationResult, evaluate, evaluate_cache, write_prompts
+from rhocache_workers.run import driver
 
 from ..conftest import COLOURS, PAIRS, SHARDS, MadePair, make_pairs, write_tar
 
@@ -27,8 +29,6 @@ CLASSES = {"class_field": "colour", "templates": "simple"}
 
 
 def score(dataset: Path, out: Path, reference: Path, dtype: Dtype = "float32") -> None:
-    from rhocache_workers.run.driver import score as run
-
     spec = ScoreSpec(
         dataset=str(dataset),
         output=str(out),
@@ -37,7 +37,9 @@ def score(dataset: Path, out: Path, reference: Path, dtype: Dtype = "float32") -
         batch_size=8,
         metadata={},
     )
-    run(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(driver, "Crew", CrewHere)
+        driver.score(spec)
 
 
 @dataclass
@@ -64,9 +66,7 @@ class Scored:
 
 
 @pytest.fixture(scope="module")
-def scored_once(
-    tmp_path_factory: pytest.TempPathFactory, make_reference: Callable, ray_address: str
-) -> Scored:
+def scored_once(tmp_path_factory: pytest.TempPathFactory, make_reference: Callable) -> Scored:
     scored = Scored(tmp_path_factory.mktemp("as-is"), make_reference(7))
     for shard in range(SHARDS):
         pairs = make_pairs(shard)
@@ -146,9 +146,7 @@ def test_retrieval_needs_no_pair_of_the_dataset(scored: Scored):
     assert scored.as_is() == expected
 
 
-def test_prompts_of_another_reference(
-    scored: Scored, tmp_path: Path, make_reference: Callable, ray_address: str
-):
+def test_prompts_of_another_reference(scored: Scored, tmp_path: Path, make_reference: Callable):
     score(scored.root / "simple", tmp_path / "others", make_reference(8))
     with pytest.raises(FingerprintMismatch, match=r"different options \(weights_sha256\)"):
         scored.as_is(prompts_cache=str(tmp_path / "others"), **CLASSES)

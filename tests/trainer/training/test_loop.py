@@ -145,7 +145,6 @@ def test_an_interrupted_run_is_saved_first(
         [sys.executable, "-c", INTERRUPTED, str(tmp_path / "config.yaml"), name],
         capture_output=True,
         text=True,
-        timeout=120,
     )
     assert told in done.stderr
     assert (done.returncode == 0) == (code == 0)

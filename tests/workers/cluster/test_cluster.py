@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 import ray
+from actors import actors
 
 from rhocache_schemas.job.kinds.score import ScoreSpec
-from rhocache_workers.run.driver import score
 
 # In a process of its own, as the tests' process has joined another cluster. The head has no cores;
 # each line read is the cores of a node to add, and is answered with the pid of its raylet.
@@ -31,29 +31,33 @@ for line in sys.stdin:
 cluster.shutdown()
 """
 
-# Takes its time over each shard, until a file is there, and tells of shards under suspicion.
+# Each encoder stops in the midst of its first shard, tells so by a file with its process's number,
+# and goes on when a gate is there. The driver tells of shards under suspicion.
 DRIVER = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from rhocache_schemas.job.kinds.score import ScoreSpec
+from rhocache_workers.cluster import actor_pool
+from rhocache_workers.cluster.actor import EncoderActor
 from rhocache_workers.cluster.actor_pool import Crew
 from rhocache_workers.run.driver import score
-from rhocache_workers.messages import UnderWay
-from rhocache_workers.run.progress import ProgressLog
 
 spec, address, gate = sys.argv[1:]
 
-def slowly(self, event, add=ProgressLog.add):
-    add(self, event)
-    if not isinstance(event, UnderWay) and not Path(gate).exists():
-        time.sleep(1)
+class HeldEncoder(EncoderActor):
+    def encode(self, shard, *, isolate):
+        for event in super().encode(shard, isolate=isolate):
+            yield event
+            Path(f"{gate}-{os.getpid()}").touch()
+            while not Path(gate).exists():
+                time.sleep(0.05)
 
 def tell(self, member, shard, *, isolate, start=Crew._start):
     if isolate:
         print("isolated", file=sys.stderr)
     start(self, member, shard, isolate=isolate)
 
-ProgressLog.add = slowly
+actor_pool.EncoderActor = HeldEncoder
 Crew._start = tell
 score(ScoreSpec.model_validate_json(spec), ray_address=address or None)
 """
@@ -77,6 +81,9 @@ score(ScoreSpec.model_validate_json(sys.argv[1]))
 actors = ray._private.state.actors().values()
 print(json.dumps([a["ActorClassName"] for a in actors if a["State"] != "DEAD"]))
 """
+
+
+ENCODER = "HeldEncoder"
 
 
 def environment() -> dict[str, str]:
@@ -110,18 +117,12 @@ def nodes() -> Iterator[Nodes]:
         stdout=subprocess.PIPE,
     )
     yield Nodes(process)
-    process.communicate(timeout=60)
+    process.communicate()
 
 
-def encoders(node: psutil.Process, actor: str = "Encoder") -> list[psutil.Process]:
-    processes = node.children(recursive=True)
-    return [process for process in processes if process.name().startswith(f"ray::{actor}")]
-
-
-def at_work(node: psutil.Process, spec: ScoreSpec) -> bool:
-    """Whether an encoder of the node is writing a shard file."""
-    files = [file.path for encoder in encoders(node) for file in encoder.open_files()]
-    return any(path.startswith(f"{spec.output}/shards") for path in files)
+def at_work(node: psutil.Process, gate: Path) -> bool:
+    """Whether an encoder of the node has begun with a shard."""
+    return any(Path(f"{gate}-{each.pid}").exists() for each in actors(node, ENCODER))
 
 
 def kill(node: psutil.Process) -> None:
@@ -131,11 +132,8 @@ def kill(node: psutil.Process) -> None:
 
 
 def until(condition: Callable[[], object], driver: subprocess.Popen) -> None:
-    deadline = time.monotonic() + 100
     while not condition():
-        if driver.poll() is not None or time.monotonic() > deadline:
-            driver.kill()
-            raise AssertionError(driver.communicate()[1])
+        assert driver.poll() is None, driver.communicate()[1]
         time.sleep(0.05)
 
 
@@ -166,57 +164,53 @@ def start(spec: ScoreSpec, address: str, gate: Path) -> subprocess.Popen:
 
 
 def test_a_crew_follows_the_nodes(
-    many: ScoreSpec, nodes: Nodes, tmp_path: Path, ray_address: str
+    many: ScoreSpec, nodes: Nodes, tmp_path: Path, scored_here: Callable[[ScoreSpec], ScoreSpec]
 ) -> None:
     """One of two dies and another comes."""
     first, second = nodes.add(1), nodes.add(1)
     driver = start(many, nodes.address, tmp_path / "gate")
-    until(lambda: encoders(first) and at_work(second, many), driver)
+    until(lambda: actors(first, ENCODER) and at_work(second, tmp_path / "gate"), driver)
     kill(second)
     third = nodes.add(1)
-    until(lambda: encoders(third), driver)
+    until(lambda: at_work(third, tmp_path / "gate"), driver)
     (tmp_path / "gate").touch()
-    _, told = driver.communicate(timeout=100)
+    _, told = driver.communicate()
     assert driver.returncode == 0, told.decode()
     assert told == b""
 
-    undisturbed = many.model_copy(update={"output": str(tmp_path / "undisturbed"), "workers": 2})
-    score(undisturbed)
-    assert contents(many) == contents(undisturbed)
+    assert contents(many) == contents(scored_here(many))
     assert not (Path(many.output) / "failures").exists()
 
 
 def test_a_remote_decoder_takes_no_row_with_it(
-    many: ScoreSpec, nodes: Nodes, tmp_path: Path, ray_address: str
+    many: ScoreSpec, nodes: Nodes, tmp_path: Path, scored_here: Callable[[ScoreSpec], ScoreSpec]
 ) -> None:
     both = nodes.add(1), nodes.add(1)
     spec = many.model_copy(update={"workers": 1, "remote_decoders": 1})
     driver = start(spec, nodes.address, tmp_path / "gate")
 
     def decoders() -> list[psutil.Process]:
-        return [decoder for node in both for decoder in encoders(node, "_Helper")]
+        return [decoder for node in both for decoder in actors(node, "_Helper")]
 
     until(decoders, driver)
     for decoder in decoders():
         decoder.kill()
     (tmp_path / "gate").touch()
-    _, told = driver.communicate(timeout=100)
+    _, told = driver.communicate()
     assert (driver.returncode, told) == (0, b"")
 
-    undisturbed = many.model_copy(update={"output": str(tmp_path / "undisturbed")})
-    score(undisturbed)
-    assert contents(many) == contents(undisturbed)
+    assert contents(many) == contents(scored_here(many))
 
 
 def test_a_run_whose_own_node_dies_ends(many: ScoreSpec, tmp_path: Path) -> None:
     """Nothing would come in its place: a Ray that the run started has no other."""
     driver = start(many, "", tmp_path / "gate")
     process = psutil.Process(driver.pid)
-    until(lambda: at_work(process, many), driver)
+    until(lambda: at_work(process, tmp_path / "gate"), driver)
     for child in process.children(recursive=True):
         if child.name() == "raylet":
             child.kill()
-    _, told = driver.communicate(timeout=100)
+    _, told = driver.communicate()
     assert driver.returncode == 1
     assert b"JobError: the Ray node that this run is on died" in told.splitlines()[-1]
     assert not (Path(many.output) / "manifest.json").exists()
@@ -295,9 +289,9 @@ def test_an_autoscaler_sees_what_is_missing(
 ) -> None:
     address, head = growing
     driver = start(many.model_copy(update={"workers": 2}), address, tmp_path / "gate")
-    until(lambda: len(encoders(head)) == 2, driver)
+    until(lambda: len(actors(head, ENCODER)) == 2, driver)
     (tmp_path / "gate").touch()
-    _, told = driver.communicate(timeout=100)
+    _, told = driver.communicate()
     assert driver.returncode == 0, told.decode()
     assert told == b"no node of the Ray cluster has a core to give: waiting for one\n"
     assert (Path(many.output) / "manifest.json").exists()

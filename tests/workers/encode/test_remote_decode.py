@@ -2,7 +2,6 @@
 
 import io
 import os
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -68,11 +67,9 @@ def test_a_helper_takes_images_and_changes_none(
 ) -> None:
     mark = tmp_path / "mark"
     decoder = ClusterDecoder(Marking(transform, mark, deadly=deadly), threads=1, helpers=1)
-    deadline = time.monotonic() + 60
     with closing(decoder):
         while not mark.exists():
             check(decoder, transform)
-            assert time.monotonic() < deadline
         check(decoder, transform)
 
 

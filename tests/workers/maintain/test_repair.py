@@ -15,7 +15,7 @@ def flip(path: Path) -> None:
 
 @pytest.mark.parametrize("also", [None, "index.parquet", "manifest.json"])
 def test_only_what_is_broken_is_encoded_again(
-    copied: ScoreSpec, also: str | None, ray_address: str
+    copied: ScoreSpec, also: str | None, crew_here: None
 ) -> None:
     root = Path(copied.output)
     whole = {path.name: path.read_bytes() for path in (root / "shards").iterdir()}

@@ -29,7 +29,7 @@ def test_a_second_run_is_told_who_is_at_work(tmp_path: Path) -> None:
     with (
         Quick(str(tmp_path), "job_1"),
         pytest.raises(CacheBusy, match=f"process {os.getpid()} on .*, job job_1"),
-        Quick(str(tmp_path), None),
+        Lease(str(tmp_path), None),
     ):
         pass
     assert not (tmp_path / "lease.json").exists()
@@ -78,9 +78,7 @@ def test_whoever_lost_it_is_told_and_leaves_it_alone(tmp_path: Path) -> None:
 
 def test_renewals_go_on_until_it_is_lost(tmp_path: Path) -> None:
     def wait_for_renewal(renewals: int) -> None:
-        deadline = time.monotonic() + 30
         while read(tmp_path).renewals <= renewals:
-            assert time.monotonic() < deadline
             time.sleep(0.01)
 
     with Quick(str(tmp_path), None) as lease:

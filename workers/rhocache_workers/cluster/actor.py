@@ -1,5 +1,6 @@
 """The encoder as a Ray actor."""
 
+import gc
 import time
 from collections.abc import Iterator
 
@@ -20,8 +21,11 @@ class EncoderActor:
         self._threads = threads
 
     def load(self, batch_sizes: dict[str, int]) -> Description:
+        gc.disable()  # it would walk all that torch brings many times over
         from rhocache_workers.encode.encoder import Encoder
 
+        gc.freeze()
+        gc.enable()
         self._encoder = Encoder(self._spec, self._threads)
         return self._encoder.load(batch_sizes)
 
