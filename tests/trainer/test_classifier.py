@@ -22,7 +22,7 @@ from examples.classifier import (
 )
 from rhocache_schemas.errors import MissingPair
 from rhocache_trainer import CVaRRisk
-from rhocache_trainer.training.selection import rho_loss_selection
+from rhocache_trainer.objectives.classify import rho_loss_selection
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ["blue", "green", "red", "white"]  # the colours of conftest's dataset

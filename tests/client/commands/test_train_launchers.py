@@ -109,6 +109,30 @@ def test_torchrun_trains_as_one_process_does(folder: Path, alone: dict[str, Any]
     check_equal(folder, result, alone)
 
 
+@pytest.mark.parametrize(
+    "risk", ["{name: kl_ball, rho: 2, form: learned}", "{name: cvar, alpha: 0.5}", "null"]
+)
+def test_a_classifiers_risk_is_of_all_processes(folder: Path, risk: str) -> None:
+    """Its state too: a batch here is the dataset, and half of one would not be."""
+    name = f"classified-{len(risk)}"
+    changes = [f"objective={{name: classify, risk: {risk}}}", "cache=null"]
+    changes += ["data.caption_field=colour", "model.text_cfg=null"]
+    expected = here(folder, f"output={name}", *changes)
+    result = torchrun(folder, f"output={name}-two", *changes)
+    assert result["steps"] == expected["steps"] == STEPS
+    logs = [
+        [json.loads(line) for line in (folder / each["output"] / "log.jsonl").open()]
+        for each in (result, expected)
+    ]
+    for number in ("objective", "accuracy"):
+        ours, theirs = ([record[number] for record in log] for log in logs)
+        assert ours == pytest.approx(theirs, abs=1e-5)
+    ours, theirs = (
+        load_file(folder / each["model"] / "classifier.safetensors") for each in (result, expected)
+    )
+    assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
 def test_a_run_goes_on_with_another_number_of_processes(
     folder: Path, alone: dict[str, Any]
 ) -> None:

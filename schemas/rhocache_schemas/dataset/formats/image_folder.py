@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import pyarrow as pa
 
@@ -31,6 +32,7 @@ class ImageFolder(KeyedFormat):
     """
 
     kind = "folder"
+    needs_captions: ClassVar[bool] = True
 
     def __init__(self, source: Source) -> None:
         root, self._caption_field = source.dataset, source.caption_field
@@ -46,7 +48,7 @@ class ImageFolder(KeyedFormat):
             for stem, files in members.items()
             if (image := next((files[s] for s in IMAGE_SUFFIXES if s in files), None)) is not None
         ]
-        if not any(caption for _, _, caption in self._pairs):
+        if not any(caption or not self.needs_captions for _, _, caption in self._pairs):
             what = f"caption ({self._captions}) beside an image" if self._pairs else "image"
             raise DatasetError(
                 f"{root} holds no {what}; it has {found_in(names).describe(self._caption_field)}"
