@@ -14,6 +14,7 @@ from rhocache_schemas.cache import index, listing, shard_file
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.cache.index import IndexRow
 from rhocache_schemas.cache.shard_file import OK, FailedRow
+from rhocache_schemas.dataset.pair import Pair
 from rhocache_schemas.errors import (
     CacheCorrupt,
     CacheError,
@@ -21,8 +22,6 @@ from rhocache_schemas.errors import (
     CacheNotFound,
     StorageError,
 )
-
-Hashes = tuple[bytes | None, bytes | None]  # of a pair's image and caption; see dataset.pair
 
 
 class CacheReader:
@@ -181,10 +180,10 @@ class CacheReader:
         )
 
 
-def changes(now: Hashes, scored: Hashes) -> list[str]:
-    """Say what of a pair is not as it was scored, by its hashes; empty where it is the same."""
-    return [
-        f"the {what} is not the one that was scored"
-        for what, found, kept in zip(("image", "caption"), now, scored, strict=True)
-        if found != kept
-    ]
+def changes(pair: Pair, image_hash: bytes | None, caption_hash: bytes | None) -> list[str]:
+    """Say what of a pair is not as in its row of a cache, by hashes; empty where it is the same."""
+    same = {
+        "image": pair.image_hash == image_hash,
+        "caption": pair.caption_hash == caption_hash,
+    }
+    return [f"the {what} is not the one that was scored" for what in same if not same[what]]

@@ -8,14 +8,14 @@ from cachetools import LRUCache
 
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.dataset.formats.webdataset import ShardReader
-from rhocache_schemas.dataset.pair import DEFAULT_LIMITS, Pair
+from rhocache_schemas.dataset.pair import Pair
 from rhocache_schemas.dataset.shards import Shard, list_shards
 from rhocache_schemas.errors import CacheIncomplete
 from rhocache_schemas.job.allowed_roots import check_allowed
 
 Place = tuple[str, int]  # shard name and row
 
-_KEPT_BYTES = DEFAULT_LIMITS.member_bytes  # of images: 64 MB, or the largest one
+_KEPT_BYTES = 64 << 20
 # What browsers decode, by its first bytes. Nothing is decoded here: a picture may be hostile.
 _TYPES = ((b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG\r\n", "image/png"), (b"RIFF", "image/webp"))
 
@@ -60,7 +60,7 @@ class Pictures:
 
 
 def _size(pair: Pair) -> int:
-    return len(pair.image or b"-")
+    return min(len(pair.image or b"-"), _KEPT_BYTES)  # a larger one is kept alone
 
 
 def media_type(image: bytes) -> str:

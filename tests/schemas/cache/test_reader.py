@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xxhash
 from caches import commit, flip_index
 from faults import FaultyDisk
 
 from rhocache_schemas import storage
 from rhocache_schemas.cache.reader import CacheReader, changes
 from rhocache_schemas.cache.shard_file import FailedRow, ShardRows
+from rhocache_schemas.dataset.pair import Pair
 from rhocache_schemas.errors import (
     CacheCorrupt,
     CacheIncomplete,
@@ -177,10 +179,10 @@ def test_what_failed(cache: Path) -> None:
 
 
 def test_whether_a_pair_is_the_same() -> None:
-    scored = (b"1" * 8, b"2" * 8)
-    assert changes(scored, scored) == []
-    assert changes((b"1" * 8, None), scored) == ["the caption is not the one that was scored"]
-    assert changes((b"3" * 8, b"4" * 8), scored) == [
-        "the image is not the one that was scored",
-        "the caption is not the one that was scored",
-    ]
+    pair = Pair(SHARD, 0, "key", b"an image", "a caption")
+    image, caption = (xxhash.xxh3_64_digest(data) for data in (b"an image", b"a caption"))
+    told = {what: f"the {what} is not the one that was scored" for what in ("image", "caption")}
+    assert changes(pair, image, caption) == []
+    assert changes(pair, image, None) == [told["caption"]]
+    assert changes(pair, caption, image) == [told["image"], told["caption"]]
+    assert changes(Pair(SHARD, 0, "key", None, "a caption"), None, caption) == []

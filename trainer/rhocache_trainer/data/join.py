@@ -11,7 +11,7 @@ from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.cache.reader import changes
 from rhocache_schemas.cache.shard_file import OK
 from rhocache_schemas.dataset.formats.base import Format, KeyedFormat
-from rhocache_schemas.dataset.pair import Pair, hash_caption, hash_image
+from rhocache_schemas.dataset.pair import Pair
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import (
     CacheIncomplete,
@@ -226,12 +226,11 @@ def _load(dataset: Format, cache: ReferenceCache, joined: JoinedPair) -> JoinedP
         raise MissingPair(f"{where}: the reference could not score it ({row.status})")
     pair = dataset.load(joined.pair)
     try:
-        image, caption = pair.content()
+        pair.content()
     except RowError as error:
         detail = f"has a reference row, but is unusable here ({error})"
         raise PairMismatch(f"{where}: {detail}") from error
-    now = hash_image(image), hash_caption(caption)
-    if changed := changes(now, (row.image_hash, row.caption_hash)):
+    if changed := changes(pair, row.image_hash, row.caption_hash):
         raise PairMismatch(f"{where}: {changed[0]}")
     return JoinedPair(replace(pair, shard=row.shard, key=row.key), row.index, row)
 

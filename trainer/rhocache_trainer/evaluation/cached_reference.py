@@ -142,8 +142,7 @@ def _classes(cache: ReferenceCache, shard: Shard, class_field: str) -> list[str 
             raise MissingPair(f"{where}: {cache.uri} has no row for this pair")
         if pair.error == RowErrorCode.DUPLICATE_KEY or not rows.ok[row]:
             continue
-        scored = rows.image_hash[row], rows.caption_hash[row]
-        if changed := changes((pair.image_hash, pair.caption_hash), scored):
+        if changed := changes(pair, rows.image_hash[row], rows.caption_hash[row]):
             raise PairMismatch(f"{where}: {changed[0]}")
         classes[row] = class_of(pair.metadata, class_field)
     if count != len(rows):

@@ -245,8 +245,7 @@ def _check_source(
             if pair.row >= len(columns.keys) or pair.key != columns.keys[pair.row]:
                 find(pair.key, f"stands at row {pair.row} of the dataset, but not of the cache")
                 continue
-            scored = columns.image_hash[pair.row], columns.caption_hash[pair.row]
-            changed = changes((pair.image_hash, pair.caption_hash), scored)
+            changed = changes(pair, columns.image_hash[pair.row], columns.caption_hash[pair.row])
             for problem in changed:
                 find(pair.key, problem)
             if len(same) < share and not changed and columns.status[pair.row] == OK:

@@ -165,5 +165,5 @@ def _begins_alike(uri: str, source: Shard, caption_field: str | None) -> bool:
     rows = shard_file.read_columns(uri, columns).slice(0, 1).to_pylist()
     if pair is None or not rows:
         return pair is None and not rows
-    key, *scored = rows[0].values()
-    return key == pair.key and not changes((pair.image_hash, pair.caption_hash), tuple(scored))
+    key, image_hash, caption_hash = rows[0].values()
+    return key == pair.key and not changes(pair, image_hash, caption_hash)
