@@ -109,9 +109,7 @@ def test_torchrun_trains_as_one_process_does(folder: Path, alone: dict[str, Any]
     check_equal(folder, result, alone)
 
 
-@pytest.mark.parametrize(
-    "risk", ["{name: kl_ball, rho: 2, form: learned}", "{name: cvar, alpha: 0.5}", "null"]
-)
+@pytest.mark.parametrize("risk", ["{name: kl_ball, rho: 2, form: learned}", "null"])
 def test_a_classifiers_risk_is_of_all_processes(folder: Path, risk: str) -> None:
     """Its state too: a batch here is the dataset, and half of one would not be."""
     name = f"classified-{len(risk)}"
@@ -121,7 +119,7 @@ def test_a_classifiers_risk_is_of_all_processes(folder: Path, risk: str) -> None
     result = torchrun(folder, f"output={name}-two", *changes)
     assert result["steps"] == expected["steps"] == STEPS
     logs = [
-        [json.loads(line) for line in (folder / each["output"] / "log.jsonl").open()]
+        list(map(json.loads, (folder / each["output"] / "log.jsonl").read_text().splitlines()))
         for each in (result, expected)
     ]
     for number in ("objective", "accuracy"):
