@@ -35,7 +35,8 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "recomputed": {"parts": 3, "recompute": True},
     "mixed": {"mixed": True, "steps": 1},
 }
-SIZES = {2: [[6, 6], [9, 3]], 4: [[3, 3, 3, 3], [1, 5, 2, 4]]}  # pairs of each rank
+# Pairs of each rank; one of the last four lies in the middle of the batch, and is not all of it.
+SIZES = {2: [[6, 6], [9, 3]], 4: [[3, 3, 3, 3], [3, 6, 1, 2]]}
 ASKED = {
     world_size: [
         {"name": name, "scenario": scenario, "sizes": sizes}

@@ -188,6 +188,12 @@ def test_float32_under_autocast():
             outputs.append(loss(image, text, torch.arange(6)))
     assert outputs[0].objective.dtype == outputs[1].objective.dtype == torch.float32
     assert torch.equal(outputs[0].objective, outputs[1].objective)
+    r = torch.ones(6, 1).double()  # a reference that tells nothing
+    taus = torch.full((6, 2), 0.07, dtype=torch.float64)
+    expected = objective(
+        image.double(), text.double(), r, r, taus, math.log(5) / 3, 1e-14, scaled=True
+    )
+    torch.testing.assert_close(outputs[0].objective.double(), expected, rtol=1e-5, atol=0)
 
 
 def test_state_dict_brings_back_u_and_tau():

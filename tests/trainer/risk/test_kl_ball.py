@@ -80,6 +80,13 @@ def test_almost_tied_residuals_are_told_apart():
     assert float((positive * (4 * positive).log()).sum()) == pytest.approx(radius, abs=1e-9)
 
 
+def test_residuals_whose_variance_is_no_number_are_ties():
+    """Newton's method has no slope to go by."""
+    delta = torch.tensor([0.0, -1e-170, -1.0, -2.0], dtype=torch.float64)
+    weights = KLBallRisk(4 * 0.9 * math.log(4))(delta).weights
+    torch.testing.assert_close(weights, torch.tensor([0.5, 0.5, 0, 0], dtype=torch.float64))
+
+
 @pytest.mark.parametrize("share", [1e-8, 1e-5, 1e-2, 0.1, 0.5, 0.9, 0.999, 1 - 1e-6])
 @pytest.mark.parametrize("power", [1, 5])
 def test_the_worst_weights_lie_on_the_edge_and_are_exponential(share, power):
