@@ -3,6 +3,7 @@
 import gc
 import inspect
 import json
+import logging
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -69,6 +70,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(autouse=True)
+def _one_tests_logging() -> Iterator[None]:
+    """What a test (or a command that it runs in this process) sets is not the next one's."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
 
 
 TINY = {

@@ -138,21 +138,6 @@ def test_moving_average_is_the_one_in_plain_space():
         assert float(loss.temperature.tau.grad) == pytest.approx(tau_gradient, abs=1e-10)
 
 
-def test_a_loss_may_be_added() -> None:
-    image, text = leaves(4, 3, 0)
-    out = GlobalContrastiveLoss(4).double()(image, text, torch.arange(4))
-    other = 3 * image.square().sum()
-    both = out.plus(other)
-    expected = out.objective + other.detach()
-    torch.testing.assert_close(both.loss.detach(), expected)
-    torch.testing.assert_close(both.objective, expected)
-    assert not both.objective.requires_grad
-    assert (both.tau, both.tau_text) == (out.tau, out.tau_text)
-    (alone,) = torch.autograd.grad(out.loss, image, retain_graph=True)
-    (gradient,) = torch.autograd.grad(both.loss, image)
-    torch.testing.assert_close(gradient, alone + 6 * image.detach())
-
-
 def test_only_the_pairs_of_the_batch_are_marked_seen():
     loss = GlobalContrastiveLoss(6)
     loss(unit(3, 4), unit(3, 4, seed=1), torch.tensor([4, 0, 2]))
