@@ -36,7 +36,7 @@ from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import ReferenceSpec
 from rhocache_workers.cluster import actor_pool
-from rhocache_workers.messages import Description, SettledShard, UnderWay, settle
+from rhocache_workers.messages import CommittedShard, Description, ShardInProgress, committed_shard
 from rhocache_workers.run.driver import score
 from tests.caches import FINGERPRINT
 
@@ -78,12 +78,12 @@ class NullEncoder:
         self._totals, _ = shard_file.sum_up(self._file, "the file of every shard")
         return Description(FINGERPRINT, 1, 1.0, None, "cpu", 1, {})
 
-    def encode(self, shard: Shard, *, isolate: bool) -> Iterator[UnderWay | SettledShard]:  # noqa: ARG002
-        yield UnderWay(shard.name, 1)
+    def encode(self, shard: Shard, *, isolate: bool) -> Iterator[ShardInProgress | CommittedShard]:  # noqa: ARG002
+        yield ShardInProgress(shard.name, 1)
         path = Path(layout.shard_file(self._cache, shard.name))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(self._file)
-        yield settle(shard, self._totals, self._sha256)
+        yield committed_shard(shard, self._totals, self._sha256)
 
 
 @dataclass(frozen=True, slots=True)

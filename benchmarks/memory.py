@@ -52,7 +52,7 @@ def make_shard(path: Path, examples: list[tuple[str, bytes, str]], first: int, c
 
 
 def measure(folder: Path, data: str, size: int, until: list[int]) -> list[float]:
-    """Give the peak memory in MB after so many pairs, in shards of ``size``; first, after none."""
+    """Return the peak memory in MB after so many pairs, in shards of ``size``, first after none."""
     tars = sorted(str(path) for path in Path(data).glob("*.tar"))
     examples = list(pairs(tars))
     spec = ScoreSpec(

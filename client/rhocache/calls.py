@@ -1,4 +1,4 @@
-"""The requests that the REST API takes: what both clients send, and what they make of answers."""
+"""Builds the requests of the REST API and parses its answers, for both clients."""
 
 import os
 import secrets

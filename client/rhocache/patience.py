@@ -1,4 +1,4 @@
-"""When a request that got no final answer is sent again, and for how long."""
+"""Retries requests that got no final answer: which, when, and for how long."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""Ending work that nobody waits for any more: long loops ask between two steps."""
+"""Stops long work whose request was abandoned: loops ask between two steps."""
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager

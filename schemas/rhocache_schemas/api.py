@@ -49,7 +49,7 @@ class RequestCounts(BaseModel):
 
 class ShardCounts(BaseModel):
     total: int | None = None
-    completed: int = 0
+    committed: int = 0
     failed: int = 0
 
 
@@ -154,7 +154,7 @@ class Event(BaseModel):
 
 class ShardStatus(BaseModel):
     name: str
-    status: Literal["pending", "committed", "failed"]
+    status: Literal["pending", "in_progress", "committed", "failed"]
     rows: int | None = None
     failed: int | None = None
     code: Annotated[str | None, Field(description="why it failed")] = None
@@ -173,7 +173,7 @@ class Validation(BaseModel):
 
     object: Literal["validation"] = "validation"
     shards: int
-    shards_done: Annotated[int, Field(description="that earlier jobs have put into the cache")]
+    shards_committed: Annotated[int, Field(description="that earlier jobs have put into the cache")]
     source_bytes: Annotated[int, Field(description="of the dataset")]
     pairs: Annotated[int | None, Field(description="where every shard was read before")] = None
     fingerprint: Annotated[str | None, Field(description="of the cache, where it was begun")] = None

@@ -1,4 +1,4 @@
-"""The application: what it is made of, and what runs beside it."""
+"""Builds the application, and runs the loops beside it that move jobs on."""
 
 import asyncio
 import logging
@@ -60,7 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
             # that takes long to be listed keeps none from being started.
             *(
                 asyncio.create_task(_keep_stepping(step, threads))
-                for step in (reconciler.settle, reconciler.drive, reconciler.admit)
+                for step in (reconciler.end_idle, reconciler.drive, reconciler.admit)
             ),
             asyncio.create_task(changes.keep_looking()),
         ]

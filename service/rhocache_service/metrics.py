@@ -18,7 +18,9 @@ from rhocache_schemas.job.spec import JobState
 REGISTRY = CollectorRegistry()
 
 PAIRS = Counter("rhocache_pairs", "Pairs that were scored", ["outcome"], registry=REGISTRY)
-SHARDS = Counter("rhocache_shards", "Shards that were settled", ["outcome"], registry=REGISTRY)
+SHARDS = Counter(
+    "rhocache_shards", "Shards that were committed or failed", ["outcome"], registry=REGISTRY
+)
 STAGE_SECONDS = Histogram(
     "rhocache_stage_duration_seconds",
     "What jobs took from one state to the next",
@@ -45,7 +47,7 @@ Info("rhocache_build", "The software that runs", registry=REGISTRY).info(
 
 
 def count_shards(outcomes: Iterable[ShardOutcome]) -> None:
-    """Count shards that were settled, and their pairs."""
+    """Count shards at their end, and their pairs."""
     for outcome in outcomes:
         SHARDS.labels("committed" if outcome.code is None else "failed").inc()
         PAIRS.labels("ok").inc(outcome.rows - outcome.failed)

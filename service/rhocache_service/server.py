@@ -1,4 +1,4 @@
-"""Running the service."""
+"""Runs the service in uvicorn, from its start to an end in good order."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""The environment as others set it: compose and Helm, Kubernetes, and people who mistype."""
+"""Reads environment variables as compose, Helm and Kubernetes set them; warns of unknown ones."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def without_foreign(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def split_list(value: object) -> object:
-    """Give the items of ``a,b`` or ``["a", "b"]`` without the empty ones.
+    """Return the items of ``a,b`` or ``["a", "b"]`` without the empty ones.
 
     Raises ValueError for broken JSON.
     """
@@ -48,7 +48,7 @@ def split_list(value: object) -> object:
 
 
 def tell_unknown(environment: Mapping[str, str], settings: Iterable[str]) -> Iterator[str]:
-    """Give a line for each variable that looks like rhocache's and is nobody's; never its value."""
+    """Yield a line for each variable that looks like rhocache's and is not, without its value."""
     known = sorted(name.upper() for name in (*settings, *_OTHERS))
     for name, value in environment.items():
         rest = name.upper().removeprefix(PREFIX)

@@ -75,7 +75,7 @@ def completed(registry: Registry, spec: ScoreSpec) -> JobRow:
     row = registry.advance(row, JobState.IN_PROGRESS)
     codes = Manifest.read(layout.manifest_file(spec.output)).failed_by_code
     progress = Progress(
-        phase="finalizing", shards_total=1, shards_done=1, failed_by_code=codes, updated_at=1.0
+        phase="finalizing", shards_total=1, shards_committed=1, failed_by_code=codes, updated_at=1.0
     )
     registry.note(row, progress=progress.model_dump(mode="json"))
     row = registry.advance(row, JobState.FINALIZING)

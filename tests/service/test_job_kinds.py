@@ -78,7 +78,7 @@ def test_by_rest(service: Service, dataset: Path, work: Path) -> None:
     (dataset / "torn.tar").unlink()  # which can't be counted
     asked = {"kind": "count", "dataset": str(dataset), "output": f"{work}/rest", "shade": "dark"}
     looked = rest(service, "POST", ":validate", **asked)
-    assert (looked["shards"], looked["shards_done"]) == (2, 0)
+    assert (looked["shards"], looked["shards_committed"]) == (2, 0)
     job = rest(service, "POST", "", **asked, metadata={"a": "b"})
     done = end_of(service, job["id"])
     assert (done["status"], done["errors"]) == ("completed", [])

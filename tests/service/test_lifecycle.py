@@ -77,7 +77,7 @@ def test_a_job_from_end_to_end(client: Client, service: Service, fields: dict[st
     assert Plan.read(f"{done.spec.output}/plan.json").spec == job.spec
     counts, shards = done.request_counts, done.shard_counts
     assert (counts.total, counts.completed, counts.failed) == (513, 512, 1)
-    assert (shards.total, shards.completed, shards.failed) == (3, 2, 1)
+    assert (shards.total, shards.committed, shards.failed) == (3, 2, 1)
     assert done.progress.pairs_per_second > 0
     assert done.completed_at is not None
     assert done.created_at <= (done.in_progress_at or 0) <= done.completed_at

@@ -1,4 +1,4 @@
-"""What encoders tell the driver, which needs no torch to understand it."""
+"""Messages from encoders to the driver, free of torch."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Description:
 
 
 @dataclass(frozen=True, slots=True)
-class UnderWay:
+class ShardInProgress:
     """A shard that is being encoded."""
 
     shard: str
@@ -34,7 +34,7 @@ class UnderWay:
 
 
 @dataclass(frozen=True, slots=True)
-class SettledShard:
+class CommittedShard:
     index: IndexRow
     failed_by_code: Counter[str]
     stages: Stages | None = None  # where this run encoded it
@@ -45,12 +45,12 @@ class SettledShard:
         return any(RowErrorCode(code).retryable for code in self.failed_by_code)
 
 
-def settle(
+def committed_shard(
     shard: Shard, totals: Totals, source_sha256: str, stages: Stages | None = None
-) -> SettledShard:
+) -> CommittedShard:
     """Sum up a shard file."""
     failed = totals.failed_by_code.total()
-    return SettledShard(
+    return CommittedShard(
         IndexRow(
             name=shard.name,
             rows=totals.rows,

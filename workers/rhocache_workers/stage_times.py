@@ -1,4 +1,4 @@
-"""Where an encoder's time goes, and so what a run is limited by."""
+"""Times the stages of an encoder, and names the one that limits a run."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Rooms that may not be installed."""
+"""Imports rooms that may not be installed, with advice where they are not."""
 
 import gc
 from collections.abc import Generator

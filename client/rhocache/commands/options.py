@@ -1,4 +1,4 @@
-"""Options of commands that are made from the fields of a job's spec, so that none is left out."""
+"""Makes the options of commands from the fields of a job's spec, so that none is left out."""
 
 import inspect
 from collections.abc import Callable

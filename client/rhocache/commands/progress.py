@@ -1,4 +1,4 @@
-"""Showing how far a scoring job is: a bar on a terminal, a line now and then otherwise."""
+"""Shows the progress of a scoring job: a bar on a terminal, a line now and then otherwise."""
 
 import time
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ console = Console(stderr=True)
 @dataclass(frozen=True, slots=True)
 class Seen:
     phase: str
-    shards_settled: int
+    shards_ended: int
     shards_total: int
     pairs: int
     failed: int
@@ -31,7 +31,7 @@ class Seen:
     def of_run(cls, run: RunProgress) -> Self:
         return cls(
             run.phase,
-            run.shards_done + run.shards_failed,
+            run.shards_committed + run.shards_failed,
             run.shards_total,
             run.pairs_done,
             run.pairs_failed,
@@ -44,7 +44,7 @@ class Seen:
         pairs, shards = job.request_counts, job.shard_counts
         return cls(
             job.status,
-            shards.completed + shards.failed,
+            shards.committed + shards.failed,
             shards.total or 0,
             pairs.completed + pairs.failed,
             pairs.failed,
@@ -94,7 +94,7 @@ class ShardProgress:
         self._bar.update(
             self._task,
             description=seen.phase,
-            completed=seen.shards_settled,
+            completed=seen.shards_ended,
             total=seen.shards_total or None,
             seen=str(seen),
         )
@@ -102,7 +102,7 @@ class ShardProgress:
         if console.is_terminal or (seen.phase == self._phase and now - self._said < LINE_SECONDS):
             return
         self._phase, self._said = seen.phase, now
-        shards = f"{seen.shards_settled}/{seen.shards_total or '?'} shards"
+        shards = f"{seen.shards_ended}/{seen.shards_total or '?'} shards"
         console.print(f"{seen.phase}: {shards}, {seen}", highlight=False)
 
 

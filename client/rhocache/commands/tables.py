@@ -1,4 +1,4 @@
-"""Results as a person wants to read them."""
+"""Renders results as tables for a terminal."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -253,4 +253,4 @@ def _quantile(share: str) -> str:
 
 def _shards(seen: Job) -> str:
     counts = seen.shard_counts
-    return f"{counts.completed + counts.failed}/{'?' if counts.total is None else counts.total}"
+    return f"{counts.committed + counts.failed}/{'?' if counts.total is None else counts.total}"

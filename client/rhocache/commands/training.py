@@ -1,4 +1,4 @@
-"""``train``, and what tells how good its models are."""
+"""``train``, ``evaluate``, ``prompts`` and ``report``: models and how good they are."""
 
 import json
 import os

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, AliasChoices, Field
 
 from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.documents import Document, Strict
@@ -82,7 +82,7 @@ class Fault(Strict):
 
 
 class ShardOutcome(Strict):
-    """A shard that this run has settled: with its rows, or with the code of what kept it out."""
+    """A shard at its end in this run: committed with its rows, or failed, with the code of why."""
 
     shard: str
     rows: Count = 0
@@ -96,16 +96,21 @@ class Progress(Document):
     job: str | None = None  # the service's id, when a service started the run
     phase: Phase
     shards_total: Count = 0
-    shards_done: Count = 0  # files that are there, those of earlier runs included
+    # Files that are there, those of earlier runs included.
+    shards_committed: Count = Field(
+        0, validation_alias=AliasChoices("shards_committed", "shards_done")
+    )
     shards_failed: Count = 0
     pairs_done: Count = 0  # rows, ok or not; of the shards that are being encoded what is seen
-    pairs_failed: Count = 0  # of the shards that are done
+    pairs_failed: Count = 0  # of the committed shards
     failed_by_code: dict[str, Count] = Field(default_factory=dict[str, Count])  # of them
     pairs_per_second: float = 0.0  # of this run
     seconds_left: float | None = None  # None while no rate is known
     started_at: float = 0.0  # Unix seconds, of this run
-    settled: Count = 0  # shards, by this run
-    # The newest of them, in their order.
+    # Shards that this run has committed, and that have failed in it.
+    shards_ended: Count = Field(0, validation_alias=AliasChoices("shards_ended", "settled"))
+    shards_in_progress: list[str] = Field(default_factory=list[str])  # by name
+    # The newest of those that have ended, in their order.
     recent: list[ShardOutcome] = Field(default_factory=list[ShardOutcome])
     updated_at: float  # Unix seconds
     fault: Fault | None = None

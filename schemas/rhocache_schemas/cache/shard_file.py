@@ -225,7 +225,7 @@ class ShardFileWriter:
 
 
 def encode(rows: ShardRows, fingerprint_sha256: str, source_sha256: str) -> bytes:
-    """Give the bytes of a shard file of one row group."""
+    """Return the bytes of a shard file of one row group."""
     sink = io.BytesIO()
     _, views, dimension = rows.image.shape
     writer = ShardFileWriter(
@@ -256,7 +256,7 @@ def decode(data: bytes, source: str) -> tuple[ShardRows, Footer]:
 
 
 def sum_up(data: bytes, source: str) -> tuple[Totals, Footer]:
-    """Give what a shard file comes to. Holds a row group at a time, where ``decode`` has them all.
+    """Return the totals and the footer of a shard file, read a row group at a time.
 
     Raises CacheCorrupt, also where its rows are not those of the hash in its own footer, or
     UnsupportedVersion for a newer major version.

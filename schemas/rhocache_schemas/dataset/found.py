@@ -1,4 +1,4 @@
-"""What lies where no usable pair does: the names by which a user sees what is wrong."""
+"""Lists, for error messages, the names that a dataset has where no usable pair is found."""
 
 from collections import Counter
 from collections.abc import Iterable

@@ -32,7 +32,7 @@ def find_keys(
     groups: tuple[Strings, Strings] | None = None,
     paths: Strings | None = None,
 ) -> Positions:
-    """Give each asked key's position among the known ones, ABSENT or AMBIGUOUS.
+    """Return each asked key's position among the known ones, ABSENT or AMBIGUOUS.
 
     All are large_string. ``groups`` are names, of what each asked and each known key lies in, that
     must be equal. ``paths`` are longer names of the known keys, for where those are not equal.
@@ -72,7 +72,7 @@ class KeyTable:
         self._ends: dict[str, int] = {}
 
     def find(self, key: str, *, whole: bool = False) -> int | None:
-        """Give the position of a key, by the rule above.
+        """Return the position of a key, by the rule above.
 
         With ``whole``, where no hash will tell a mistake, one of the two must be the end of the
         other.
@@ -104,30 +104,30 @@ class KeyTable:
 
 
 def canonical(keys: Strings) -> Any:
-    """Give keys without what tools write differently; their parts are divided by ``/``."""
+    """Return keys without what tools write differently; their parts are divided by ``/``."""
     paths = pc.replace_substring(pc.utf8_normalize(keys, "NFC"), "\\", "/")
     paths = pc.replace_substring_regex(paths, r"(^|/)(?:\.?/)+", r"\1")  # ./a, /a, a//b, a/./b
     return pc.replace_substring_regex(without_suffix(paths), r"(^|/)0+([0-9]+)$", r"\1\2")
 
 
 def below(folders: Strings, keys: Strings) -> Any:
-    """Give the paths of keys in folders, both large_string."""
+    """Return the paths of keys in folders, both large_string."""
     return pc.binary_join_element_wise(folders, keys, pa.scalar("/", pa.large_string()))
 
 
 def without_suffix(paths: Strings) -> Any:
-    """Give paths up to the first dot of their last part."""
+    """Return paths up to the first dot of their last part."""
     return pc.replace_substring_regex(paths, r"(?s)(^|/)([^/.]*)\.[^/]*$", r"\1\2")
 
 
 def depth_of(paths: Any) -> int:
-    """Give the number of parts of the longest path, as far as they are compared."""
+    """Return the number of parts of the longest path, as far as they are compared."""
     parts = pc.max(pc.count_substring(paths, "/")).as_py()
     return min((parts or 0) + 1, _DEPTH)
 
 
 def ends_of(paths: Any, depth: int) -> Any:
-    """Give the last ``depth`` parts of each path, all of one that has no more."""
+    """Return the last ``depth`` parts of each path, all of one that has no more."""
     part = "[^/]*/"
     return pc.replace_substring_regex(paths, rf"(?s)^.*/((?:{part}){{{depth - 1}}}[^/]*)$", r"\1")
 

@@ -46,7 +46,7 @@ class JobState(StrEnum):
     VALIDATING = "validating"  # accepted; dataset and locations are being looked at
     QUEUED = "queued"  # waits for its turn
     IN_PROGRESS = "in_progress"  # its driver runs in Ray
-    FINALIZING = "finalizing"  # every shard is settled; the index and manifest are being written
+    FINALIZING = "finalizing"  # every shard has ended; the index and manifest are being written
     COMPLETED = "completed"  # the manifest is committed
     FAILED = "failed"
     CANCELLING = "cancelling"  # asked to stop; committed shards stay
@@ -75,7 +75,7 @@ TRANSITIONS: dict[JobState, set[JobState]] = {
 
 
 def transition(job: str, current: JobState, new: JobState) -> JobState:
-    """Give ``new`` if a job in state ``current`` may enter it.
+    """Return ``new`` if a job in state ``current`` may enter it.
 
     Raises JobStateConflict otherwise.
     """

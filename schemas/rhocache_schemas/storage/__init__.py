@@ -36,7 +36,7 @@ _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EACCES, errno.EPERM
 
 
 def scheme(uri: str) -> str:
-    """Give the scheme of a URI, ``file`` for a path.
+    """Return the scheme of a URI, ``file`` for a path.
 
     Raises InvalidInput for any that is not one of SCHEMES, and for credentials or a store's address
     in the URI.
@@ -91,7 +91,7 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
 
 
 def local_path(location: str) -> Path:
-    """Give a local path, or a ``file:`` URI, as an absolute path.
+    """Return a local path, or a ``file:`` URI, as an absolute path.
 
     A leading ``~`` is a home folder. In a URI percent-encoding is undone; in a path each character
     stands for itself.
@@ -110,7 +110,7 @@ def local_path(location: str) -> Path:
 
 
 def plain(location: str) -> str:
-    """Give a local location as a path that may be relative; leave another URI as it is.
+    """Return a local location as a path that may be relative; leave another URI as it is.
 
     Raises as local_path does.
     """
@@ -187,7 +187,7 @@ SCHEMES = ("file", *_OBJECT_STORES)
 
 
 def join(uri: str, *names: str) -> str:
-    """Give a place below a folder; ``names`` are no URIs, so with a local one the path is given."""
+    """Return the place of ``names`` below a folder: a path where the folder is local."""
     return "/".join((plain(uri).rstrip("/") or "/", *names))
 
 

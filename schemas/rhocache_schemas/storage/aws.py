@@ -80,7 +80,7 @@ def _checked(endpoint: str) -> str:
 
 
 def _profile() -> tuple[Section, Section]:
-    """Give the settings of the chosen profile, and those of its ``services`` for S3."""
+    """Return the settings of the chosen profile, and those of its ``services`` for S3."""
     config = _read("AWS_CONFIG_FILE", "~/.aws/config")
     credentials = _read("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials")
     asked = _variable("AWS_PROFILE") or _variable("AWS_DEFAULT_PROFILE")

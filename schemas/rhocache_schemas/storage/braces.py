@@ -25,7 +25,7 @@ _Size = tuple[int, int]  # how many names, and their characters together
 
 
 def expand(pattern: str) -> list[str]:
-    """Give each name of a pattern once, in order.
+    """Yield each name of a pattern once, in order.
 
     Raises InvalidInput for more names than MOST, and DatasetError for braces that don't match.
     """

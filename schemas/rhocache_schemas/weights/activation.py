@@ -1,4 +1,4 @@
-"""Telling weights that were trained with QuickGELU by their names: their numbers don't say."""
+"""Detects weights that were trained with QuickGELU, by their names: their numbers don't say."""
 
 # pyright: basic
 

@@ -1,4 +1,4 @@
-"""Telling what a file of weights is, and refusing at once what is none."""
+"""Detects the format of a file of weights, and refuses a file that holds none."""
 
 import json
 import zipfile
@@ -46,7 +46,7 @@ def check_folder(folder: Path) -> None:
 
 
 def find_weights(folder: Path) -> Path:
-    """Give the file of weights in a folder, or the index of those that hold parts of them.
+    """Return the file of weights in a folder, or the index of those that hold parts of them.
 
     Raises ValueError when there is none, with what to do about a training run's own folders.
     """

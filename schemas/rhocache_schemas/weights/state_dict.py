@@ -1,4 +1,4 @@
-"""Giving open_clip weights of every kind that people have, without running anything of theirs.
+"""Reads checkpoints of every kind as open_clip state dicts, without running code that they hold.
 
 For the rooms that have torch; the rest of schemas/ does not import this.
 """
@@ -44,7 +44,7 @@ _NO_WEIGHTS = {"input_resolution", "context_length", "vocab_size"}
 
 @contextmanager
 def readable_weights(model: str, pretrained: str | None) -> Generator[tuple[str, str | None]]:
-    """Give the ``model`` and ``pretrained`` by which open_clip reads the same weights.
+    """Return the ``model`` and ``pretrained`` by which open_clip reads the same weights.
 
     Those of a file or of a ``local-dir:`` are converted, for as long as the context lasts, where
     open_clip would not take them as they are: wrapped in other dicts or modules, in parts, or
@@ -145,7 +145,7 @@ def _damage_named(path: Path) -> Generator[None]:
 
 
 def _unpickle(path: Path, folder: Path, *, zipped: bool) -> tuple[Any, bool]:
-    """Give what a checkpoint holds, and whether that is all: objects are left out.
+    """Return what a checkpoint holds, and whether that is all: objects are left out.
 
     Raises ValueError when it can't be had without making objects.
     """
@@ -203,7 +203,7 @@ def _tensors(checkpoint: Any, path: Path) -> Mapping[str, Tensor]:
 
 
 def _own_names(names: Iterable[str], path: Path) -> dict[str, str]:
-    """Give the model's own name of each tensor, without what wrappers put before it.
+    """Return the model's own name of each tensor, without what wrappers put before it.
 
     A CLIP is where its ``logit_scale`` is. Raises ValueError where there are several.
     """

@@ -1,4 +1,4 @@
-"""What each request may do, by its API key or its browser's session."""
+"""Authenticates requests by API key or browser session, and checks the scope of each route."""
 
 from collections.abc import Callable
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""``/v1/caches``."""
+"""``/v1/caches``: lists and inspects committed caches."""
 
 import re
 from collections.abc import Iterator
@@ -53,7 +53,7 @@ def list_caches(
 
 @router.get("/{cache}", summary="Get a cache's manifest", responses=_OF_A_CACHE)
 def cache_manifest(cache: InCache) -> Manifest:
-    """Give the manifest of a cache, named by its id or by its fingerprint."""
+    """Return the manifest of a cache, named by its id or by its fingerprint."""
     return CacheReader.open(cache.uri).manifest
 
 
@@ -96,7 +96,7 @@ def picture(
     shard: Annotated[str, Query(description="name of the dataset shard")],
     row: Annotated[int, Query(ge=0, le=10**9, description="of the pair in it")],
 ) -> Response:
-    """Give a pair's picture as the dataset has it."""
+    """Return a pair's picture as the dataset has it."""
     manifest = CacheReader.open(cache.uri).manifest
     pair = request.app.state.pictures.read(manifest, [(shard, row)]).get((shard, row))
     if pair is None or pair.image is None:

@@ -1,4 +1,4 @@
-"""What routes of several files are given: parameters, and the parts of the application."""
+"""Dependencies that routes of several files share: parameters, and parts of the application."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Whether the service lives, is ready, and how it does."""
+"""Probes and metrics: ``/healthz``, ``/readyz`` and ``/metrics``."""
 
 import logging
 import os

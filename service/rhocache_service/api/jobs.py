@@ -1,4 +1,4 @@
-"""What tells of jobs, and forgets them: ``/v1/jobs`` (GET, DELETE)."""
+"""``/v1/jobs`` (GET, DELETE): reads and deletes jobs."""
 
 import re
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ from rhocache_service.caches.failures import pair_errors
 from rhocache_service.http.openapi import api_problems
 from rhocache_service.http.problems import ProblemError
 from rhocache_service.jobs.kinds import kind_of
-from rhocache_service.jobs.resource import job_resource
+from rhocache_service.jobs.resource import job_resource, shards_in_progress
 from rhocache_service.registry.callers import Callers
 from rhocache_service.registry.notifier import Changes
 from rhocache_service.registry.tables import JobRow
@@ -68,7 +68,7 @@ async def get_job(
     ] = 0,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Any:
-    """Give a job with its progress; 304 where nothing has changed since ``If-None-Match``."""
+    """Return a job with its progress; 304 where nothing has changed since ``If-None-Match``."""
     known = _is_among(row, request.headers.getlist("if-none-match"))
     if wait and (known or if_none_match is None) and not row.state.terminal:
         changes: Changes = request.app.state.changes
@@ -115,9 +115,9 @@ def shards(
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
     after: Annotated[str | None, Query(description="the last name of the page before")] = None,
 ) -> ShardList:
-    """List the shards of a job's dataset by name, each pending, committed or failed."""
+    """List the shards of a job's dataset by name, each with its status."""
     spec = row.job_spec()
-    return kind_of(spec).shards(spec, limit, after)
+    return kind_of(spec).shards(spec, limit, after, shards_in_progress(row))
 
 
 @router.get("/{job}/errors", summary="List what failed", responses=_OF_ITS_CACHE)
@@ -134,7 +134,7 @@ def errors(
 
 @router.get("/{job}/manifest", summary="Get a job's manifest", responses=_OF_ITS_CACHE)
 def manifest(_: ReadsJobs, row: Found) -> Manifest:
-    """Give the manifest of the cache that the job has committed."""
+    """Return the manifest of the cache that the job has committed."""
     cache = CacheReader.find(row.spec["output"]) if row.state is JobState.COMPLETED else None
     if cache is None:
         raise ProblemError("not-found", f"job {row.id} is {row.state}: it has no manifest yet")

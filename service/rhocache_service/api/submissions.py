@@ -1,5 +1,5 @@
-"""What makes, stops and repeats jobs, and what their references may name: ``/v1/jobs`` (POST),
-``/v1/jobs:validate``, ``/v1/models``."""
+"""``/v1/jobs`` (POST), ``/v1/jobs:validate``, ``/v1/models``: submits, cancels and retries jobs,
+and lists the models that open_clip can load."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What has become of a job's shards, as its cache tells."""
+"""The status of each of a job's shards, read from its cache."""
 
 from bisect import bisect_right
 from collections.abc import Container, Mapping
@@ -13,8 +13,10 @@ from rhocache_schemas.dataset.shards import list_shards
 from rhocache_schemas.job.kinds.score import ScoreSpec
 
 
-def shard_list(spec: ScoreSpec, limit: int, after: str | None) -> ShardList:
-    """A page of a job's shards by name.
+def shard_list(
+    spec: ScoreSpec, limit: int, after: str | None, in_progress: Container[str]
+) -> ShardList:
+    """Return a page of a job's shards by name; those ``in_progress`` are being encoded.
 
     Raises DatasetError, CacheError and StorageError.
     """
@@ -23,7 +25,7 @@ def shard_list(spec: ScoreSpec, limit: int, after: str | None) -> ShardList:
     page = names[first : first + limit]
     rows, there = committed_rows(spec.output), shard_files(spec.output).keys()
     failed = failure_files(spec.output)
-    data = [_status(spec.output, name, rows, there, failed) for name in page]
+    data = [_status(spec.output, name, rows, there, failed, in_progress) for name in page]
     return ShardList(
         data=data,
         first_id=page[0] if page else None,
@@ -38,7 +40,10 @@ def _status(
     rows: Mapping[str, IndexRow],
     there: Container[str],
     failed: Container[str],
+    in_progress: Container[str],
 ) -> ShardStatus:
+    if name in in_progress:
+        return ShardStatus(name=name, status="in_progress")
     if name in there:
         row = rows.get(name)
         if row is None:

@@ -1,4 +1,4 @@
-"""Committed caches, read as they lie in storage."""
+"""The similarities of a committed cache: their distribution, and the most and least alike pairs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

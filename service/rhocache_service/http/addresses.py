@@ -1,4 +1,4 @@
-"""Where the service is reached: its host names (as Host, Origin and ``--allow-host`` have them),
+"""The addresses of the service: its host names (as Host, Origin and ``--allow-host`` have them),
 and the root path that a proxy shows it under."""
 
 import re

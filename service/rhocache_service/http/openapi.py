@@ -1,4 +1,4 @@
-"""What routes tell the OpenAPI document of the problems that they may answer with."""
+"""Documents in OpenAPI the problems that a route may answer with."""
 
 from typing import Any
 

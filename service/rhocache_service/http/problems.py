@@ -1,4 +1,4 @@
-"""Errors as problems (RFC 9457), the framework's own among them."""
+"""Turns errors, the framework's own among them, into problem documents (RFC 9457)."""
 
 import logging
 from collections.abc import Sequence

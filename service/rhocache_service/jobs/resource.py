@@ -10,6 +10,14 @@ _TIMES = (
 )  # fmt: skip
 
 
+def shards_in_progress(row: JobRow) -> list[str]:
+    """Return the names of the shards that the job's driver was encoding when last seen; none where
+    the job has ended, whatever a driver that was killed has left in its progress."""
+    if row.state.terminal or not row.progress:
+        return []
+    return Progress.model_validate(row.progress).shards_in_progress
+
+
 def job_resource(row: JobRow) -> Job:
     progress = Progress.model_validate(row.progress) if row.progress else None
     counts, shards, speed = RequestCounts(), ShardCounts(total=row.shards), JobProgress()
@@ -23,7 +31,7 @@ def job_resource(row: JobRow) -> Job:
         failed_by_code = progress.failed_by_code
         shards = ShardCounts(
             total=progress.shards_total,
-            completed=progress.shards_done,
+            committed=progress.shards_committed,
             failed=progress.shards_failed,
         )
         speed = JobProgress(

@@ -96,6 +96,6 @@ def usable() -> ColumnElement[bool]:
 
 
 def hash_secret(secret: str) -> str:
-    """Give the SHA-256, in hex, of a key's or a session's random part."""
+    """Return the SHA-256, in hex, of a key's or a session's random part."""
     # No salt, no slow hash: there is nothing to guess in 256 random bits.
     return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Who sends requests, and whether they still may."""
+"""The caller of a request: a key or a session with its scopes, and whether it is still valid."""
 
 from collections.abc import Collection
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Which of several services moves the jobs on: one at a time, another as soon as it is gone."""
+"""The leader lease: one of several services moves jobs on, and another as soon as it is gone."""
 
 import logging
 import secrets

@@ -63,7 +63,7 @@ class EmbeddedRay:
         self._address: str | None = None  # once it has answered
 
     def ensure_running(self) -> str:
-        """Give the HTTP address of the Ray that runs, or start one.
+        """Return the HTTP address of the Ray that runs, or start one.
 
         One that is slow to answer is left alone: jobs run in it.
 

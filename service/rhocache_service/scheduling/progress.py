@@ -1,4 +1,4 @@
-"""A running job's progress: what its driver has written, and the events that come of it."""
+"""Reads a running job's progress file, and derives its events from two snapshots."""
 
 from rhocache_schemas import layout, storage
 from rhocache_schemas.cache.documents import Progress, ShardOutcome
@@ -19,20 +19,20 @@ def read_progress(row: JobRow) -> Progress | None:
 
 
 def events_between(before: Progress | None, now: Progress) -> list[Happening]:
-    """Return the events derived from two progress snapshots: each shard that was settled since,
+    """Return the events derived from two progress snapshots: each shard that has ended since,
     and how far the job is.
 
-    Where a driver settled more shards than its progress names, the numbers are right all the same.
+    Where more shards ended than the progress names, the numbers are right all the same.
     """
     found: list[Happening] = []
-    for outcome in settled_between(before, now):
+    for outcome in ended_between(before, now):
         kind = "shard.committed" if outcome.code is None else "shard.failed"
         found.append((kind, outcome.model_dump(exclude_none=True)))
     found.append(("job.progress", now.model_dump(mode="json", exclude={"recent", "fault"})))
     return found
 
 
-def settled_between(before: Progress | None, now: Progress) -> list[ShardOutcome]:
+def ended_between(before: Progress | None, now: Progress) -> list[ShardOutcome]:
     same_run = before is not None and before.started_at == now.started_at
-    new = now.settled - (before.settled if before is not None and same_run else 0)
+    new = now.shards_ended - (before.shards_ended if before is not None and same_run else 0)
     return now.recent[max(0, len(now.recent) - new) :] if new > 0 else []

@@ -1,4 +1,4 @@
-"""Moving jobs on: from what the registry, Ray and the cache say to the state that follows."""
+"""Moves each job to the state that follows from the registry, Ray and its cache."""
 
 import logging
 import time
@@ -27,7 +27,7 @@ from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.leader_lease import Leadership
 from rhocache_service.registry.tables import JobRow
 from rhocache_service.scheduling.drivers import Drivers, DriverState
-from rhocache_service.scheduling.progress import events_between, read_progress, settled_between
+from rhocache_service.scheduling.progress import ended_between, events_between, read_progress
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Reconciler:
         self._busy: list[Place] = []  # caches that have a driver
         self._told: dict[str, str] = {}  # job -> its trouble, as it was logged last
 
-    def settle(self) -> None:
+    def end_idle(self) -> None:
         """End the jobs that need no Ray for it, which may be slow, or not there at all.
 
         Raises OperationalError where the registry can't be used.
@@ -190,7 +190,7 @@ class Reconciler:
         state = self._drivers().state(row.id, row.starts)
         progress = read_progress(row)
         if progress is not None and (before := self._note(row, progress)) is not progress:
-            metrics.count_shards(settled_between(before, progress))
+            metrics.count_shards(ended_between(before, progress))
         ended = state is not DriverState.RUNNING
         if progress is not None and progress.fault is not None and ended:
             self._fail(row, progress.fault)

@@ -65,7 +65,7 @@ def test_what_is_left_out_is_nothing_yet() -> None:
     assert progress.model_dump(exclude={"format_version", "phase", "updated_at"}) == {
         "job": None,
         "shards_total": 0,
-        "shards_done": 0,
+        "shards_committed": 0,
         "shards_failed": 0,
         "pairs_done": 0,
         "pairs_failed": 0,
@@ -73,7 +73,8 @@ def test_what_is_left_out_is_nothing_yet() -> None:
         "pairs_per_second": 0.0,
         "seconds_left": None,
         "started_at": 0.0,
-        "settled": 0,
+        "shards_ended": 0,
+        "shards_in_progress": [],
         "recent": [],
         "fault": None,
     }

@@ -11,12 +11,17 @@ import numpy as np
 import pytest
 
 from rhocache_schemas.cache import index, shard_file
-from rhocache_schemas.cache.documents import Manifest, Plan, ShardFailure
+from rhocache_schemas.cache.documents import Manifest, Plan, Progress, ShardFailure
 
 from .golden_reader import read_cache
 
 GOLDEN = Path(__file__).with_name("golden")
 READER = Path(__file__).with_name("golden_reader.py")
+
+
+def test_its_progress_is_read_by_the_words_of_then() -> None:
+    progress = Progress.read(f"{GOLDEN}/progress.json")
+    assert (progress.shards_committed, progress.shards_failed, progress.shards_ended) == (2, 1, 3)
 
 
 def test_the_golden_cache_is_read_as_by_the_specification_alone() -> None:

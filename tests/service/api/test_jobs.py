@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 from httpx_sse import connect_sse
 
-from rhocache_schemas.cache.documents import Fault
+from rhocache_schemas.cache.documents import Fault, Progress
 from rhocache_schemas.job.spec import JobState
 from rhocache_service.app import create_app
 from rhocache_service.registry.jobs import Registry
@@ -188,12 +188,33 @@ def test_a_job_is_looked_at_before_it_is_run(http: httpx.Client, root: Path) -> 
     for shard in ("0.tar", "1.tar"):
         (root / "looked" / shard).write_bytes(b"\0" * 1024)
     found = http.post("/v1/jobs:validate", json=spec(root, dataset=f"{root}/looked")).json()
-    assert (found["shards"], found["shards_done"], found["source_bytes"]) == (2, 0, 2048)
+    assert (found["shards"], found["shards_committed"], found["source_bytes"]) == (2, 0, 2048)
     assert (found["pairs"], found["predicted_seconds"]) == (None, None)
     absent = http.post("/v1/jobs:validate", json=spec(root, dataset=f"{root}/absent"))
     assert absent.json()["type"] == "/problems/not-found"
     outside = http.post("/v1/jobs:validate", json=spec(root, dataset="/etc"))
     assert outside.json()["type"] == "/problems/uri-not-allowed"
+
+
+def test_a_shard_is_in_progress_while_its_job_is(
+    http: httpx.Client, root: Path, registry: Registry
+) -> None:
+    (root / "begun").mkdir()
+    for shard in ("0.tar", "1.tar"):
+        (root / "begun" / shard).write_bytes(b"\0" * 1024)
+    job = submit(http, root, dataset=f"{root}/begun", output=f"{root}/begun-cache")
+
+    def statuses() -> list[str]:
+        return [shard["status"] for shard in http.get(f"/v1/jobs/{job}/shards").json()["data"]]
+
+    assert statuses() == ["pending", "pending"]
+    row = registry.advance(row_of(registry, job), JobState.QUEUED, shards=2)
+    row = registry.advance(row, JobState.IN_PROGRESS)
+    progress = Progress(phase="encoding", shards_in_progress=["1.tar"], updated_at=1.0)
+    registry.note(row, progress=progress.model_dump(mode="json"))
+    assert statuses() == ["pending", "in_progress"]
+    registry.advance(row_of(registry, job), JobState.FAILED, Fault(code="job", detail="killed"))
+    assert statuses() == ["pending", "pending"], "its progress is what a killed driver left"
 
 
 def test_limits(tmp_path: Path) -> None:

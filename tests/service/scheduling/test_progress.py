@@ -1,18 +1,18 @@
 from rhocache_schemas.cache.documents import Progress, ShardOutcome
-from rhocache_service.scheduling.progress import events_between, settled_between
+from rhocache_service.scheduling.progress import ended_between, events_between
 
 
-def progress(run: float, settled: int, known: int) -> Progress:
-    """Of a run that has settled shards 1 to ``settled``, and names the last ``known`` of them."""
-    names = range(settled - known + 1, settled + 1)
+def progress(run: float, ended: int, known: int) -> Progress:
+    """Of a run in which shards 1 to ``ended`` have ended, and names the last ``known`` of them."""
+    names = range(ended - known + 1, ended + 1)
     recent = [ShardOutcome(shard=str(name), rows=2) for name in names]
     return Progress(
-        phase="encoding", started_at=run, settled=settled, recent=recent, updated_at=settled
+        phase="encoding", started_at=run, shards_ended=ended, recent=recent, updated_at=ended
     )
 
 
 def names(before: Progress | None, now: Progress) -> list[str]:
-    return [outcome.shard for outcome in settled_between(before, now)]
+    return [outcome.shard for outcome in ended_between(before, now)]
 
 
 def test_each_shard_is_told_once() -> None:
@@ -31,7 +31,7 @@ def test_of_too_many_the_newest_are_told() -> None:
 
 def test_what_is_told() -> None:
     now = progress(1, 1, 1).model_copy(
-        update={"settled": 2, "recent": [
+        update={"shards_ended": 2, "recent": [
             ShardOutcome(shard="0", rows=2, failed=1), ShardOutcome(shard="1", code="io_error"),
         ]}
     )  # fmt: skip

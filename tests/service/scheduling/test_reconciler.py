@@ -56,7 +56,7 @@ def add(registry: Registry, dataset: str, root: Path, **fields: Any) -> JobRow:
 
 def step(reconciler: Reconciler) -> None:
     """Look at every unfinished job once, as the service's three loops do."""
-    reconciler.settle()
+    reconciler.end_idle()
     reconciler.drive()
     reconciler.admit()
 
@@ -171,7 +171,12 @@ def test_a_job_goes_along_with_the_one_that_it_repeats(
     leader = registry.advance(again(registry, leader), JobState.IN_PROGRESS)
     outcome = ShardOutcome(shard="0.tar", rows=3, failed=1)
     progress = Progress(
-        phase="encoding", shards_total=1, settled=1, recent=[outcome], pairs_done=3, updated_at=1.0
+        phase="encoding",
+        shards_total=1,
+        shards_ended=1,
+        recent=[outcome],
+        pairs_done=3,
+        updated_at=1.0,
     )
     registry.note(leader, progress=progress.model_dump(mode="json"))
     fingerprint = "f" * 64

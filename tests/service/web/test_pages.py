@@ -64,6 +64,7 @@ def test_a_job_goes_on_before_the_visitors_eyes(
         progress = Progress(
             phase="encoding",
             shards_total=1,
+            shards_in_progress=[SHARD],
             pairs_done=20 * second,
             pairs_per_second=10.0 + second,
             seconds_left=75.0,
@@ -72,6 +73,7 @@ def test_a_job_goes_on_before_the_visitors_eyes(
         told = [("job.progress", progress.model_dump(mode="json", exclude={"recent"}))]
         registry.note(row, told, progress=progress.model_dump(mode="json"))
         expect(page.locator("[data-pairs]")).to_have_text(str(progress.pairs_done))
+    expect(page.locator(f"[data-shard='{SHARD}']")).to_have_class("in_progress")
     expect(page.locator("[data-left]")).to_have_text(", 01:15 left")
     expect(page.locator("#scale")).to_contain_text("0 to 12.0 pairs/s")
     registry.note(row, [("shard.failed", {"shard": SHARD, "code": "io_error"})])

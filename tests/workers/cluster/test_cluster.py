@@ -101,7 +101,7 @@ class Nodes:
         return self._process.stdout.readline().decode().strip()
 
     def add(self, cores: int) -> psutil.Process:
-        """Give the process whose children are the node's encoders."""
+        """Return the process whose children are the node's encoders."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{cores}\n".encode())
         self._process.stdin.flush()

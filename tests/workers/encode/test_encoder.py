@@ -13,7 +13,7 @@ from rhocache_schemas.errors import ShardError, ShardErrorCode
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.encode import encoder as module
 from rhocache_workers.encode.encoder import Encoder
-from rhocache_workers.messages import SettledShard
+from rhocache_workers.messages import CommittedShard
 
 
 @pytest.fixture
@@ -50,8 +50,8 @@ def test_a_shard_whose_storage_failed_is_read_again(
     file.unlink()
     failures = failing(2, monkeypatch)
     *_, again = encoder.encode(shard)
-    assert isinstance(undisturbed, SettledShard)
-    assert isinstance(again, SettledShard)
+    assert isinstance(undisturbed, CommittedShard)
+    assert isinstance(again, CommittedShard)
     assert (len(failures), again.index) == (2, undisturbed.index)
     assert file.read_bytes() == data
 
@@ -68,6 +68,6 @@ def test_storage_that_goes_on_failing_is_the_shards_error(
 
 def test_the_summary_tells_the_stages(encoder: Encoder, spec: ScoreSpec) -> None:
     *_, outcome = encoder.encode(list_shards(spec.dataset)[0])
-    assert isinstance(outcome, SettledShard)
+    assert isinstance(outcome, CommittedShard)
     assert set(outcome.stages.seconds) == {"read", "decode", "image", "text", "write"}
     assert 0 < outcome.stages.shares()["image"] <= 1

@@ -34,7 +34,7 @@ from rhocache_schemas.errors import (
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import ReferenceSpec
 from rhocache_workers.maintain.verify import verify
-from rhocache_workers.messages import UnderWay
+from rhocache_workers.messages import ShardInProgress
 from rhocache_workers.run import driver
 from rhocache_workers.run.driver import ScoreSummary, score
 from rhocache_workers.run.lease import Lease
@@ -82,7 +82,7 @@ def test_a_run_commits_every_shard(scored: ScoreSpec) -> None:
     assert Plan.read(f"{root}/plan.json").fingerprint == manifest.fingerprint
     progress = read_progress(scored)
     assert progress.phase == "completed"
-    assert (progress.shards_total, progress.shards_done, progress.shards_failed) == (3, 3, 0)
+    assert (progress.shards_total, progress.shards_committed, progress.shards_failed) == (3, 3, 0)
     assert (progress.pairs_done, progress.pairs_failed, progress.fault) == (24, 1, None)
 
 
@@ -324,7 +324,7 @@ def test_a_dead_encoder_is_replaced(
 
     def kill_once(self: ProgressLog, event: object, add: Callable = ProgressLog.add) -> None:
         add(self, event)
-        if isinstance(event, UnderWay) and not killed:
+        if isinstance(event, ShardInProgress) and not killed:
             for encoder in actors(
                 psutil.Process()
             ):  # of this run, and maybe what is left of the last
@@ -350,12 +350,12 @@ score(ScoreSpec.model_validate_json(sys.argv[1]), ray_address=sys.argv[2] or Non
 # Goes no further than the first shard.
 HELD = """
 import threading
-from rhocache_workers.messages import SettledShard
+from rhocache_workers.messages import CommittedShard
 from rhocache_workers.run.progress import ProgressLog
 
 def held(self, event, add=ProgressLog.add):
     add(self, event)
-    if isinstance(event, SettledShard):
+    if isinstance(event, CommittedShard):
         threading.Event().wait()
 
 ProgressLog.add = held
@@ -445,7 +445,7 @@ def test_sigterm_cancels_and_keeps_what_is_committed(larger: ScoreSpec, ray_addr
     assert not Path(larger.output, "manifest.json").exists()
     progress = read_progress(larger)
     assert progress.phase == "cancelled"
-    assert progress.shards_done < 10
+    assert progress.shards_committed < 10
     assert len(shard_files(larger)) > 0
 
 

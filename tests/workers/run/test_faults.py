@@ -38,7 +38,7 @@ def after_one_shard(then: Callable[[], object]) -> Callable[[Progress], None]:
 
     def listen(seen: Progress) -> None:
         nonlocal done
-        if seen.shards_done and not done:
+        if seen.shards_committed and not done:
             done = True
             then()
 

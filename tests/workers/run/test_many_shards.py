@@ -15,7 +15,7 @@ from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import ShardError, ShardErrorCode
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.cluster import actor_pool
-from rhocache_workers.messages import Description, SettledShard, UnderWay, settle
+from rhocache_workers.messages import CommittedShard, Description, ShardInProgress, committed_shard
 from rhocache_workers.run.driver import score
 
 SHARDS = 300
@@ -35,10 +35,10 @@ def null_encoder(scored: ScoreSpec) -> type:
 
         def encode(
             self, shard: Shard, *, isolate: bool
-        ) -> Iterator[UnderWay | SettledShard | ShardError]:
+        ) -> Iterator[ShardInProgress | CommittedShard | ShardError]:
             number = int(Path(shard.name).stem)
             count = number % 3 + 1
-            yield UnderWay(shard.name, count)
+            yield ShardInProgress(shard.name, count)
             if number % 50 == 7 and (self._folder.parent / "broken").exists():
                 yield ShardError(ShardErrorCode.IO_ERROR, shard.name, "no reply")
                 return
@@ -57,7 +57,7 @@ def null_encoder(scored: ScoreSpec) -> type:
             path = self._folder / "shards" / f"{shard.name}.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-            yield settle(shard, shard_file.sum_up(data, shard.name)[0], f"{number:064}")
+            yield committed_shard(shard, shard_file.sum_up(data, shard.name)[0], f"{number:064}")
 
     return NullEncoder
 
@@ -103,7 +103,7 @@ def test_every_shard_is_in_the_index_in_order(
     assert (summary.shards, summary.failed_shards, summary.rows) == (SHARDS, 0, sum(rows.values()))
     assert not list(failures.rglob("*.json"))
     progress = Progress.read(f"{output}/progress.json")
-    assert (progress.shards_done, progress.pairs_done) == (SHARDS, sum(rows.values()))
+    assert (progress.shards_committed, progress.pairs_done) == (SHARDS, sum(rows.values()))
 
     (tmp_path / "cache" / "manifest.json").unlink()
     index = (tmp_path / "cache" / "index.parquet").read_bytes()

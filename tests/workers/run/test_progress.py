@@ -8,18 +8,18 @@ from rhocache_schemas.cache.documents import Fault, Progress
 from rhocache_schemas.cache.index import IndexRow
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import ShardError, ShardErrorCode
-from rhocache_workers.messages import SettledShard, UnderWay
+from rhocache_workers.messages import CommittedShard, ShardInProgress
 from rhocache_workers.run.progress import ProgressLog
 
 SHARDS = [Shard(name, f"/{name}", 1000, 0) for name in "abcd"]
 
 
-def done(name: str, rows: int, failed: int = 0) -> SettledShard:
+def done(name: str, rows: int, failed: int = 0) -> CommittedShard:
     row = IndexRow(name, rows, rows - failed, failed, 1, 1000, 0, "", "", "")
-    return SettledShard(row, Counter(image_undecodable=failed))
+    return CommittedShard(row, Counter(image_undecodable=failed))
 
 
-def test_it_counts_what_is_under_way_and_estimates_what_is_left(tmp_path: Path) -> None:
+def test_it_counts_what_is_in_progress_and_estimates_what_is_left(tmp_path: Path) -> None:
     told: list[Progress] = []
     log = ProgressLog(str(tmp_path), "job_1", told.append)
     log.plan(SHARDS)
@@ -27,16 +27,17 @@ def test_it_counts_what_is_under_way_and_estimates_what_is_left(tmp_path: Path) 
     log.begin([done("a", 10)], lambda: None)
     assert told[-1].pairs_per_second == 0
     assert told[-1].seconds_left is None
-    log.add(UnderWay("b", 4))
+    log.add(ShardInProgress("b", 4))
     log.add(ShardError(ShardErrorCode.IO_ERROR, "c", "gone"))
     time.sleep(0.1)
-    log.add(UnderWay("b", 6))
+    log.add(ShardInProgress("b", 6))
     log.enter("encoding")
     passed = time.monotonic() - began
 
     progress = Progress.read(str(tmp_path / "progress.json"))
     assert progress == told[-1]
-    assert (progress.shards_total, progress.shards_done, progress.shards_failed) == (4, 1, 1)
+    assert (progress.shards_total, progress.shards_committed, progress.shards_failed) == (4, 1, 1)
+    assert (progress.shards_ended, progress.shards_in_progress) == (1, ["b"])
     assert progress.pairs_done == 16
     assert 6 / passed < progress.pairs_per_second < 6 / 0.1
     assert progress.seconds_left is not None
@@ -46,8 +47,9 @@ def test_it_counts_what_is_under_way_and_estimates_what_is_left(tmp_path: Path) 
     log.add(done("b", 12, failed=2))
     log.add(done("d", 1))
     log.enter("completed")
-    assert (told[-1].pairs_done, told[-1].pairs_failed, told[-1].shards_done) == (23, 2, 3)
+    assert (told[-1].pairs_done, told[-1].pairs_failed, told[-1].shards_committed) == (23, 2, 3)
     assert told[-1].failed_by_code == {"image_undecodable": 2}
+    assert (told[-1].shards_ended, told[-1].shards_in_progress) == (3, [])
 
 
 def test_the_file_is_written_once_a_second_at_most(tmp_path: Path) -> None:
@@ -56,7 +58,7 @@ def test_the_file_is_written_once_a_second_at_most(tmp_path: Path) -> None:
     log.plan(SHARDS)
     log.begin([], lambda: None)
     for pairs in range(1000):
-        log.add(UnderWay("a", pairs))
+        log.add(ShardInProgress("a", pairs))
     assert len(told) == 2
 
 

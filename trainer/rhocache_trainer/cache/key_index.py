@@ -18,7 +18,7 @@ pc: Any = pyarrow.compute  # whose stubs know no strings and numbers beside colu
 def find_rows(
     cache: ReferenceCache, keys: Strings, shards: Strings | None = None
 ) -> npt.NDArray[np.int64]:
-    """Give each key's usable row by its number in the whole cache, −1 where there is none.
+    """Return each key's usable row by its number in the whole cache, −1 where there is none.
 
     ``keys`` are strings; ``shards``, just as many, the names of the shards to look them up in, and
     None to look in all. Both are found by the rule of rhocache_schemas.dataset.keys, where a row's

@@ -79,7 +79,7 @@ class ReferenceCache:
         return self.manifest.rows
 
     def shard(self, name: str) -> ReferenceRows:
-        """Give all rows of a dataset shard, in tar order.
+        """Return all rows of a dataset shard, in tar order.
 
         Raises CacheIncomplete when the cache has no such shard or its file is missing, CacheCorrupt
         when the file's bytes differ from the index, FingerprintMismatch when another reference
@@ -88,7 +88,7 @@ class ReferenceCache:
         return self._shard(name).rows
 
     def lookup(self, pairs: Sequence[tuple[str, str]]) -> ReferenceRows:
-        """Give the rows of ``(shard name, key)`` pairs, in their order.
+        """Return the rows of ``(shard name, key)`` pairs, in their order.
 
         A key may be spelled otherwise than in the cache, as rhocache_schemas.dataset.keys tells,
         where one of the two is the end of the other.
@@ -120,14 +120,14 @@ class ReferenceCache:
         return _gather(found)
 
     def row_by_key(self, shard: str, key: str) -> int | None:
-        """Give the position of a key's (first) row in its shard, or None.
+        """Return the position of a key's (first) row in its shard, or None.
 
         It is that of the key by rhocache_schemas.dataset.keys: the hashes have to be compared.
         """
         return self._shard(shard).keys.find(key)
 
     def row(self, shard: str, row: int) -> ReferenceRow:
-        """Give a copy of the row at a position in its shard; raises what ``shard`` does."""
+        """Return a copy of the row at a position in its shard; raises what ``shard`` does."""
         rows = self._shard(shard).rows
         return ReferenceRow(
             shard,
@@ -141,7 +141,7 @@ class ReferenceCache:
         )
 
     def locate(self, index: int) -> tuple[str, int]:
-        """Give the shard of the row with a number in the whole cache, and its position there."""
+        """Return the shard of the row with a number in the whole cache, and its position there."""
         shard = bisect_right(self._firsts, index) - 1
         return self._names[shard], index - self._firsts[shard]
 

@@ -25,7 +25,7 @@ class Ranks:
         return dist.get_world_size() if _several() else 1
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
-        """Give the tensors of all ranks, of one shape and dtype, with no gradient through them."""
+        """Return the tensors of all ranks, of one shape and dtype, without gradients."""
         if not _several():
             return [tensor]
         tensor = tensor.detach().contiguous()
@@ -35,7 +35,7 @@ class Ranks:
         return gathered
 
     def gather_objects(self, own: Any) -> list[Any]:
-        """Give what every rank has, of things that can be pickled."""
+        """Return what every rank has, of things that can be pickled."""
         if not _several():
             return [own]
         gathered: list[Any] = [None] * self.world_size
@@ -43,7 +43,7 @@ class Ranks:
         return gathered
 
     def gather_rows(self, tensors: list[Tensor], sizes: list[int]) -> list[Tensor]:
-        """Give each of ``tensors`` ([b, ...]) with the rows of all ranks, [Σ sizes, ...].
+        """Return each of ``tensors`` ([b, ...]) with the rows of all ranks, [Σ sizes, ...].
 
         ``sizes`` are the ranks' b. One collective for all of them, whatever their dtypes: rows
         travel as bytes, those of a smaller batch padded.

@@ -106,7 +106,7 @@ class Evaluation:
 
 
 def choose_device(device: str) -> str:
-    """Give the device that ``auto`` stands for: a GPU if there is one."""
+    """Return the device that ``auto`` stands for: a GPU if there is one."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return device

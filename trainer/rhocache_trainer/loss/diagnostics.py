@@ -1,5 +1,4 @@
-"""What a step's gradient is made of: which negatives weigh how much, and how the target differs
-from its reference."""
+"""Diagnostics of a step: how much negatives weigh, and how far the target is from its reference."""
 
 import math
 from dataclasses import dataclass

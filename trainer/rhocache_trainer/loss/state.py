@@ -1,4 +1,4 @@
-"""What a loss remembers from step to step: when it changes, and how exactly it is held."""
+"""Base of losses with state: it changes once a step, and is held in float32 or better."""
 
 from collections.abc import Callable
 from typing import Any

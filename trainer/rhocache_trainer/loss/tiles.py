@@ -141,7 +141,7 @@ def weighted_sums(
 def tiles(
     rows: Side, columns: Side, start: int, stop: int
 ) -> Iterator[tuple[int, int, Tensor, Tensor]]:
-    """Give e of the rows ``start`` to ``stop`` over all columns, some rows at a time.
+    """Return e of the rows ``start`` to ``stop`` over all columns, some rows at a time.
 
     Gives the first row, the row after the last, e, [rows, B], which is −∞ for own pairs, and a
     scratch tensor of its size. Both are buffers that are used again, and may be written into.

@@ -1,4 +1,4 @@
-"""What a batch must be like before a loss lets it change any state."""
+"""Checks a batch before a loss lets it change any state."""
 
 import torch
 from torch import Tensor

@@ -110,7 +110,7 @@ def _pairing(features: Features, leaves: Features, rows: slice, *, scalars: bool
 
 @contextmanager
 def _leaving_buffers(model: nn.Module | None) -> Generator[None]:
-    """Give ``model``, or any module that is called, its buffers back as they were at first."""
+    """Put the buffers of ``model``, or of any module that is called, back as they were at first."""
     kept: dict[Tensor, Tensor] = {}
 
     def keep(module: nn.Module, _: Any = None) -> None:

@@ -1,4 +1,4 @@
-"""A model that learns: what belongs to an update of its weights, and what of it is saved."""
+"""The learner: model, objective and optimizer, updated and saved together."""
 
 import math
 from collections.abc import Generator

@@ -1,4 +1,4 @@
-"""The training loop."""
+"""The training loop: epochs, checkpoints, logging, and stopping between two steps."""
 
 import math
 import signal

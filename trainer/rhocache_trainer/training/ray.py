@@ -1,4 +1,4 @@
-"""Training on several processes that Ray Train starts, where a cluster has room for them."""
+"""Trains on several processes, which Ray Train starts where a cluster has room for them."""
 
 import asyncio
 import os

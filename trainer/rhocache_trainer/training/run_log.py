@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: JSON lines, the loggers of its settings, and the terminal."""
+"""Logs the steps of a run: to ``log.jsonl``, to the loggers of its settings and to the terminal."""
 
 import time
 from collections.abc import Sequence

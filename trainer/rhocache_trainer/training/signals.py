@@ -1,4 +1,4 @@
-"""Stopping between two steps when the user or the machine asks for it."""
+"""Stops training between two steps at SIGINT or SIGTERM."""
 
 import signal
 import threading

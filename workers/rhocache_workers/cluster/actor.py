@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import ShardError
 from rhocache_schemas.job.kinds.score import ScoreSpec
-from rhocache_workers.messages import Description, SettledShard, UnderWay
+from rhocache_workers.messages import CommittedShard, Description, ShardInProgress
 
 SHARDS_AT_A_TIME = 2  # while one is in the towers, the next is being read
 SECONDS = 1.0  # between two pieces of news of a shard
@@ -31,10 +31,10 @@ class EncoderActor:
 
     def encode(
         self, shard: Shard, *, isolate: bool
-    ) -> Iterator[UnderWay | SettledShard | ShardError]:
+    ) -> Iterator[ShardInProgress | CommittedShard | ShardError]:
         told = 0.0
         for event in self._encoder.encode(shard, isolate=isolate):
             # To hear of every batch would keep the driver of many encoders busy.
-            if not isinstance(event, UnderWay) or time.monotonic() - told >= SECONDS:
+            if not isinstance(event, ShardInProgress) or time.monotonic() - told >= SECONDS:
                 told = time.monotonic()
                 yield event

@@ -26,7 +26,7 @@ from rhocache_schemas.errors import JobError, ShardError, ShardErrorCode
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.cluster.actor import SHARDS_AT_A_TIME, EncoderActor
 from rhocache_workers.cluster.placement import Place, Places
-from rhocache_workers.messages import Description, SettledShard, UnderWay
+from rhocache_workers.messages import CommittedShard, Description, ShardInProgress
 
 # Of an encoder's node, or the way to it: what it was doing is not to blame.
 _OUTAGES = (ActorUnavailableError, ActorUnschedulableError, NodeDiedError, ObjectLostError)
@@ -99,8 +99,10 @@ class Crew:
                 self._loaded(ref)
         return self._description
 
-    def encode(self, shards: Iterable[Shard]) -> Iterator[UnderWay | SettledShard | ShardError]:
-        """Give how each shard comes along, and in the end its outcome.
+    def encode(
+        self, shards: Iterable[Shard]
+    ) -> Iterator[ShardInProgress | CommittedShard | ShardError]:
+        """Yield how each shard comes along, and in the end its outcome.
 
         Raises StorageError when the cache can't be written, JobError when encoders die whatever
         they do, or hold different references.
@@ -122,7 +124,7 @@ class Crew:
             except _DEATHS as error:
                 yield from self._lose(member, error)
                 continue
-            if not isinstance(outcome, UnderWay):
+            if not isinstance(outcome, ShardInProgress):
                 del self._working[ready]
                 member.holds -= 1
                 member.isolates = False
@@ -145,7 +147,7 @@ class Crew:
                 self._hire(place)
 
     def _next(self) -> Any | None:
-        """Give a ref, or a generator of refs, that has something new; None where none has soon."""
+        """Return a ref, or a generator of refs, with something new; None where none has soon."""
         waits: list[Any] = [*self._working, *self._loading]
         if not waits:
             time.sleep(_LOOK_SECONDS)
@@ -171,7 +173,7 @@ class Crew:
         member.holds += 1
         member.isolates = isolate
 
-    def _lose(self, member: _Member, error: RayError) -> Iterator[UnderWay | ShardError]:
+    def _lose(self, member: _Member, error: RayError) -> Iterator[ShardInProgress | ShardError]:
         """Let the shards of a dead encoder be done again, or give them up."""
         outage = self._is_outage(member, error)
         again = self._waiting if outage and not member.isolates else self._alone
@@ -180,7 +182,7 @@ class Crew:
             deaths[shard.name] += 1
             if deaths[shard.name] < most:
                 again.append(shard)
-                yield UnderWay(shard.name, 0)
+                yield ShardInProgress(shard.name, 0)
             else:
                 yield _deadly(shard, most, error)
 

@@ -1,4 +1,4 @@
-"""Where the encoders of a run go: how many to which node of a Ray cluster, with how much of it."""
+"""Places the encoders of a run on the nodes of a Ray cluster, with their cores and GPUs."""
 
 import logging
 import math
@@ -57,7 +57,7 @@ class Places:
         self._told = False
 
     def look(self) -> list[Place]:
-        """Give the places that nodes have now, and then those that they have no room for.
+        """Yield the places that nodes have now, and then those that they have no room for.
 
         Raises JobError when the node that the run itself is on has died.
         """
@@ -97,7 +97,7 @@ def _usable(nodes: Mapping[str, Resources]) -> dict[str, Resources]:
 
 
 def divide(nodes: Mapping[str, Resources], most: int | None, *, grows: bool) -> list[Place]:
-    """Give each encoder its part of a node: encoders x threads = cores.
+    """Return each encoder's part of a node: encoders x threads = cores.
 
     More threads than cores only wait for one another.
     """

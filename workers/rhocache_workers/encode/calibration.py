@@ -1,4 +1,4 @@
-"""Finding out, on the device itself, what batch size suits it and what its arithmetic promises."""
+"""Measures on the device which batch size suits it, and how exact its arithmetic is."""
 
 import time
 from dataclasses import dataclass

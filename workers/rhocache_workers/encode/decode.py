@@ -1,4 +1,4 @@
-"""Turning stored images into what the image tower takes, in threads or in a process apart."""
+"""Decodes stored images into input of the image tower, in threads or in a process apart."""
 
 import multiprocessing
 import os
@@ -24,7 +24,7 @@ Decoded = Tensor | RowErrorCode
 
 
 def decode(preprocess: Preprocess, data: bytes) -> Decoded:
-    """Give uint8 [3, height, width], or why there is nothing for the image tower."""
+    """Return uint8 [3, height, width], or why there is nothing for the image tower."""
     try:
         return preprocess(open_image(data))
     except RowError as error:

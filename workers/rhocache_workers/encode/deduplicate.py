@@ -1,4 +1,4 @@
-"""Images and captions that repeat are encoded once."""
+"""Encodes images and captions that repeat once."""
 
 import threading
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What holds a reference and turns dataset shards into shard files."""
+"""The encoder: holds a reference and turns dataset shards into shard files."""
 
 import importlib.metadata
 import threading
@@ -22,7 +22,7 @@ from rhocache_workers.encode.decode import Decoder, IsolatedDecoder, ThreadDecod
 from rhocache_workers.encode.prefetch import ReadAhead
 from rhocache_workers.encode.remote_decode import ClusterDecoder, helpers_to_feed
 from rhocache_workers.encode.shard import Preparation, encode_shard
-from rhocache_workers.messages import Description, SettledShard, UnderWay, settle
+from rhocache_workers.messages import CommittedShard, Description, ShardInProgress, committed_shard
 from rhocache_workers.reference.model import load_reference
 from rhocache_workers.stage_times import Stages
 
@@ -71,7 +71,7 @@ class Encoder:
 
     def encode(
         self, shard: Shard, *, isolate: bool = False
-    ) -> Iterator[UnderWay | SettledShard | ShardError]:
+    ) -> Iterator[ShardInProgress | CommittedShard | ShardError]:
         """Embed a shard and write its file, telling after each batch how far it is.
 
         The last value is the outcome: a shard that can't be read is an answer, not a crash.
@@ -101,7 +101,7 @@ class Encoder:
 
     def _encode(
         self, shard: Shard, preparation: Preparation, decoder: Decoder, stages: Stages
-    ) -> Iterator[UnderWay | SettledShard]:
+    ) -> Iterator[ShardInProgress | CommittedShard]:
         spec = self._spec
         reader = ShardReader(shard, spec.caption_field)
         ahead = 2 * self._towers.batch_size
@@ -119,13 +119,13 @@ class Encoder:
         ):
             with self._towers_turn(stages):
                 for pairs in encode_shard(rows, self._towers, decoder, writer, stages):
-                    yield UnderWay(shard.name, pairs)
+                    yield ShardInProgress(shard.name, pairs)
             if reader.sha256 is None:
                 raise RuntimeError("the reader stopped before the end of the shard")
             with stages.busy("write"):
                 totals: Totals = writer.close(self._fingerprint_sha256, reader.sha256)
                 file.commit()
-        yield settle(shard, totals, reader.sha256, stages)
+        yield committed_shard(shard, totals, reader.sha256, stages)
 
     def _make_decoder(self, images_per_second: float) -> Decoder:
         reference, threads = self._reference, self._threads

@@ -1,4 +1,4 @@
-"""Reading from a thread that stays a bounded number of items in front."""
+"""Prefetches items in a thread, a bounded number ahead."""
 
 import queue
 import threading

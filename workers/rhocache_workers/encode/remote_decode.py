@@ -1,4 +1,4 @@
-"""Decoding on other machines of the cluster too, for a GPU that its own machine can't feed."""
+"""Decodes on other machines of the cluster too, for a GPU that its own machine can't feed."""
 
 import io
 import math
@@ -53,7 +53,7 @@ class ClusterDecoder(ThreadDecoder):
             feeder.start()
 
     def close(self) -> None:
-        """Give the helpers' cores back, as the end of an encoder's process also does."""
+        """Release the helpers' cores, as the end of an encoder's process also does."""
         self._closed.set()
         for helper in self._helpers:
             ray.kill(helper)
@@ -112,7 +112,7 @@ class _Helper:
         self._preprocess = preprocess
 
     def decode(self, images: list[bytes]) -> tuple[np.ndarray, list[RowErrorCode | None], float]:
-        """Give uint8 [usable images, 3, height, width], what is wrong with each, and seconds."""
+        """Return uint8 [usable images, 3, height, width], what is wrong with each, and seconds."""
         started = time.perf_counter()
         decoded = [decode(self._preprocess, data) for data in images]
         usable = [each.numpy() for each in decoded if isinstance(each, torch.Tensor)]

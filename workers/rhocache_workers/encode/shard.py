@@ -1,4 +1,4 @@
-"""From the pairs of one dataset shard to the row groups of its shard file."""
+"""Turns the pairs of one dataset shard into the row groups of its shard file."""
 
 import threading
 from collections.abc import Iterable, Iterator
@@ -45,7 +45,7 @@ class Preparation:
         self._lock = threading.Lock()  # Hugging Face's tokenizers are not safe to share by threads
 
     def rows(self, pairs: Iterable[Pair], decoder: Decoder, stages: Stages) -> Iterator[Row]:
-        """Give each pair's row, in order, while the decoder works on its image."""
+        """Yield each pair's row, in order, while the decoder works on its image."""
         iterator = iter(pairs)
         while True:
             with stages.busy("read"):

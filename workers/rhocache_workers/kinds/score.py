@@ -1,4 +1,4 @@
-"""What the driver of a scoring job runs."""
+"""The driver of a scoring job."""
 
 from rhocache_schemas.job.kinds import JobOrder
 from rhocache_schemas.job.kinds.score import ScoreSpec

@@ -1,4 +1,4 @@
-"""What is in a cache, complete or not. Needs neither torch nor Ray."""
+"""Summarises a cache, complete or not. Needs neither torch nor Ray."""
 
 from collections import Counter
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Encoding again what ``verify`` found broken."""
+"""Encodes again the shards that ``verify`` found broken."""
 
 from rhocache_schemas import layout
 from rhocache_schemas.cache.documents import Plan

@@ -1,4 +1,4 @@
-"""Checking a committed cache against itself, its dataset and its reference."""
+"""Verifies a committed cache against itself, its dataset and its reference."""
 
 import hashlib
 import math

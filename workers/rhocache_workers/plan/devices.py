@@ -54,7 +54,7 @@ def find_device(name: str | None, precision: str) -> Device:
 
 
 def device_here() -> str:
-    """Give ``cpu``, or this machine's first GPU: its name here, or its own where it has none."""
+    """Return ``cpu``, or this machine's first GPU: its name here, or its own where it has none."""
     if not torch.cuda.is_available():
         return "cpu"
     product = torch.cuda.get_device_name()

@@ -149,7 +149,7 @@ def load_reference(spec: ReferenceSpec, device: str = "cpu") -> Reference:
 
 
 def open_clip_name(model: str, pretrained: str | None) -> str:
-    """Give the name by which open_clip takes ``model``, after checks that need no weights.
+    """Return the name by which open_clip takes ``model``, after checks that need no weights.
 
     ``pretrained`` None leaves it open which weights an architecture will have.
 
@@ -247,7 +247,7 @@ def _name(spec: ReferenceSpec) -> str:
 
 @contextmanager
 def refusing(what: str) -> Generator[None]:
-    """Give whatever open_clip, files or hubs lead to as ReferenceUnavailable, in one line."""
+    """Raise whatever open_clip, files or hubs lead to as ReferenceUnavailable, in one line."""
     try:
         with quiet():
             yield

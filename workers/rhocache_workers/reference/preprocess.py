@@ -22,11 +22,11 @@ class Preprocess:
         self._std = torch.tensor(normalize.std).view(-1, 1, 1)
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Give the picture as uint8 [3, height, width], at the size that the reference takes."""
+        """Return the picture as uint8 [3, height, width], at the size that the reference takes."""
         resized: Any = self._resize(image)
         return pil_to_tensor(resized)
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """Give float32 [B, 3, height, width] of uint8, on the device where the pixels are."""
+        """Return float32 [B, 3, height, width] of uint8, on the device where the pixels are."""
         mean, std = self._mean.to(pixels.device), self._std.to(pixels.device)
         return pixels.float().div(255).sub_(mean).div_(std)

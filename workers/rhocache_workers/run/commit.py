@@ -1,4 +1,4 @@
-"""Committing a cache: the index, then the manifest that names it by hash."""
+"""Commits a cache: writes the index, then the manifest that names it by hash."""
 
 import hashlib
 import time
@@ -11,7 +11,7 @@ from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.errors import CacheError, ShardError
 from rhocache_schemas.job.kinds.score import ScoreSpec
-from rhocache_workers.messages import Description, SettledShard
+from rhocache_workers.messages import CommittedShard, Description
 from rhocache_workers.run.standing import find_readable
 
 
@@ -19,7 +19,7 @@ def commit(
     spec: ScoreSpec,
     description: Description,
     reference_sha256: str | None,
-    settled: list[SettledShard],
+    committed: list[CommittedShard],
     failures: Mapping[str, ShardError],
     confirm: Callable[[], None],
 ) -> None:
@@ -27,9 +27,9 @@ def commit(
 
     ``confirm`` raises where this run may not write them any more.
     """
-    rows = sorted((shard.index for shard in settled), key=lambda row: row.name)
+    rows = sorted((shard.index for shard in committed), key=lambda row: row.name)
     data = index.encode(rows)
-    failed_by_code = sum((shard.failed_by_code for shard in settled), Counter[str]())
+    failed_by_code = sum((shard.failed_by_code for shard in committed), Counter[str]())
     manifest = Manifest(
         fingerprint=description.fingerprint,
         fingerprint_sha256=description.fingerprint.digest,

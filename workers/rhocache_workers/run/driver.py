@@ -1,4 +1,4 @@
-"""Scoring a dataset: plan, let encoders pull shards, commit."""
+"""Scores a dataset: plans, lets encoders pull shards, commits."""
 
 import logging
 import time
@@ -18,7 +18,7 @@ from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.paths import absolute
 from rhocache_schemas.text import printable
 from rhocache_workers.cluster.actor_pool import Crew
-from rhocache_workers.messages import Description, SettledShard, UnderWay
+from rhocache_workers.messages import CommittedShard, Description, ShardInProgress
 from rhocache_workers.run.commit import commit
 from rhocache_workers.run.lease import Lease
 from rhocache_workers.run.progress import Event, OnProgress, ProgressLog, telling
@@ -100,7 +100,7 @@ def score(
         ok=outcome.rows - outcome.failed,
         failed=outcome.failed,
         failed_by_code=dict(outcome.failed_by_code),
-        shards=len(outcome.settled),
+        shards=len(outcome.committed),
         encoded_shards=outcome.encoded,
         gone_shards=outcome.gone,
         failed_shards=len(outcome.failures),
@@ -121,7 +121,7 @@ class _Outcome:
     """What became of the cache's shards, by their names."""
 
     fingerprint: Fingerprint
-    settled: dict[str, SettledShard]
+    committed: dict[str, CommittedShard]
     failures: dict[str, ShardError]
     failed_before: frozenset[str]  # in earlier runs
     gone: int  # shards that the dataset no longer has
@@ -131,15 +131,15 @@ class _Outcome:
 
     @property
     def rows(self) -> int:
-        return sum(shard.index.rows for shard in self.settled.values())
+        return sum(shard.index.rows for shard in self.committed.values())
 
     @property
     def failed(self) -> int:
-        return sum(shard.index.failed for shard in self.settled.values())
+        return sum(shard.index.failed for shard in self.committed.values())
 
     @property
     def failed_by_code(self) -> Counter[str]:
-        return sum((shard.failed_by_code for shard in self.settled.values()), Counter[str]())
+        return sum((shard.failed_by_code for shard in self.committed.values()), Counter[str]())
 
 
 def _run(
@@ -194,7 +194,7 @@ def _run(
         spec,
         description,
         reference_sha256,
-        list(outcome.settled.values()),
+        list(outcome.committed.values()),
         outcome.failures,
         lease.confirm,
     )
@@ -243,10 +243,10 @@ def _note(cache: str, event: Event, outcome: _Outcome) -> None:
         outcome.failures[event.shard] = event
         uri = layout.failure_file(cache, event.shard)
         storage.write_atomic(uri, ShardFailure.of(event).to_json())
-    elif not isinstance(event, UnderWay):
+    elif not isinstance(event, ShardInProgress):
         name = event.index.name
         # Kept until the commit, for each of maybe 100,000 shards: no more than the index needs.
-        outcome.settled[name] = replace(event, stages=None)
+        outcome.committed[name] = replace(event, stages=None)
         outcome.encoded += 1
         if event.stages is not None:
             outcome.stages.add(event.stages)
@@ -266,7 +266,7 @@ def _check(spec: ScoreSpec, shards: list[Shard], outcome: _Outcome) -> None:
         )
     for what, part, whole in (
         ("pairs", failed, rows),
-        ("shards", len(outcome.failures), len(outcome.failures.keys() | outcome.settled.keys())),
+        ("shards", len(outcome.failures), len(outcome.failures.keys() | outcome.committed.keys())),
     ):
         if part > spec.error_budget * whole:
             raise ErrorBudgetExceeded(

@@ -1,4 +1,4 @@
-"""How far a run is: told to a listener, and kept in ``progress.json``."""
+"""Counts the progress of a run, for a listener and for ``progress.json``."""
 
 import time
 from collections import Counter, deque
@@ -9,13 +9,13 @@ from rhocache_schemas import layout, storage
 from rhocache_schemas.cache.documents import Fault, Phase, Progress, ShardOutcome
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import CacheBusy, RhocacheError, ShardError, StorageError
-from rhocache_workers.messages import SettledShard, UnderWay
+from rhocache_workers.messages import CommittedShard, ShardInProgress
 
 RECENT = 500  # shards that the file names; those of a second, and then some
 SECONDS = 1.0  # between two writes of the file while shards are encoded
 
 OnProgress = Callable[[Progress], None]
-Event = UnderWay | SettledShard | ShardError
+Event = ShardInProgress | CommittedShard | ShardError
 
 
 class ProgressLog:
@@ -25,13 +25,13 @@ class ProgressLog:
         self._uri = layout.progress_file(cache)
         self._job = job
         self._listener = listener
-        self._sizes: dict[str, int] = {}  # shard name -> bytes, of those that are not done
-        self._under_way: dict[str, int] = {}  # shard name -> pairs seen so far
+        self._sizes: dict[str, int] = {}  # shard name -> bytes, of those that have not ended
+        self._in_progress: dict[str, int] = {}  # shard name -> pairs seen so far
         self._begun = False
-        self._total = self._done = self._failed = self._settled = 0  # shards
+        self._total = self._committed = self._failed = self._ended = 0  # shards
         self._started_at = time.time()
         self._recent: deque[ShardOutcome] = deque(maxlen=RECENT)
-        self._pairs = self._bytes = 0  # of the shards that are done
+        self._pairs = self._bytes = 0  # of the committed shards
         self._failed_by_code: Counter[str] = Counter()  # of their pairs
         self._pairs_before = 0  # of them, those of earlier runs
         self._encoding_since = self._encoding_until = self._told = 0.0
@@ -43,30 +43,30 @@ class ProgressLog:
         if self._listener is not None:
             self._listener(self._progress("planning", None))
 
-    def begin(self, settled: Iterable[SettledShard], confirm: Callable[[], None]) -> None:
-        """Begin to encode: these shards are done.
+    def begin(self, committed: Iterable[CommittedShard], confirm: Callable[[], None]) -> None:
+        """Begin to encode: these shards are committed.
 
         ``confirm`` raises where the file has become another run's.
         """
         self._confirm = confirm
-        for shard in settled:
+        for shard in committed:
             self._count(shard)
         self._pairs_before = self._pairs
         self._encoding_since = self._encoding_until = time.monotonic()
         self.enter("encoding")
 
     def add(self, event: Event) -> None:
-        if isinstance(event, UnderWay):
-            self._under_way[event.shard] = event.pairs
+        if isinstance(event, ShardInProgress):
+            self._in_progress[event.shard] = event.pairs
         elif isinstance(event, ShardError):
-            self._under_way.pop(event.shard, None)
+            self._in_progress.pop(event.shard, None)
             del self._sizes[event.shard]
             self._failed += 1
-            self._settle(ShardOutcome(shard=event.shard, code=event.code))
+            self._end(ShardOutcome(shard=event.shard, code=event.code))
         else:
             self._count(event)
             row = event.index
-            self._settle(ShardOutcome(shard=row.name, rows=row.rows, failed=row.failed))
+            self._end(ShardOutcome(shard=row.name, rows=row.rows, failed=row.failed))
         self._encoding_until = time.monotonic()
         if self._encoding_until - self._told >= SECONDS:
             self._told = self._encoding_until
@@ -93,18 +93,18 @@ class ProgressLog:
     def pairs_per_second(self) -> float:
         """Of this run's encoding; 0 while there is none."""
         seconds = self._encoding_until - self._encoding_since
-        pairs = self._pairs + sum(self._under_way.values()) - self._pairs_before
+        pairs = self._pairs + sum(self._in_progress.values()) - self._pairs_before
         return pairs / seconds if seconds else 0.0
 
-    def _settle(self, outcome: ShardOutcome) -> None:
-        self._settled += 1
+    def _end(self, outcome: ShardOutcome) -> None:
+        self._ended += 1
         self._recent.append(outcome)
 
-    def _count(self, shard: SettledShard) -> None:
+    def _count(self, shard: CommittedShard) -> None:
         row = shard.index
-        self._under_way.pop(row.name, None)
+        self._in_progress.pop(row.name, None)
         del self._sizes[row.name]
-        self._done += 1
+        self._committed += 1
         self._pairs += row.rows
         self._failed_by_code += shard.failed_by_code
         self._bytes += row.source_size
@@ -114,27 +114,28 @@ class ProgressLog:
             job=self._job,
             phase=phase,
             shards_total=self._total,
-            shards_done=self._done,
+            shards_committed=self._committed,
             shards_failed=self._failed,
-            pairs_done=self._pairs + sum(self._under_way.values()),
+            pairs_done=self._pairs + sum(self._in_progress.values()),
             pairs_failed=self._failed_by_code.total(),
             failed_by_code=dict(self._failed_by_code),
             pairs_per_second=self.pairs_per_second,
             seconds_left=self._seconds_left(),
             started_at=self._started_at,
-            settled=self._settled,
+            shards_ended=self._ended,
+            shards_in_progress=list(self._in_progress) if phase == "encoding" else [],
             recent=list(self._recent),
             updated_at=time.time(),
             fault=fault,
         )
 
     def _seconds_left(self) -> float | None:
-        """From the bytes that are left, and the pairs a byte of the shards that are done."""
+        """From the bytes that are left, and the pairs a byte of the committed shards."""
         rate = self.pairs_per_second
         if not (rate and self._bytes):
             return None
         pairs = sum(self._sizes.values()) * self._pairs / self._bytes
-        return max(0.0, pairs - sum(self._under_way.values())) / rate
+        return max(0.0, pairs - sum(self._in_progress.values())) / rate
 
 
 @contextmanager

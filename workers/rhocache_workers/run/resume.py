@@ -1,4 +1,4 @@
-"""What a run has left to do, and what of its cache stays as it is."""
+"""Decides which shards a run encodes, and which of its cache stay as they are."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from rhocache_schemas.dataset.shards import (
 from rhocache_schemas.errors import CacheCorrupt, RhocacheError, ShardError, ShardErrorCode
 from rhocache_schemas.job.allowed_roots import allowed_shards, check_shards_allowed, true_place
 from rhocache_schemas.job.kinds.score import ScoreSpec
-from rhocache_workers.messages import SettledShard
+from rhocache_workers.messages import CommittedShard
 from rhocache_workers.run.standing import Standing
 from rhocache_workers.run.survey import Survey, survey
 
@@ -22,7 +22,7 @@ from rhocache_workers.run.survey import Survey, survey
 @dataclass(frozen=True, slots=True)
 class Resume:
     todo: list[Shard]
-    keep: dict[str, SettledShard]  # by name: their rows stay
+    keep: dict[str, CommittedShard]  # by name: their rows stay
     failures: dict[str, ShardError]  # of earlier runs, of shards that this one does not look at
     failed_before: frozenset[str]  # of earlier runs, all of them
     gone: int  # of those that stay, how many the dataset no longer has
@@ -113,8 +113,8 @@ def _same_root(before: str, now: str) -> bool:
 
 def _kept(
     spec: ScoreSpec, asked: Mapping[str, Shard], held: Survey, *, redo: bool
-) -> dict[str, SettledShard]:
-    def stays(name: str, shard: SettledShard) -> bool:
+) -> dict[str, CommittedShard]:
+    def stays(name: str, shard: CommittedShard) -> bool:
         if name in asked:
             right = name in held.same and name not in held.damaged
             return right and not redo and not (spec.retry_failed and shard.retryable)

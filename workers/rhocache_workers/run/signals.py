@@ -1,4 +1,4 @@
-"""Stopping a run from outside."""
+"""Ends a run at SIGTERM as at Ctrl+C."""
 
 import signal
 import threading

@@ -1,4 +1,4 @@
-"""What a cache stands for before a run: the documents of the runs before it."""
+"""Reads the plan and the manifest that earlier runs left in a cache."""
 
 import hashlib
 import logging

@@ -1,4 +1,4 @@
-"""What a cache holds, compared with a dataset: so that no cache turns into another by itself."""
+"""Compares the shards of a cache with those of a dataset: which are the same, changed or gone."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ from rhocache_schemas.errors import (
     StorageError,
     UnsupportedVersion,
 )
-from rhocache_workers.messages import SettledShard, settle
+from rhocache_workers.messages import CommittedShard, committed_shard
 
 _READERS = 16  # threads; an object store answers each of them only after a while
 _BATCH = 1024  # shards that wait for a reader: each takes more memory than what is found
@@ -34,20 +34,20 @@ _READ_BYTES = 128 << 20  # that they hold together, of shard files
 class Survey:
     """The shards that a cache holds, by name, as their sources are now."""
 
-    same: dict[str, SettledShard] = field(default_factory=dict)
-    changed: dict[str, SettledShard] = field(default_factory=dict)
-    gone: dict[str, SettledShard] = field(default_factory=dict)
-    unreadable: dict[str, SettledShard] = field(default_factory=dict)
+    same: dict[str, CommittedShard] = field(default_factory=dict)
+    changed: dict[str, CommittedShard] = field(default_factory=dict)
+    gone: dict[str, CommittedShard] = field(default_factory=dict)
+    unreadable: dict[str, CommittedShard] = field(default_factory=dict)
     damaged: set[str] = field(default_factory=set)  # of them all, those whose own file is not whole
 
     @cached_property
-    def all(self) -> dict[str, SettledShard]:
+    def all(self) -> dict[str, CommittedShard]:
         return self.same | self.changed | self.gone | self.unreadable
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    shard: SettledShard
+    shard: CommittedShard
     source: str  # the field of Survey that it goes to
     whole: bool = True
 
@@ -104,7 +104,7 @@ def _look_at_committed(
             failed = cache.failed_by_code(row.name)
         except (CacheCorrupt, CacheIncomplete):
             whole = False
-    shard = SettledShard(row, failed)
+    shard = CommittedShard(row, failed)
     if source is None:
         return _Found(shard, "gone", whole)
     if source.size != row.source_size:
@@ -135,8 +135,8 @@ def _look_at_loose(
     if footer.fingerprint_sha256 != fingerprint.digest:
         return None
     if source is None:
-        return _Found(settle(Shard(name, "", 0, 0), totals, footer.source_sha256), "gone")
-    shard = settle(source, totals, footer.source_sha256)
+        return _Found(committed_shard(Shard(name, "", 0, 0), totals, footer.source_sha256), "gone")
+    shard = committed_shard(source, totals, footer.source_sha256)
     if moved or source.mtime_ns > (file.mtime_ns or 0):
         return _by_hash(shard, source)
     try:
@@ -146,7 +146,7 @@ def _look_at_loose(
     return _Found(shard, "same" if alike else "changed")
 
 
-def _by_hash(shard: SettledShard, source: Shard) -> _Found:
+def _by_hash(shard: CommittedShard, source: Shard) -> _Found:
     try:
         same = storage.sha256(source.uri) == shard.index.source_sha256
     except StorageError:  # its encoder will say so better

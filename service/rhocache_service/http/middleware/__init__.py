@@ -1,4 +1,4 @@
-"""What every HTTP request passes before it reaches a route, a class for each job."""
+"""Middleware that every HTTP request passes before it reaches a route, a class for each job."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Names each request, and writes a line and a metric of each that was answered."""
+"""Gives each request an id; logs and counts each answer."""
 
 import secrets
 import time

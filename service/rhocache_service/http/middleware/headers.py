@@ -1,4 +1,4 @@
-"""The headers that every answer carries, and answers to HEAD, which are headers alone."""
+"""Adds the headers that every answer carries, and answers HEAD with headers alone."""
 
 import anyio
 from starlette.datastructures import MutableHeaders

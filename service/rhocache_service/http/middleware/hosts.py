@@ -1,4 +1,4 @@
-"""Refuses requests that come under a strange name, or from a strange page.
+"""Refuses requests whose Host isn't the service's, or whose Origin is another site.
 
 A page elsewhere can make a browser send requests to a loopback address under a name of its own
 (DNS rebinding); the Host header gives that away, and Origin gives away a page's own requests.

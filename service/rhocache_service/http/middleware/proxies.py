@@ -1,4 +1,4 @@
-"""What proxies before the service hide and tell: who asks, under which name and which path."""
+"""Takes a request's client, scheme, host and path prefix from the headers of trusted proxies."""
 
 from collections.abc import Sequence
 from ipaddress import IPv6Address, ip_address

@@ -1,5 +1,7 @@
 """How the service treats scoring jobs."""
 
+from collections.abc import Container
+
 from rhocache_schemas import layout, storage
 from rhocache_schemas.api import ShardList, Validation
 from rhocache_schemas.cache.documents import Plan, Progress
@@ -44,7 +46,7 @@ class _Score(JobKind[ScoreSpec]):
         plan = layout.plan_file(spec.output)
         return Validation(
             shards=len(shards),
-            shards_done=len(shards) - len(todo),
+            shards_committed=len(shards) - len(todo),
             source_bytes=sum(shard.size for shard in shards),
             pairs=sum(rows[shard.name].rows for shard in shards) if known else None,
             fingerprint=Plan.read(plan).fingerprint.digest if storage.exists(plan) else None,
@@ -71,8 +73,10 @@ class _Score(JobKind[ScoreSpec]):
         """What is missing and what failed, and rows that may be mended."""
         return spec.model_copy(update={"retry_failed": True})
 
-    def shards(self, spec: ScoreSpec, limit: int, after: str | None) -> ShardList:
-        return shard_list(spec, limit, after)
+    def shards(
+        self, spec: ScoreSpec, limit: int, after: str | None, in_progress: Container[str]
+    ) -> ShardList:
+        return shard_list(spec, limit, after, in_progress)
 
 
 KIND = _Score()

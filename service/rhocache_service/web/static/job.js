@@ -13,7 +13,7 @@ function show(place, job) {
   const state = place.querySelector("[data-state]");
   state.textContent = job.status.replace("_", " ");
   state.className = `state ${job.status}`;
-  const shards = job.shard_counts, pairs = job.request_counts, done = shards.completed + shards.failed;
+  const shards = job.shard_counts, pairs = job.request_counts, done = shards.committed + shards.failed;
   const bar = place.querySelector("[data-progress]");
   bar.max = shards.total || 1;
   bar.value = done;
@@ -59,24 +59,24 @@ async function refresh() {
   return job;
 }
 
-function settle(event, state) {
-  const shard = JSON.parse(event.data);
-  const cell = cells.get(shard.shard);
+function mark(shard, state) {
+  const cell = cells.get(shard);
   if (!cell) return;
   cell.className = state;
-  cell.title = `${shard.shard}: ${state}`;
-  cell.firstElementChild.textContent = `${shard.shard} ${state}`;
+  cell.title = `${shard}: ${state.replace("_", " ")}`;
+  cell.firstElementChild.textContent = `${shard} ${state.replace("_", " ")}`;
 }
 
 function follow() {
   const source = new EventSource(`${root}/v1/jobs/${id}/events`);
   const known = rates.length ? rates[rates.length - 1][0] : 0;
-  source.addEventListener("shard.committed", (event) => settle(event, "committed"));
-  source.addEventListener("shard.failed", (event) => settle(event, "failed"));
+  source.addEventListener("shard.committed", (event) => mark(JSON.parse(event.data).shard, "committed"));
+  source.addEventListener("shard.failed", (event) => mark(JSON.parse(event.data).shard, "failed"));
   source.addEventListener("job.progress", (event) => {
     const progress = JSON.parse(event.data);
     if (progress.at <= known) return;
     rates.push([progress.at, progress.pairs_per_second]);
+    for (const shard of progress.shards_in_progress) mark(shard, "in_progress");
     draw();
     refresh();
   });

@@ -80,7 +80,7 @@ async function send(path) {
 document.getElementById("check").addEventListener("click", async () => {
   const found = await send(`${root}/v1/jobs:validate`);
   if (!found) return;
-  const parts = [`${found.shards} shards, ${found.shards_done} of them done already`];
+  const parts = [`${found.shards} shards, ${found.shards_committed} of them committed already`];
   if (found.pairs != null) parts.push(`${found.pairs} pairs`);
   if (found.predicted_seconds != null) parts.push(`about ${Math.ceil(found.predicted_seconds)} s`);
   if (found.predicted_bytes != null) parts.push(`about ${(found.predicted_bytes / 1e6).toFixed(1)} MB`);

@@ -11,7 +11,7 @@ class Count(JobKind[CountSpec]):
     def preview(self, spec: CountSpec, roots: list[str], registry: Registry) -> Validation:
         shards = allowed_shards(spec.dataset, None, roots)
         size = sum(shard.size for shard in shards)
-        return Validation(shards=len(shards), shards_done=0, source_bytes=size)
+        return Validation(shards=len(shards), shards_committed=0, source_bytes=size)
 
     def validate(self, spec: CountSpec, roots: list[str]) -> int:
         return len(allowed_shards(spec.dataset, None, roots))
