@@ -149,7 +149,7 @@ def test_a_form_says_what_is_wrong_where_it_is_wrong(
     expect(page.get_by_role("status")).to_contain_text("'/etc' is not under an allowed root")
     page.get_by_label("Output").fill(f"{root}/submitted")
     page.get_by_role("button", name="Check").click()
-    expect(page.get_by_role("status")).to_contain_text("1 shards, 0 of them done already")
+    expect(page.get_by_role("status")).to_contain_text("1 shards, 0 of them committed already")
     page.get_by_role("button", name="Submit").click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("job_")
     (newest,) = registry.newest(1)
