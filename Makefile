@@ -7,7 +7,7 @@ PEER := .venv-clip-retrieval
 LOWEST := .venv-lowest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test browser check lowest client openapi format chaos benchmark gpu-check architectures clean
+.PHONY: help setup demo test browser check coverage lowest client openapi format chaos benchmark gpu-check architectures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
@@ -43,6 +43,9 @@ check: setup ## Lint, formatting, types, the rooms' import rules, dependencies, 
 	$(BIN)/deptry .
 	$(BIN)/vulture
 	$(BIN)/python client/generate.py --check
+
+coverage: setup ## Run every test and write which lines and branches none has run (coverage/index.html)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=html:coverage --cov-report=term:skip-covered
 
 # Of what rhocache needs itself; what that needs is as new as it may be, and deprecates some of it.
 lowest: $(LOWEST)/.installed ## Run the tests with the lowest versions that pyproject.toml promises (TESTS=tests)

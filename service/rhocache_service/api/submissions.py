@@ -112,7 +112,7 @@ def _once(
 def validate_job(
     _: WritesJobs, submission: AnySubmission, submissions: WithSubmissions
 ) -> Validation:
-    """Tell what a job would do: its shards, those committed already, and the bytes it would take."""
+    """Tell what a job would do: shards, those committed before, and the bytes that it takes."""
     return submissions.preview(submission)
 
 
