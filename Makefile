@@ -7,6 +7,8 @@ PEER := .venv-clip-retrieval
 LOWEST := .venv-lowest
 
 .DEFAULT_GOAL := help
+# Hundreds of processes import what is installed here: it is compiled once.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help setup demo test browser check coverage lowest client openapi format chaos benchmark gpu-check architectures clean
 
 help: ## List the targets
