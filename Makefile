@@ -46,8 +46,11 @@ check: setup ## Lint, formatting, types, the rooms' import rules, dependencies, 
 	$(BIN)/vulture
 	$(BIN)/python client/generate.py --check
 
-coverage: setup ## Run every test and write which lines and branches none has run (coverage/index.html)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=html:coverage --cov-report=term:skip-covered
+coverage: setup ## Run every test and tell which lines and branches none has run (coverage/index.html)
+	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage html --quiet --directory coverage
+	$(BIN)/coverage report --skip-covered
 
 # Of what rhocache needs itself; what that needs is as new as it may be, and deprecates some of it.
 lowest: $(LOWEST)/.installed ## Run the tests with the lowest versions that pyproject.toml promises (TESTS=tests)
