@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+from actors import actors
 
 from rhocache import Client, calls
 from rhocache_schemas.api import Job
@@ -141,10 +143,14 @@ def test_jobs_are_cancelled(
     client: Client, service: Service, fields: dict[str, Any], work: Path, dataset: Path
 ) -> None:
     (work / "much").mkdir()
-    for shard in range(100):  # one pair at a time: the job is still at work below
+    for shard in range(20):
         (work / "much" / f"{shard:05}.tar").symlink_to(dataset / "00000.tar")
     fields |= {"dataset": str(work / "much"), "output": str(work / "cancelled"), "batch_size": 1}
     running = client.jobs.submit(**fields)
+    node = psutil.Process(service.ray_process())
+    wait_until(lambda: bool(actors(node)), service.log)
+    for encoder in actors(node):
+        encoder.suspend()  # so that the job is not done before it is cancelled
     wait_for(client, service, running, JobState.IN_PROGRESS)
     (work / "alias").symlink_to(work)
     other = {"output": f"{work}/alias/cancelled/", "shards": "*.tar"}  # the same would go along

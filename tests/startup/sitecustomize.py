@@ -4,11 +4,8 @@ import atexit
 import gc
 import importlib
 import sys
-import time
-from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import PackageNotFoundError, version
-from types import ModuleType, SimpleNamespace
-from typing import Any
+from types import ModuleType
 
 # The collector would walk all that was imported many times over, and once more at the end: a third
 # of what such a process costs.
@@ -34,29 +31,3 @@ try:
     sys.modules["torchmetrics"] = unread
 except PackageNotFoundError:
     pass
-
-
-class _Patient(PathFinder):
-    """Finds Ray's module that starts nodes and slows its clock: it gives up after 30 seconds."""
-
-    @classmethod
-    def find_spec(cls, name: str, *places: Any) -> ModuleSpec | None:
-        if name != "ray._private.node":
-            return None
-        sys.meta_path.remove(cls)
-        spec = super().find_spec(name, *places)
-        if spec is not None and spec.loader is not None:
-            read = spec.loader.exec_module
-
-            def slow() -> float:
-                return time.monotonic() / 20
-
-            def run(module: ModuleType) -> None:
-                read(module)
-                module.time = SimpleNamespace(**vars(time) | {"monotonic": slow})
-
-            spec.loader.exec_module = run
-        return spec
-
-
-sys.meta_path.insert(0, _Patient)

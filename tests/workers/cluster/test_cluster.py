@@ -21,12 +21,21 @@ from rhocache_schemas.job.kinds.score import ScoreSpec
 CLUSTER = """
 import sys
 from ray.cluster_utils import Cluster
+
+def patiently(start, **options):  # a node whose processes take more than 15 s ends itself
+    for _ in range(9):
+        try:
+            return start(**options)
+        except Exception as error:
+            print(error, file=sys.stderr)
+    return start(**options)
+
 soon = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500}
 head = {"num_cpus": 0, "include_dashboard": False, "_system_config": soon}
-cluster = Cluster(initialize_head=True, head_node_args=head)
+cluster = patiently(Cluster, initialize_head=True, head_node_args=head)
 print(cluster.address, flush=True)
 for line in sys.stdin:
-    node = cluster.add_node(num_cpus=int(line), include_dashboard=False)
+    node = patiently(cluster.add_node, num_cpus=int(line), include_dashboard=False)
     print(node.all_processes["raylet"][0].process.pid, flush=True)
 cluster.shutdown()
 """

@@ -131,7 +131,7 @@ def _start(address: str | None, processes: int) -> None:
             # Ray Train's own actors look their cluster up, and of several on a machine find any.
             known = {"env_vars": {"RAY_ADDRESS": address}}
             ray.init(address=address, runtime_env=known, **quiet)
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # a bare one where Ray's own processes are late
         where = f"join Ray at {address}" if address else "start Ray"
         raise TrainingError(f"cannot {where}: {' '.join(str(error).split())}") from error
 

@@ -19,6 +19,7 @@ from ray.exceptions import (
     RayError,
     RayTaskError,
 )
+from tenacity import retry, stop_after_attempt
 
 from rhocache_schemas import network
 from rhocache_schemas.dataset.shards import Shard
@@ -236,14 +237,21 @@ def _start_ray(address: str | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address is None:
-            folder = f"{network.short_folder(len('/ray') + network.RAY)}/ray"
-            ray.init(address="local", include_dashboard=False, _temp_dir=folder, **quiet)
+            _start_own_ray(quiet)
         else:
             _check_answers(address)
             ray.init(address=address, **quiet)
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:
         where = f"join Ray at {address}" if address else "start Ray"
         raise JobError(f"cannot {where}: {_one_line(error)}") from error
+
+
+# A node whose own processes take more than 15 s to start, as on a busy machine, ends itself, and
+# after 30 s Ray raises a bare Exception.
+@retry(stop=stop_after_attempt(ATTEMPTS), reraise=True)
+def _start_own_ray(quiet: dict[str, Any]) -> None:
+    folder = f"{network.short_folder(len('/ray') + network.RAY)}/ray"
+    ray.init(address="local", include_dashboard=False, _temp_dir=folder, **quiet)
 
 
 def _check_answers(address: str) -> None:
