@@ -11,6 +11,9 @@ from rhocache import AsyncClient, Client
 from rhocache.async_client import AsyncCaches, AsyncJobs
 from rhocache.client import Caches, Jobs
 from rhocache_schemas.errors import ServiceError
+from rhocache_service.registry.jobs import Registry
+
+from ..service.made import SHARD, completed, make_cache, picture
 
 
 @pytest.mark.parametrize(
@@ -53,6 +56,42 @@ def test_a_job_from_its_submission_to_its_end(url: str, root: Path) -> None:
                 await client.jobs.get(job.id)
             assert caught.value.problem is not None
             assert caught.value.problem.status == 404
+
+    asyncio.run(run())
+
+
+def test_a_committed_cache(url: str, root: Path, registry: Registry) -> None:
+    captions = {"one": "a caption", "two": "another"}
+    spec = make_cache(root / "made", captions, missing="one")
+    row = completed(registry, spec)
+
+    async def run() -> None:
+        async with AsyncClient(url) as client:
+            with Client(url) as other:
+                ours, theirs = client.jobs, other.jobs
+                new = spec.model_copy(update={"output": f"{root}/new"})
+                assert await ours.validate(new) == theirs.validate(new)
+                assert await ours.shards(row.id) == theirs.shards(row.id)
+                assert await ours.errors(row.id) == theirs.errors(row.id)
+                assert await ours.manifest(row.id) == theirs.manifest(row.id)
+                (cache,) = (await client.caches.list()).data
+                manifest = await client.caches.manifest(cache.id)
+                assert manifest == other.caches.manifest(cache.id)
+                pairs = await client.caches.pairs(cache.id, order="highest")
+                assert pairs == other.caches.pairs(cache.id, order="highest")
+            assert await client.caches.picture(cache.id, SHARD, 1) == picture(1)
+            parts = [part async for part in client.caches.download(cache.id, "manifest.json")]
+            assert b"".join(parts) == manifest.to_json()
+            for refused in (
+                client.jobs.delete("job_0"),
+                client.caches.picture(cache.id, SHARD, 9),
+                anext(aiter(client.caches.download(cache.id, "shards/absent.parquet"))),
+                anext(aiter(client.jobs.events("job_0"))),
+            ):
+                with pytest.raises(ServiceError) as caught:
+                    await refused
+                assert caught.value.problem is not None
+                assert caught.value.problem.status == 404
 
     asyncio.run(run())
 

@@ -248,6 +248,10 @@ def test_a_cache_is_made_looked_at_and_checked(
     assert json.loads(run("inspect", cache, "--json").stdout)["rows"] == 512
     assert "512" in run("inspect", cache).stdout
     assert "nothing wrong was found" in run("verify", cache, "--sample=4").stdout
+    flip_index(cache)
+    mended = run("verify", cache, "--sample=0", "--repair").stdout
+    assert "index.parquet has SHA-256" in mended
+    assert mended.endswith("nothing wrong was found\n")
     shard = next(cache.glob("shards/*"))
     shard.write_bytes(b"\0" + shard.read_bytes()[1:])
     assert json.loads(run("verify", cache, "--sample=0", "--json", code=1).stdout)["ok"] is False

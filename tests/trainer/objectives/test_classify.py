@@ -82,7 +82,7 @@ def test_the_reference_is_no_part_of_a_checkpoint(reference: Tensor):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"risk": {"name": "mean"}}, "'chi_square', 'cvar', 'kl', 'kl_ball'"),
+        ({"risk": {"name": "mean"}}, "'chi_square', 'cvar',.* 'kl', 'kl_ball'"),
         ({"risk": "cvar"}, "give either k or alpha"),
         ({"risk": {"name": "cvar", "alpha": 0.5, "k": 2}}, "give either k or alpha"),
         ({"risk": {"name": "kl", "tau": 0}}, "greater than 0"),
