@@ -120,6 +120,8 @@ def test_a_missing_extra_is_named(arguments: list[str], package: str, extra: str
         ["jobs", "show"],
         ["verify", "c", "--sample", "x"],
         ["jobs", "list", "--limit", "0"],
+        ["train", "c.yaml", "--resume", "perhaps"],
+        ["train", "c.yaml", "--launcher", "slurm"],
     ],
 )
 def test_bad_usage(arguments: list[str]) -> None:

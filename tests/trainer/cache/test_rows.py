@@ -2,8 +2,11 @@
 
 import io
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +14,7 @@ from hypothesis import strategies as st
 from rhocache_schemas.cache import shard_file
 from rhocache_schemas.errors import CacheCorrupt
 from rhocache_trainer.cache import rows as reference_rows
+from rhocache_trainer.cache.parquet_pages import OtherLayout, plain_values
 
 
 def made(n: int, views: int, d: int, dtype: str, bad: set[int], groups: int, seed: int) -> bytes:
@@ -77,6 +81,26 @@ def test_a_column_of_many_pages():
 def test_the_fast_way_is_the_one_that_is_taken(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delattr(reference_rows, "_any_rows")
     reference_rows.decode(made(20, 1, 8, "float16", {3}, 2, 0), "file", 0)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"data_page_version": "2.0"},
+        {"compression": "zstd"},
+        {"use_byte_stream_split": True},
+        {"use_dictionary": True},
+    ],
+)
+def test_pages_that_hold_more_than_plain_numbers_are_left_to_pyarrow(written: dict[str, Any]):
+    """Pages of another version or encoding, whose bytes would be wrong numbers."""
+    sink = io.BytesIO()
+    table = pa.table({"list": [[1.0, 2.0], None, [3.0]]})
+    plain = {"compression": "none", "use_dictionary": False}
+    pq.write_table(table, sink, **plain | written)
+    data = sink.getvalue()
+    with pytest.raises(OtherLayout, match="not plain"):
+        plain_values(data, pq.read_metadata(io.BytesIO(data)), 0, np.dtype("float64"))
 
 
 @pytest.mark.parametrize("at", [0.2, 0.5, 0.8])
