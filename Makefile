@@ -29,8 +29,9 @@ demo: setup ## See the whole product work on 2,048 real pairs (writes demo/repor
 # Each worker has a Ray of its own; three keep two cores busy, as tests also wait. Files keep the
 # order of tests/conftest.py.
 WORKERS ?= 3
+SUITE = -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 test: check browser ## Run the checks and every test (WORKERS=3)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python $(SUITE)
 
 # A browser of the system's, or playwright's own, or, where that can't be had, Debian's.
 browser: setup
@@ -47,7 +48,7 @@ check: setup ## Lint, formatting, types, the rooms' import rules, dependencies, 
 	$(BIN)/python client/generate.py --check
 
 coverage: setup ## Run every test and tell which lines and branches none has run (coverage/index.html)
-	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/coverage run $(SUITE)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage html --quiet --directory coverage
 	$(BIN)/coverage report --skip-covered

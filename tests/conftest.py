@@ -9,12 +9,11 @@ import subprocess
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 from hypothesis import HealthCheck, settings
-from tenacity import retry, stop_after_attempt
+from tenacity import Retrying, stop_after_attempt
 
 # Several tests run at once, each in several processes, and threads that wait for one another keep
 # cores from the rest. torch reads this when it is imported.
@@ -135,18 +134,15 @@ def ray_address() -> Iterator[str]:
     import ray
 
     # A node whose own processes take more than 15 s to start ends itself.
-    @retry(stop=stop_after_attempt(10))
-    def start() -> Any:
-        return ray.init(
-            address="local",
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            object_store_memory=100 << 20,
-        )
-
-    context = start()
+    context = Retrying(stop=stop_after_attempt(10), reraise=True)(
+        ray.init,
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=100 << 20,
+    )
     yield context.address_info["address"]
     ray.shutdown()
 

@@ -39,7 +39,7 @@ def main(out: Path, archive: Path | None, processes: int) -> None:
 def write_shards(
     folder: Path, icons: Sequence[Icon], sets: Sequence[IconSet], named: frozenset[str]
 ) -> None:
-    """Write the WebDataset shards of a split that are not there: the last of them are the last."""
+    """Write the WebDataset shards of a split, unless they are there."""
     folder.mkdir(parents=True, exist_ok=True)
     licences = {each.prefix: each.licence for each in sets}
     starts = range(0, len(icons), SHARD_PAIRS)

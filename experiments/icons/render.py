@@ -25,8 +25,8 @@ def render(svg: str) -> bytes | None:
         return None if image.convert("L").getextrema()[0] == 255 else png
 
 
-def render_set(folder: Path, path: Path) -> int:
-    """Render a set into a table of names and PNGs, unless it is there; return its icons."""
+def render_set(folder: Path, path: Path) -> None:
+    """Render a set into a table of names and PNGs, unless it is there."""
     target = folder / f"{path.stem}.parquet"
     if not target.exists():
         drawn = [(name, png) for name, svg in svgs(path) if (png := render(svg)) is not None]
@@ -34,11 +34,10 @@ def render_set(folder: Path, path: Path) -> int:
         table = pa.table(columns, names=["name", "png"])
         pq.write_table(table, target.with_suffix(".partial"))
         target.with_suffix(".partial").rename(target)
-    return pq.read_metadata(target).num_rows
 
 
-def render_sets(folder: Path, paths: Iterable[Path], processes: int) -> Iterator[int]:
-    """Render sets side by side, the largest first; yield the icons of each as it ends."""
+def render_sets(folder: Path, paths: Iterable[Path], processes: int) -> Iterator[None]:
+    """Render sets side by side, the largest first; yield as each ends."""
     folder.mkdir(parents=True, exist_ok=True)
     order = sorted(paths, key=lambda path: -path.stat().st_size)
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:

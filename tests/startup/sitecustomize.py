@@ -24,7 +24,7 @@ class _Unread(ModuleType):
         return getattr(importlib.import_module(self.__name__), name)
 
 
-# Fabric imports it for its version alone, which costs twice what torch does.
+# Fabric imports it for its version alone, which costs as much as torch.
 try:
     unread = _Unread("torchmetrics")
     unread.__version__ = version("torchmetrics")

@@ -17,8 +17,7 @@ from rhocache_service.api.dependencies import After, Found, InRegistry
 from rhocache_service.caches.failures import pair_errors
 from rhocache_service.http.openapi import api_problems
 from rhocache_service.http.problems import ProblemError
-from rhocache_service.jobs.kinds import kind_of
-from rhocache_service.jobs.resource import job_resource, shards_in_progress
+from rhocache_service.jobs.resource import job_resource, shard_resources
 from rhocache_service.registry.callers import Callers
 from rhocache_service.registry.notifier import Changes
 from rhocache_service.registry.tables import JobRow
@@ -116,8 +115,7 @@ def shards(
     after: Annotated[str | None, Query(description="the last name of the page before")] = None,
 ) -> ShardList:
     """List the shards of a job's dataset by name, each with its status."""
-    spec = row.job_spec()
-    return kind_of(spec).shards(spec, limit, after, shards_in_progress(row))
+    return shard_resources(row, limit, after)
 
 
 @router.get("/{job}/errors", summary="List what failed", responses=_OF_ITS_CACHE)

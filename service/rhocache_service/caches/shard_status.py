@@ -13,10 +13,8 @@ from rhocache_schemas.dataset.shards import list_shards
 from rhocache_schemas.job.kinds.score import ScoreSpec
 
 
-def shard_list(
-    spec: ScoreSpec, limit: int, after: str | None, in_progress: Container[str]
-) -> ShardList:
-    """Return a page of a job's shards by name; those ``in_progress`` are being encoded.
+def shard_list(spec: ScoreSpec, limit: int, after: str | None) -> ShardList:
+    """Return a page of a job's shards by name.
 
     Raises DatasetError, CacheError and StorageError.
     """
@@ -25,7 +23,7 @@ def shard_list(
     page = names[first : first + limit]
     rows, there = committed_rows(spec.output), shard_files(spec.output).keys()
     failed = failure_files(spec.output)
-    data = [_status(spec.output, name, rows, there, failed, in_progress) for name in page]
+    data = [_status(spec.output, name, rows, there, failed) for name in page]
     return ShardList(
         data=data,
         first_id=page[0] if page else None,
@@ -40,10 +38,7 @@ def _status(
     rows: Mapping[str, IndexRow],
     there: Container[str],
     failed: Container[str],
-    in_progress: Container[str],
 ) -> ShardStatus:
-    if name in in_progress:
-        return ShardStatus(name=name, status="in_progress")
     if name in there:
         row = rows.get(name)
         if row is None:

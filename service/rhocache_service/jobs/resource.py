@@ -1,8 +1,16 @@
 """A job of the registry as the REST resource that clients see."""
 
-from rhocache_schemas.api import Job, JobProgress, RequestCounts, ShardCounts
+from rhocache_schemas.api import (
+    Job,
+    JobProgress,
+    RequestCounts,
+    ShardCounts,
+    ShardList,
+    ShardStatus,
+)
 from rhocache_schemas.cache.documents import Fault, Progress
 from rhocache_schemas.job.spec import JobState
+from rhocache_service.jobs.kinds import kind_of
 from rhocache_service.registry.tables import JobRow
 
 _TIMES = (
@@ -10,12 +18,22 @@ _TIMES = (
 )  # fmt: skip
 
 
-def shards_in_progress(row: JobRow) -> list[str]:
-    """Return the names of the shards that the job's driver was encoding when last seen; none where
-    the job has ended, whatever a driver that was killed has left in its progress."""
+def shard_resources(row: JobRow, limit: int, after: str | None) -> ShardList:
+    """Return a page of a job's shards; those that its driver was encoding when last seen are in
+    progress, until the job has ended: a driver that was killed has left some in its progress.
+
+    Raises InvalidInput for a kind that is not installed here, and what JobKind.shards does.
+    """
+    spec = row.job_spec()
+    page = kind_of(spec).shards(spec, limit, after)
     if row.state.terminal or not row.progress:
-        return []
-    return Progress.model_validate(row.progress).shards_in_progress
+        return page
+    encoded = Progress.model_validate(row.progress).shards_in_progress
+    data = [
+        ShardStatus(name=shard.name, status="in_progress") if shard.name in encoded else shard
+        for shard in page.data
+    ]
+    return page.model_copy(update={"data": data})
 
 
 def job_resource(row: JobRow) -> Job:

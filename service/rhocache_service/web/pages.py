@@ -39,8 +39,7 @@ from rhocache_service.caches.images import Place
 from rhocache_service.http import problems
 from rhocache_service.http.addresses import path_inside, root_path
 from rhocache_service.http.problems import ProblemError, as_problem
-from rhocache_service.jobs.kinds import kind_of
-from rhocache_service.jobs.resource import job_resource, shards_in_progress
+from rhocache_service.jobs.resource import job_resource, shard_resources
 from rhocache_service.registry.caches import cache_id
 from rhocache_service.registry.callers import Caller
 from rhocache_service.registry.tables import JobRow
@@ -155,7 +154,7 @@ def job(_: ReadsJobs, request: Request, row: Found, registry: InRegistry):
     found = job_resource(row)
     spec = row.job_spec()
     try:
-        shards = kind_of(spec).shards(spec, _CELLS, None, shards_in_progress(row))
+        shards = shard_resources(row, _CELLS, None)
         failed = errors_by_code(spec.output, found.failed_by_code)
         trouble = None
     except RhocacheError as error:  # a dataset or cache that can't be read any more

@@ -21,15 +21,10 @@ from rhocache_schemas.job.kinds.score import ScoreSpec
 CLUSTER = """
 import sys
 from ray.cluster_utils import Cluster
+from tenacity import Retrying, stop_after_attempt
 
-def patiently(start, **options):  # a node whose processes take more than 15 s ends itself
-    for _ in range(9):
-        try:
-            return start(**options)
-        except Exception as error:
-            print(error, file=sys.stderr)
-    return start(**options)
-
+# A node whose processes take more than 15 s to start ends itself.
+patiently = Retrying(stop=stop_after_attempt(10), reraise=True)
 soon = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500}
 head = {"num_cpus": 0, "include_dashboard": False, "_system_config": soon}
 cluster = patiently(Cluster, initialize_head=True, head_node_args=head)

@@ -19,7 +19,7 @@ from ray.exceptions import (
     RayError,
     RayTaskError,
 )
-from tenacity import retry, stop_after_attempt
+from tenacity import retry, retry_if_not_exception_type, stop_after_attempt
 
 from rhocache_schemas import network
 from rhocache_schemas.dataset.shards import Shard
@@ -247,8 +247,12 @@ def _start_ray(address: str | None) -> None:
 
 
 # A node whose own processes take more than 15 s to start, as on a busy machine, ends itself, and
-# after 30 s Ray raises a bare Exception.
-@retry(stop=stop_after_attempt(ATTEMPTS), reraise=True)
+# after 30 s Ray raises a bare Exception. No other try mends what has a type.
+@retry(
+    retry=retry_if_not_exception_type((OSError, RuntimeError, ValueError)),
+    stop=stop_after_attempt(ATTEMPTS),
+    reraise=True,
+)
 def _start_own_ray(quiet: dict[str, Any]) -> None:
     folder = f"{network.short_folder(len('/ray') + network.RAY)}/ray"
     ray.init(address="local", include_dashboard=False, _temp_dir=folder, **quiet)

@@ -1,7 +1,6 @@
 """How the service treats jobs of each kind: modules with a ``KIND``, which is a JobKind."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Container
 from typing import Any, ClassVar, Generic, TypeVar
 
 from rhocache_schemas.api import ShardList, Validation
@@ -54,13 +53,8 @@ class JobKind(ABC, Generic[Spec]):
         """What another try of a job at its end is asked to do."""
         return spec
 
-    def shards(
-        self, spec: Spec, limit: int, after: str | None, in_progress: Container[str]
-    ) -> ShardList:
-        """A page of what has become of its shards; those ``in_progress`` are being encoded.
-
-        Raises DatasetError and StorageError.
-        """
+    def shards(self, spec: Spec, limit: int, after: str | None) -> ShardList:
+        """A page of what has become of its shards. Raises DatasetError and StorageError."""
         return ShardList(data=[])
 
 

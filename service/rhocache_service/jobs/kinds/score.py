@@ -1,7 +1,5 @@
 """How the service treats scoring jobs."""
 
-from collections.abc import Container
-
 from rhocache_schemas import layout, storage
 from rhocache_schemas.api import ShardList, Validation
 from rhocache_schemas.cache.documents import Plan, Progress
@@ -73,10 +71,8 @@ class _Score(JobKind[ScoreSpec]):
         """What is missing and what failed, and rows that may be mended."""
         return spec.model_copy(update={"retry_failed": True})
 
-    def shards(
-        self, spec: ScoreSpec, limit: int, after: str | None, in_progress: Container[str]
-    ) -> ShardList:
-        return shard_list(spec, limit, after, in_progress)
+    def shards(self, spec: ScoreSpec, limit: int, after: str | None) -> ShardList:
+        return shard_list(spec, limit, after)
 
 
 KIND = _Score()

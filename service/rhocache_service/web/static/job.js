@@ -62,9 +62,10 @@ async function refresh() {
 function mark(shard, state) {
   const cell = cells.get(shard);
   if (!cell) return;
+  const words = state.replace("_", " ");
   cell.className = state;
-  cell.title = `${shard}: ${state.replace("_", " ")}`;
-  cell.firstElementChild.textContent = `${shard} ${state.replace("_", " ")}`;
+  cell.title = `${shard}: ${words}`;
+  cell.firstElementChild.textContent = `${shard} ${words}`;
 }
 
 function follow() {
