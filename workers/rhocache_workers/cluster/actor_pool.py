@@ -35,6 +35,8 @@ _DEATHS = (*_OUTAGES, OutOfMemoryError, RayActorError)
 _ANSWER_SECONDS = 10.0
 _LOOK_SECONDS = 1.0  # between two looks at the cluster's nodes
 _PATIENCE_SECONDS = 10.0  # with the first encoder alone, whose node may be busy with other things
+# A node that was full after all keeps an encoder in a queue of which it tells no autoscaler.
+_ASK_AGAIN_SECONDS = 60.0
 ATTEMPTS = 3  # at a shard, or at loading the reference, before a dying encoder counts as its fault
 OUTAGES = 10  # of the nodes that a shard was on, before they count as its fault
 
@@ -43,6 +45,8 @@ OUTAGES = 10  # of the nodes that a shard was on, before they count as its fault
 class _Member:
     actor: Any
     place: Place
+    started: Any  # a ref
+    asked_at: float
     ready: bool = False  # it has loaded
     holds: int = 0  # shards
     isolates: bool = False  # the one that it holds
@@ -140,12 +144,18 @@ class Crew:
             return
         self._look_at = time.monotonic() + _LOOK_SECONDS
         places = self._places.look()[:most]
-        for member in [m for m in self._members if not m.ready and m.place not in places]:
-            self._dismiss(member)
+        for member in [m for m in self._members if not m.ready]:
+            if member.place not in places or self._is_overlooked(member):
+                self._dismiss(member)
         taken = {member.place for member in self._members}
         for place in places:
             if place not in taken and len(self._members) < len(places):
                 self._hire(place)
+
+    def _is_overlooked(self, member: _Member) -> bool:
+        late = time.monotonic() - member.asked_at >= _ASK_AGAIN_SECONDS
+        waits = late and member.place.node is None
+        return waits and not ray.wait([member.started], timeout=0, fetch_local=False)[0]
 
     def _next(self) -> Any | None:
         """Return a ref, or a generator of refs, with something new; None where none has soon."""
@@ -205,9 +215,10 @@ class Crew:
     def _hire(self, place: Place) -> None:
         encoder: Any = ray.remote(EncoderActor)
         options = {**place.options, "max_concurrency": SHARDS_AT_A_TIME}
-        member = _Member(encoder.options(**options).remote(self._spec, place.threads), place)
+        actor = encoder.options(**options).remote(self._spec, place.threads)
+        member = _Member(actor, place, actor.__ray_ready__.remote(), time.monotonic())
         self._members.append(member)
-        self._loading[member.actor.load.remote(self._batch_sizes)] = member
+        self._loading[actor.load.remote(self._batch_sizes)] = member
 
     def _loaded(self, ref: Any) -> None:
         member = self._loading.pop(ref)
