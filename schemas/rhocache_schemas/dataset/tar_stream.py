@@ -12,6 +12,7 @@ from pyarrow import NativeFile
 from rhocache_schemas.dataset.tree import is_hidden
 
 READ_BYTES = 1 << 20
+_STEP_BYTES = 32 << 10  # tarfile copies what it still holds of them at each read, however short
 
 _EXTENDED_HEADERS = {
     tarfile.XHDTYPE,
@@ -71,7 +72,7 @@ class TarStream:
         # must be UTF-8.
         archive = self._archive = tarfile.open(  # noqa: SIM115 (only the stream under it needs closing)
             fileobj=self._stream, mode="r|", tarinfo=_TarInfo, encoding="utf-8",
-            errors="backslashreplace", bufsize=READ_BYTES,
+            errors="backslashreplace", bufsize=_STEP_BYTES,
         )  # fmt: skip
         count = 0
         while (info := archive.next()) is not None:

@@ -4,6 +4,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import count, islice
 from random import Random
 from typing import Any, Protocol
@@ -28,6 +29,8 @@ from rhocache_trainer.data.join import JoinedPair, OnMissing, PairSource
 from rhocache_trainer.data.partition import Share, share_of, shuffle
 
 _READ_AHEAD = 64  # pairs that wait for each decoding thread
+_AT_ONCE = 32  # of them
+_CAPTIONS = 1 << 16  # whose tokens are kept, up to 64 MB: cleaning one costs as much as an image
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +92,10 @@ class Failure:
         return error
 
 
+Unusable = MissingPair | PairMismatch | RowError
+_UNUSABLE = MissingPair, PairMismatch, RowError
+
+
 class Tokenizer(Protocol):
     def __call__(self, texts: str) -> Tensor: ...
 
@@ -130,7 +137,7 @@ class PairDataset(IterableDataset[Batch | Failure]):
                 f"{pairs.usable} usable pairs are fewer than batch_size={batch_size}{ranks}"
             )
         self._pairs = pairs
-        self._tokenizer = tokenizer
+        self._tokenizer = self._tokens = tokenizer
         self._image_size = image_size
         self._augmentation = augmentation
         self._batch_size = batch_size
@@ -154,6 +161,9 @@ class PairDataset(IterableDataset[Batch | Failure]):
     def __iter__(self) -> Iterator[Batch | Failure]:
         in_worker = get_worker_info() is not None
         pool = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
+        # What drops words at random (open_clip's reduction masks) does so anew each time.
+        if getattr(self._tokenizer, "reduction_fn", None) is None:
+            self._tokens = lru_cache(_CAPTIONS)(self._tokenizer)  # here: it can't be pickled
         try:
             while True:
                 yield from self._rest_of_epoch(pool)
@@ -171,16 +181,16 @@ class PairDataset(IterableDataset[Batch | Failure]):
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
         share = self._share(worker, workers)
         pending = islice(self._pending(share, worker), self._position, None)
-        decoding: deque[tuple[int, Future[Example]]] = deque()
         batch: list[Example] = []
         skipped: Counter[str] = Counter()
         turn = last_turn = None  # the one that is under way, and the last one that gave a batch
+        decoded = self._decoded(
+            pool,
+            pending,
+            lambda: (share.batches - self._batches) * self._batch_size - len(batch),
+        )
         while self._batches < share.batches:
-            needed = (share.batches - self._batches) * self._batch_size - len(batch)
-            while len(decoding) < min(needed, _READ_AHEAD * self._threads):
-                turn_of_pair, pair = next(pending)
-                decoding.append((turn_of_pair, pool.submit(self._example, pair, self._epoch)))
-            turn_of_pair, future = decoding.popleft()
+            turn_of_pair, outcome = next(decoded)
             self._position += 1
             if turn_of_pair != turn:
                 turn = turn_of_pair
@@ -191,12 +201,12 @@ class PairDataset(IterableDataset[Batch | Failure]):
                         f"out: {dict(skipped)}"
                     )
                 batch.clear()  # for no pair may come twice in one
-            try:
-                batch.append(future.result())
-            except (MissingPair, PairMismatch, RowError) as error:
-                if self._on_missing == "error":
-                    raise
-                skipped[error.code] += 1
+            if isinstance(outcome, Example):
+                batch.append(outcome)
+            elif self._on_missing == "error":
+                raise outcome
+            else:
+                skipped[outcome.code] += 1
             if len(batch) == self._batch_size:
                 last_turn = turn
                 self._batches += 1
@@ -236,6 +246,38 @@ class PairDataset(IterableDataset[Batch | Failure]):
                 names = ", ".join(piece.shard.name for piece in share.pieces[:5])
                 raise TrainingError(f"there is no pair left where {share.rows} were: {names}")
 
+    def _decoded(
+        self,
+        pool: ThreadPoolExecutor,
+        pending: Iterator[tuple[int, JoinedPair]],
+        wanted: Callable[[], int],
+    ) -> Iterator[tuple[int, Example | Unusable]]:
+        """Yield what has become of pairs, in their order, reading ahead no further than ``wanted``.
+
+        Threads get several at a time: to hand over one costs a third of what a small image does.
+        """
+        ahead = 0
+        handed_over: deque[Future[list[tuple[int, Example | Unusable]]]] = deque()
+        while True:
+            while ahead < min(wanted(), _READ_AHEAD * self._threads):
+                several = list(islice(pending, min(_AT_ONCE, wanted() - ahead)))
+                handed_over.append(pool.submit(self._outcomes, several, self._epoch))
+                ahead += len(several)
+            for outcome in handed_over.popleft().result():
+                ahead -= 1
+                yield outcome
+
+    def _outcomes(
+        self, several: list[tuple[int, JoinedPair]], epoch: int
+    ) -> list[tuple[int, Example | Unusable]]:
+        outcomes: list[tuple[int, Example | Unusable]] = []
+        for turn, pair in several:
+            try:
+                outcomes.append((turn, self._example(pair, epoch)))
+            except _UNUSABLE as error:
+                outcomes.append((turn, error))
+        return outcomes
+
     def _example(self, joined: JoinedPair, epoch: int) -> Example:
         joined = self._pairs.load(joined)
         pair = joined.pair
@@ -249,7 +291,7 @@ class PairDataset(IterableDataset[Batch | Failure]):
         return Example(
             joined,
             augment(opened, self._image_size, self._augmentation, random),
-            self._tokenizer(caption)[0],
+            self._tokens(caption)[0],
         )
 
 
