@@ -7,6 +7,7 @@ import typer
 from rhocache.commands import jobs, keys, offline, training
 from rhocache_schemas.errors import RhocacheError
 from rhocache_schemas.text import tell_crash
+from rhocache_schemas.threads import wait_briefly
 
 INTERRUPTED = 130
 
@@ -24,6 +25,7 @@ for commands in (offline, jobs, keys, training):
 
 def main() -> None:
     """Run the command; it ends with 0 done, 1 failed, 2 bad usage, 3 over budget, 130 stopped."""
+    wait_briefly()
     try:
         app()
     except RhocacheError as error:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import ShardError
 from rhocache_schemas.job.kinds.score import ScoreSpec
+from rhocache_schemas.threads import wait_briefly
 from rhocache_workers.messages import CommittedShard, Description, ShardInProgress
 
 SHARDS_AT_A_TIME = 2  # while one is in the towers, the next is being read
@@ -21,6 +22,7 @@ class EncoderActor:
         self._threads = threads
 
     def load(self, batch_sizes: dict[str, int]) -> Description:
+        wait_briefly()
         gc.disable()  # it would walk all that torch brings many times over
         from rhocache_workers.encode.encoder import Encoder
 
