@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import io
 import json
 import os
 import tarfile
@@ -13,11 +12,10 @@ from pathlib import Path
 from rich.progress import track
 
 from experiments.icons.names import caption, concept
+from experiments.icons.pack import SHARD_PAIRS, add
 from experiments.icons.package import IconSet, icon_sets, unpack
 from experiments.icons.render import read_set, render_sets
 from experiments.icons.splits import Icon, classes, split
-
-SHARD_PAIRS = 1024
 
 
 def main(out: Path, archive: Path | None, processes: int) -> None:
@@ -52,16 +50,10 @@ def write_shards(
                 about = {"set": icon.prefix, "name": icon.name, "licence": licences[icon.prefix]}
                 if concept(icon.name) in named:
                     about["concept"] = concept(icon.name)
-                _add(tar, f"{icon.key}.json", json.dumps(about).encode())
-                _add(tar, f"{icon.key}.png", icon.png)
-                _add(tar, f"{icon.key}.txt", caption(icon.name).encode())
+                add(tar, f"{icon.key}.json", json.dumps(about).encode())
+                add(tar, f"{icon.key}.png", icon.png)
+                add(tar, f"{icon.key}.txt", caption(icon.name).encode())
         path.with_suffix(".partial").rename(path)
-
-
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(data)
-    tar.addfile(member, io.BytesIO(data))
 
 
 def write_sets(path: Path, sets: Sequence[IconSet], splits: dict[str, list[Icon]]) -> None:

@@ -4,7 +4,7 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -16,7 +16,8 @@ CLASS_FIELD = "Field of KEY.json that holds a pair's class."
 
 ClassField = Annotated[str | None, typer.Option(help=CLASS_FIELD)]
 TemplatesName = Annotated[
-    str, typer.Option(metavar="openai|simple", help="Prompts around class names.")
+    Literal["openai", "simple", "name"],
+    typer.Option(help="Prompts around class names; name: none, a class is asked for by its name."),
 ]
 
 
@@ -132,7 +133,7 @@ def evaluate(
     wanted = {
         "shards": shards,
         "class_field": class_field,
-        "templates": _templates(templates),
+        "templates": templates,
         "linear_probe": linear_probe,
         "probe_shards": probe_shards,
     }
@@ -163,7 +164,7 @@ def prompts(
     with extra("trainer"):
         from rhocache_trainer import write_prompts
     count = write_prompts(
-        dataset, out, class_field=class_field, templates=_templates(templates), shards=shards
+        dataset, out, class_field=class_field, templates=templates, shards=shards
     )
     typer.echo(f"wrote {count:,} prompts to {out}")
 
@@ -178,8 +179,3 @@ def report(
     write_report(runs, out)
     typer.echo(f"wrote {out}")
 
-
-def _templates(name: str) -> Any:
-    if name not in ("openai", "simple"):
-        raise typer.BadParameter(f"{name!r} is not 'openai' or 'simple'", param_hint="--templates")
-    return name

@@ -58,7 +58,7 @@ def test_a_reference_is_evaluated_with_and_without_its_weights(
         (["m", "d", "--cache=c"], "DATASET alone"),
         (["m", "d", "--prompts=p"], "goes with --cache"),
         (["d", "--cache=c", "--caption-field=f"], "the cache has its captions"),
-        (["m", "d", "--templates=many"], "'openai' or 'simple'"),
+        (["m", "d", "--templates=many"], "'openai', 'simple', 'name'"),
     ],
 )
 def test_bad_usage(arguments: list[str], words: str) -> None:

@@ -38,6 +38,11 @@ def test_a_pair_for_each_class_and_template(dataset: Path, tmp_path: Path):
     assert Image.open(io.BytesIO(pairs[0]["png"])).size == (16, 16)
 
 
+def test_a_class_may_be_asked_for_by_its_name_alone(dataset: Path, tmp_path: Path):
+    write_prompts(str(dataset), str(tmp_path / "p"), class_field="colour", templates="name")
+    assert [pair["txt"].decode() for pair in read(tmp_path / "p")] == sorted(COLOURS)
+
+
 def test_many_prompts_make_several_shards(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

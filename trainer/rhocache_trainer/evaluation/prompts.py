@@ -15,13 +15,14 @@ from rhocache_schemas.dataset.formats.webdataset import ShardReader
 from rhocache_schemas.dataset.shards import list_shards
 from rhocache_schemas.errors import DatasetError, InvalidInput
 
-Templates = Literal["openai", "simple"]
+Templates = Literal["openai", "simple", "name"]
 
 _SHARD_PAIRS = 10_000
 
 TEMPLATES: dict[str, Sequence[Callable[[str], str]]] = {
     "openai": open_clip.OPENAI_IMAGENET_TEMPLATES,
     "simple": open_clip.SIMPLE_IMAGENET_TEMPLATES,
+    "name": (str,),  # for captions that are no sentences
 }
 
 
