@@ -26,8 +26,10 @@ TRAIN, TEST = 2048, 1024
 def main(icons: Path, out: Path) -> None:
     train = list(islice(chosen(icons / "target"), TRAIN))
     test = list(islice(chosen(icons / "test"), TEST))
-    write(out / "train", train, metadata=False)
-    write(out / "test", test, metadata=True)
+    out.mkdir(parents=True, exist_ok=True)
+    shards = [train[start : start + SHARD_PAIRS] for start in range(0, TRAIN, SHARD_PAIRS)]
+    for number, pairs in enumerate([*shards, test]):
+        write(out / f"{number:05}.tar", pairs, metadata=pairs is test)
     counts = Counter(about(pair)["set"] for pair in chain(train, test))
     with (icons / "sets.csv").open(encoding="utf-8") as whole:
         rows = list(csv.reader(whole))
@@ -49,17 +51,14 @@ def about(pair: Pair) -> dict[str, str]:
     return json.loads(pair.metadata or b"{}")
 
 
-def write(folder: Path, pairs: list[Pair], *, metadata: bool) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for start in range(0, len(pairs), SHARD_PAIRS):
-        path = folder / f"{start // SHARD_PAIRS:05}.tar"
-        with tarfile.open(path, "w", tarfile.USTAR_FORMAT) as tar:
-            for pair in pairs[start : start + SHARD_PAIRS]:
-                if metadata:
-                    add(tar, f"{pair.key}.json", pair.metadata or b"{}")
-                image, caption = pair.content()
-                add(tar, f"{pair.key}.png", image)
-                add(tar, f"{pair.key}.txt", caption.encode())
+def write(path: Path, pairs: list[Pair], *, metadata: bool) -> None:
+    with tarfile.open(path, "w", tarfile.USTAR_FORMAT) as tar:
+        for pair in pairs:
+            if metadata:
+                add(tar, f"{pair.key}.json", pair.metadata or b"{}")
+            image, caption = pair.content()
+            add(tar, f"{pair.key}.png", image)
+            add(tar, f"{pair.key}.txt", caption.encode())
 
 
 if __name__ == "__main__":
