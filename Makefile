@@ -9,7 +9,7 @@ LOWEST := .venv-lowest
 .DEFAULT_GOAL := help
 # Hundreds of processes import what is installed here: it is compiled once.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help setup demo test browser check coverage lowest client openapi format chaos benchmark gpu-check architectures clean
+.PHONY: help setup demo test browser check coverage lowest client openapi format chaos benchmark experiments results gpu-check architectures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
@@ -99,6 +99,13 @@ gpu-check: setup ## Check exactness and speed on this machine's GPU
 
 architectures: setup ## Compare a model of every family that open_clip lists with open_clip's own; writes docs/architectures.md
 	$(BIN)/python -m pytest -m by_hand tests/workers/reference/test_architectures.py
+
+WORK ?= runs/experiments
+experiments: setup ## Do what is missing of all experiments (WORK=folder for caches and runs)
+	$(BIN)/python -m experiments run $(basename $(notdir $(wildcard experiments/studies/*.yaml))) --work $(WORK)
+
+results: setup ## Write docs/results anew from the experiments' outcomes
+	$(BIN)/python -m experiments pages
 
 clean: ## Remove the environment and what the demo wrote
 	rm -rf $(VENV) $(PEER) $(LOWEST) demo

@@ -27,7 +27,7 @@ def main(icons: Path, out: Path) -> None:
     train = list(islice(chosen(icons / "target"), TRAIN))
     test = list(islice(chosen(icons / "test"), TEST))
     out.mkdir(parents=True, exist_ok=True)
-    shards = [train[start : start + SHARD_PAIRS] for start in range(0, TRAIN, SHARD_PAIRS)]
+    shards = [train[start : start + SHARD_PAIRS] for start in range(0, len(train), SHARD_PAIRS)]
     for number, pairs in enumerate([*shards, test]):
         write(out / f"{number:05}.tar", pairs, metadata=pairs is test)
     counts = Counter(about(pair)["set"] for pair in chain(train, test))

@@ -1,5 +1,6 @@
 """The dataset of icons, built from a small package of the same layout."""
 
+import hashlib
 import io
 import json
 import subprocess
@@ -7,12 +8,16 @@ import sys
 import tarfile
 from pathlib import Path
 
+import open_clip
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from experiments.icons.names import caption, concept
 from experiments.icons.package import VERSION
 from experiments.icons.splits import TEST, VALIDATION
+from rhocache_trainer import load_config, train
 
 SETS = ["mdi", TEST[0], VALIDATION[0]]
 ROOT = Path(__file__).parents[2]
@@ -104,3 +109,36 @@ def test_a_concept_is_a_name_without_style() -> None:
     assert caption("arrow-up-2-filled") == "arrow up 2 filled"
     assert concept("arrow-up-2-filled") == "arrow up"
     assert concept("24-outline") == ""
+
+
+def test_some_are_given_away_and_a_reference_that_was_trained_on_others(
+    archive: Path, tmp_path: Path
+) -> None:
+    icons = tmp_path / "icons"
+    build(icons, archive, 1)
+    command = [sys.executable, "-m", "experiments.icons.sample", icons, tmp_path / "some"]
+    subprocess.run(command, cwd=ROOT, check=True)
+    found = {}
+    for path in sorted((tmp_path / "some").glob("*.tar")):
+        with tarfile.open(path) as tar:
+            found[path.name] = {name.partition("--")[0] for name in tar.getnames()}
+    assert found == {"00000.tar": {"mdi"}, "00001.tar": {TEST[0]}}
+    table = (tmp_path / "some" / "sets.csv").read_text().splitlines()
+    assert table[1:] == [f"{TEST[0]},{TEST[0]},A,MIT,,6", "mdi,mdi,A,MIT,,5"]
+
+    changes = [f"data.dataset={tmp_path}/some", "batch_size=4", "max_steps=1", "device=cpu"]
+    config = load_config(
+        ROOT / "experiments/icons/reference.yaml", [f"output={tmp_path}/run", *changes]
+    )
+    trained = load_file(f"{train(config).model}/open_clip_model.safetensors")
+    released = tmp_path / "released"
+    command = [sys.executable, "-m", "experiments.icons.release", tmp_path / "run", icons, released]
+    subprocess.run(command, cwd=ROOT, check=True)
+    weights = released / "open_clip_model.safetensors"
+    assert weights.stat().st_size < 10_000_000
+    card = (released / "README.md").read_text()
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() in card
+    assert "\n| validation | 5 | 100.0 % |" in card, "of one concept"
+    model = open_clip.create_model(f"local-dir:{released}")
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, trained[name].half().to(weight.dtype)), name

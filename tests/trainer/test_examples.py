@@ -22,7 +22,7 @@ CONFIGS = sorted(path.stem for path in (ROOT / "examples/configs").glob("*.yaml"
 def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Of one shard, with a reference that knows nothing."""
     folder = str(tmp_path_factory.mktemp("cache"))
-    (shard,) = list_shards(str(ROOT / "examples/openclipart"), SHARD)
+    (shard,) = list_shards(str(ROOT / "examples/icons"), SHARD)
     pairs = list(ShardReader(shard))
     vectors = np.random.default_rng(0).normal(size=(2, len(pairs), 1, WIDTH))
     vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)

@@ -1,0 +1,85 @@
+"""Means over seeds with 95% intervals, and differences between arms that are paired by seed."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from experiments.study import AS_IT_IS, Outcome, Value
+
+Point = tuple[tuple[str, Value], ...]  # of the grid
+Place = tuple[str, Point, str]  # reference, point, arm
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over seeds, in percent."""
+
+    mean: float
+    half_width: float  # of its 95% interval, by Student's t; NaN for a single seed
+    deviation: float  # of single seeds
+    seeds: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.1f}" if self.seeds < 2 else f"{self.mean:.1f} ± {self.half_width:.1f}"
+
+
+def estimate(shares: Iterable[float]) -> Estimate:
+    values = 100 * np.array(list(shares))
+    n = len(values)
+    if n < 2:
+        return Estimate(float(values[0]), float("nan"), float("nan"), n)
+    deviation = float(values.std(ddof=1))
+    half_width = float(stats.t.ppf(0.975, n - 1)) * deviation / n**0.5
+    return Estimate(float(values.mean()), half_width, deviation, n)
+
+
+class Summary:
+    """The outcomes of a study by where they stand in it."""
+
+    def __init__(self, outcomes: Sequence[Outcome], baseline: str) -> None:
+        self._baseline = baseline
+        self._found: dict[Place, dict[int, Outcome]] = defaultdict(dict)
+        for outcome in outcomes:
+            trial = outcome.trial
+            place = trial.reference, tuple(trial.point.items()), trial.arm
+            self._found[place][trial.seed] = outcome
+
+    @property
+    def places(self) -> list[Place]:
+        return list(self._found)
+
+    @property
+    def points(self) -> list[Point]:
+        return list(dict.fromkeys(point for _, point, arm in self._found if arm != AS_IT_IS))
+
+    @property
+    def references(self) -> list[str]:
+        return list(dict.fromkeys(reference for reference, _, _ in self._found))
+
+    @property
+    def arms(self) -> list[str]:
+        """Those that were trained."""
+        return list(dict.fromkeys(arm for _, _, arm in self._found if arm != AS_IT_IS))
+
+    def at(self, place: Place, measure: str) -> Estimate | None:
+        found = self._found.get(place)
+        if not found:
+            return None
+        return estimate(outcome.measures[measure] for outcome in found.values())
+
+    def difference(self, place: Place, measure: str) -> Estimate | None:
+        """From the baseline at the same point, over the seeds that both have."""
+        reference, point, _ = place
+        ours, theirs = (
+            self._found.get(place, {}),
+            self._found.get((reference, point, self._baseline), {}),
+        )
+        both = ours.keys() & theirs.keys()
+        if not both:
+            return None
+        return estimate(
+            ours[seed].measures[measure] - theirs[seed].measures[measure] for seed in sorted(both)
+        )
