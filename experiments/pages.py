@@ -43,8 +43,10 @@ def write(name: str, study: Study, outcomes: Sequence[Outcome]) -> None:
         "study": study,
         "name": name,
         "summary": summary,
-        "rows": _rows(summary),
-        "last": [row for row in _rows(summary) if not row["point"] or row["point"] == last],
+        "rows": _rows(summary, study.measure),
+        "last": [
+            row for row in _rows(summary, study.measure) if not row["point"] or row["point"] == last
+        ],
         "measures": MEASURES,
         "outcomes": outcomes,
         "at": words.at,
@@ -115,12 +117,12 @@ class Words:
         return reference, next(chosen), arm
 
 
-def _rows(summary: Summary) -> list[dict[str, object]]:
+def _rows(summary: Summary, measure: str) -> list[dict[str, object]]:
     several = len(summary.references) > 1
     rows: list[dict[str, object]] = []
     for place in summary.places:
         reference, point, arm = place
-        gain = summary.difference(place, "zero_shot") if arm != AS_IT_IS else None
+        gain = summary.difference(place, measure) if arm != AS_IT_IS else None
         rows.append(
             {
                 "arm": f"{arm} ({reference})" if several else arm,
