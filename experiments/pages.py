@@ -37,7 +37,6 @@ def write(name: str, study: Study, outcomes: Sequence[Outcome]) -> None:
     """Write a study's page and figure. Equal outcomes give equal bytes."""
     summary = Summary(outcomes, study.baseline)
     environment = _environment()
-    words = Words(study, summary)
     last = dict(summary.points[-1])
     about = {
         "study": study,
@@ -48,17 +47,24 @@ def write(name: str, study: Study, outcomes: Sequence[Outcome]) -> None:
             row for row in _rows(summary, study.measure) if not row["point"] or row["point"] == last
         ],
         "measures": MEASURES,
-        "outcomes": outcomes,
-        "at": words.at,
-        "gain": words.gain,
+        "seen": sentences(study, outcomes),
     }
-    seen = [environment.from_string(sentence).render(about) for sentence in study.seen]
     PAGES.mkdir(parents=True, exist_ok=True)
-    page = environment.get_template("page.md.j2").render(about, seen=seen)
+    page = environment.get_template("page.md.j2").render(about)
     (PAGES / f"{name}.md").write_text(page)
     if name == FRONT:
-        _put_into(README, environment.get_template("front.md.j2").render(about, seen=seen))
+        _put_into(README, environment.get_template("front.md.j2").render(about))
     draw(PAGES / f"{name}.svg", study, summary)
+
+
+def sentences(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
+    """Say what was seen."""
+    words = Words(study, Summary(outcomes, study.baseline))
+    environment = _environment()
+    return [
+        environment.from_string(sentence).render(at=words.at, gain=words.gain)
+        for sentence in study.seen
+    ]
 
 
 def _put_into(path: Path, text: str) -> None:
@@ -177,6 +183,8 @@ def _bars(axes: Axes, study: Study, summary: Summary) -> None:
             width = 0 if estimate.seeds < 2 else estimate.half_width
             axes.bar(place, estimate.mean, yerr=width, color=colour, capsize=3, ecolor=GREY)
     if as_it_is := summary.at((reference, (), AS_IT_IS), study.measure):
-        axes.axhline(as_it_is.mean, color=COLOURS[0], linestyle=":", label=AS_IT_IS)
-        axes.legend(framealpha=0)
+        axes.axhline(as_it_is.mean, color=COLOURS[0], linestyle=":")
+        place = {"xycoords": ("axes fraction", "data"), "va": "bottom"}
+        axes.annotate(AS_IT_IS, (0.02, as_it_is.mean), **place)
+        axes.margins(y=0.1)
     axes.set_xticks(range(len(summary.arms)), summary.arms, rotation=20, ha="right")

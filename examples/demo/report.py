@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from rich.table import Table
 from safetensors import safe_open
 
+from experiments.pages import sentences
+from experiments.study import Study, read_outcomes
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.dataset.formats.webdataset import ShardReader
 from rhocache_schemas.dataset.pair import Pair
@@ -34,6 +36,8 @@ COLUMNS = {
     "zero-shot": lambda r: r.zero_shot.accuracy,
 }
 GALLERY = 12
+# The same with more seeds.
+STUDY, OUTCOMES = Path("experiments/studies/demo.yaml"), Path("experiments/results/demo.jsonl")
 
 
 def rich_table(results: Results) -> Table:
@@ -70,7 +74,7 @@ def write(
         verdict=_verdict(results),
         plots={"loss": _curves(folder), "similarity": _histogram(similarity)},
         galleries=_galleries(cache, dataset),
-        tried=(Path(__file__).with_name("tried.txt")).read_text().strip().split("\n\n"),
+        seen=sentences(Study.read(STUDY), list(read_outcomes(OUTCOMES).values())),
         seconds=seconds,
     )
     path = folder / "report.html"
