@@ -10,6 +10,7 @@ mpl.use("svg")
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import blended_transform_factory
 
 from experiments.study import AS_IT_IS, Outcome, Study, Value
 from experiments.summary import Estimate, Place, Summary
@@ -184,7 +185,7 @@ def _bars(axes: Axes, study: Study, summary: Summary) -> None:
             axes.bar(place, estimate.mean, yerr=width, color=colour, capsize=3, ecolor=GREY)
     if as_it_is := summary.at((reference, (), AS_IT_IS), study.measure):
         axes.axhline(as_it_is.mean, color=COLOURS[0], linestyle=":")
-        place = {"xycoords": ("axes fraction", "data"), "va": "bottom"}
-        axes.annotate(AS_IT_IS, (0.02, as_it_is.mean), **place)
+        left = blended_transform_factory(axes.transAxes, axes.transData)
+        axes.text(0.02, as_it_is.mean, AS_IT_IS, transform=left, va="bottom")
         axes.margins(y=0.1)
     axes.set_xticks(range(len(summary.arms)), summary.arms, rotation=20, ha="right")
