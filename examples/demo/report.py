@@ -12,6 +12,7 @@ import jinja2
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from rich.box import SIMPLE
 from rich.table import Table
 from safetensors import safe_open
 
@@ -43,7 +44,9 @@ STUDY, OUTCOMES = Path("experiments/studies/demo.yaml"), Path("experiments/resul
 
 
 def rich_table(results: Results) -> Table:
-    table = Table(title="Icons of other sets, percent (i→t: image to text; mean: of recalls)")
+    table = Table(
+        title="Icons of other sets, percent (i→t: image to text; mean: of recalls)", box=SIMPLE
+    )
     table.add_column("model", no_wrap=True)
     for name in COLUMNS:
         table.add_column(name, justify="right")
@@ -94,8 +97,8 @@ def _verdict(results: Results) -> str:
     wins = sum(value(steered) > value(plain) for value in COLUMNS.values())
     before, after = (100 * COLUMNS["mean"](each) for each in (plain, steered))
     return (
-        f"Mean recall is {before:.1f} % by plain CLIP and {after:.1f} % by DRRHO, which is ahead in "
-        f"{wins} of {len(COLUMNS)} columns of this run."
+        f"Mean recall is {before:.1f} % by plain CLIP and {after:.1f} % by DRRHO, which is ahead "
+        f"in {wins} of {len(COLUMNS)} columns of this run."
     )
 
 
