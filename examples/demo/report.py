@@ -44,9 +44,8 @@ STUDY, OUTCOMES = Path("experiments/studies/demo.yaml"), Path("experiments/resul
 
 
 def rich_table(results: Results) -> Table:
-    table = Table(
-        title="Icons of other sets, percent (i→t: image to text; mean: of recalls)", box=SIMPLE
-    )
+    title = "Icons of other sets, percent (i→t: image to text; mean: of recalls)"
+    table = Table(title=title, box=SIMPLE, padding=0)
     table.add_column("model", no_wrap=True)
     for name in COLUMNS:
         table.add_column(name, justify="right")

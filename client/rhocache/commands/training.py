@@ -163,9 +163,7 @@ def prompts(
     """
     with extra("trainer"):
         from rhocache_trainer import write_prompts
-    count = write_prompts(
-        dataset, out, class_field=class_field, templates=templates, shards=shards
-    )
+    count = write_prompts(dataset, out, class_field=class_field, templates=templates, shards=shards)
     typer.echo(f"wrote {count:,} prompts to {out}")
 
 
@@ -178,4 +176,3 @@ def report(
         from rhocache_trainer import write_report
     write_report(runs, out)
     typer.echo(f"wrote {out}")
-
