@@ -66,6 +66,7 @@ def write(
     similarity = np.concatenate([r.similarity[r.ok] for r in rows])
     page = _template().render(
         test_pairs=results["plain CLIP"].images,
+        classes=len(results["plain CLIP"].zero_shot.classes),
         manifest=manifest,
         reference_parameters=_parameters(folder / "moved-away"),
         target_parameters=_parameters(folder / "drrho" / "model"),
