@@ -15,8 +15,7 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 
 from benchmarks import machine
-from benchmarks.train_step import random_cache
-from rhocache_trainer.data.loader import build_loader
+from benchmarks.train_step import loader_of, random_cache
 from rhocache_trainer.data.open import open_pairs
 from rhocache_trainer.distributed.launch import launch
 from rhocache_trainer.training.config import TrainConfig
@@ -56,15 +55,7 @@ def parts(config: TrainConfig) -> dict[str, tuple[Callable[[], object], int]]:
     """What a step is made of, and the whole step; each with the pairs that it is done for."""
     pairs = open_pairs(config.data, config.cache)
     learner = Learner(config, launch("cpu", "fp32"), pairs)
-    loader = build_loader(
-        config.data,
-        pairs,
-        learner.model.tokenizer,
-        learner.model.image_size,
-        config.augmentation,
-        batch_size=config.batch_size,
-        seed=0,
-    )
+    loader = loader_of(config, learner, pairs)
     learner.prepare(1000)
     learner.start_epoch(0)
     batches = iter(loader)

@@ -23,7 +23,8 @@ from rhocache_schemas.dataset.formats.webdataset import ShardReader
 from rhocache_schemas.dataset.pair import hash_caption, hash_image
 from rhocache_schemas.dataset.shards import list_shards
 from rhocache_trainer.data.dataset import Batch
-from rhocache_trainer.data.loader import build_loader
+from rhocache_trainer.data.join import PairSource
+from rhocache_trainer.data.loader import PairLoader, build_loader
 from rhocache_trainer.data.open import open_pairs
 from rhocache_trainer.distributed.launch import launch
 from rhocache_trainer.objectives import Objective
@@ -63,6 +64,18 @@ def settings(arguments: argparse.Namespace, cache: str | None) -> TrainConfig:
     )
 
 
+def loader_of(config: TrainConfig, learner: Learner, pairs: PairSource) -> PairLoader:
+    return build_loader(
+        config.data,
+        pairs,
+        learner.model.tokenizer,
+        learner.model.image_size,
+        config.augmentation,
+        batch_size=config.batch_size,
+        seed=0,
+    )
+
+
 class Contestant:
     """An objective, and the batches that it takes."""
 
@@ -74,15 +87,7 @@ class Contestant:
     ) -> None:
         live = reference is not None
         pairs = open_pairs(config.data, None if live else config.cache)
-        loader = build_loader(
-            config.data,
-            pairs,
-            learner.model.tokenizer,
-            learner.model.image_size,
-            config.augmentation,
-            batch_size=config.batch_size,
-            seed=0,
-        )
+        loader = loader_of(config, learner, pairs)
         self._learner = learner
         self._objective: Objective = config.objective.build(pairs).to(config.device)
         self._batches: Iterator[Batch] = iter(loader)

@@ -23,7 +23,6 @@ from experiments.study import (
     Trial,
     cache_of,
     identity,
-    is_scored,
     read_outcomes,
     run_trial,
     trials,
@@ -76,8 +75,7 @@ def _run(
 ) -> None:
     caches = {reference: cache_of(study, reference, work) for reference in study.references}
     for reference, cache in caches.items():
-        if not is_scored(cache):
-            _score(study, reference, cache)
+        _score(study, reference, cache)
     path.parent.mkdir(exist_ok=True)
     if path.exists():  # without the part of a line that an interrupted run may have left
         os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
@@ -105,6 +103,7 @@ def _pool(processes: int, context: object) -> Generator[ProcessPoolExecutor]:
 
 
 def _score(study: Study, reference: str, cache: str) -> None:
+    """Score what is missing: nothing, where it was done before."""
     command = [Path(sys.executable).with_name("rhocache"), "score", study.scored.dataset]
     options = ["--model", f"local-dir:{study.references[reference]}", "--out", cache]
     if study.scored.shards:

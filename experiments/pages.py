@@ -38,15 +38,12 @@ def write(name: str, study: Study, outcomes: Sequence[Outcome]) -> None:
     """Write a study's page and figure. Equal outcomes give equal bytes."""
     summary = Summary(outcomes, study.baseline)
     environment = _environment()
-    last = dict(summary.points[-1])
+    rows, last = _rows(summary, study.measure), dict(summary.points[-1])
     about = {
         "study": study,
         "name": name,
-        "summary": summary,
-        "rows": _rows(summary, study.measure),
-        "last": [
-            row for row in _rows(summary, study.measure) if not row["point"] or row["point"] == last
-        ],
+        "rows": rows,
+        "last": [row for row in rows if row["point"] in ({}, last)],
         "measures": MEASURES,
         "seen": sentences(study, outcomes),
     }

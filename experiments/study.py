@@ -18,7 +18,6 @@ from typing import Any
 import yaml
 from pydantic import Field
 
-from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.documents import Strict
 from rhocache_schemas.weights.file import WEIGHTS
 from rhocache_trainer import EvaluationResult, evaluate, load_config, train
@@ -160,11 +159,6 @@ def measures(result: EvaluationResult) -> dict[str, float]:
 
 def cache_of(study: Study, reference: str, work: Path) -> str:
     """The folder of a reference's cache: ``rhocache score`` makes it there."""
-    wanted = json.dumps([study.references[reference], study.scored.model_dump()])
+    weights = Path(study.references[reference]) / WEIGHTS
+    wanted = json.dumps([_sha256(weights), study.scored.model_dump()])
     return str(work / "caches" / hashlib.sha256(wanted.encode()).hexdigest()[:16])
-
-
-def is_scored(cache: str) -> bool:
-    return (Path(cache) / "manifest.json").exists() and Manifest.read(
-        f"{cache}/manifest.json"
-    ).ok > 0

@@ -87,23 +87,24 @@ def train_at_once(names: Iterable[str]) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(*COLUMNS, console=console))
-        running: dict[TaskID, tuple[RunFolder, subprocess.Popen[bytes]]] = {}
+        running: dict[TaskID, tuple[tuple[str, ...], RunFolder, subprocess.Popen[bytes]]] = {}
         for name in names:
             arguments = ("train", f"examples/configs/{name}.yaml")
             _show(arguments)
             config = load_config(arguments[1])
             told = stack.enter_context((FOLDER / f"{name}.log").open("wb"))
-            command = [_executable(), *arguments]
-            process = subprocess.Popen(command, env=environment, stdout=told, stderr=told)
+            process = subprocess.Popen(
+                [_executable(), *arguments], env=environment, stdout=told, stderr=told
+            )
             task = progress.add_task(name, total=config.epochs)
-            running[task] = RunFolder(Path(config.output)), process
+            running[task] = arguments, RunFolder(Path(config.output)), process
         while running:
             time.sleep(0.2)
-            for task, (run, process) in list(running.items()):
+            for task, (arguments, run, process) in list(running.items()):
                 if records := run.read_log():
                     progress.update(task, completed=records[-1].epoch + 1)
                 if process.poll() is not None:
-                    _check(tuple(map(str, command[1:])), process.returncode)
+                    _check(arguments, process.returncode)
                     del running[task]
 
 

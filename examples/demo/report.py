@@ -5,7 +5,6 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import jinja2
@@ -17,7 +16,7 @@ from rich.table import Table
 from safetensors import safe_open
 
 from experiments.pages import sentences
-from experiments.study import Study, read_outcomes
+from experiments.study import Study, measures, read_outcomes
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.dataset.formats.webdataset import ShardReader
 from rhocache_schemas.dataset.pair import Pair
@@ -29,7 +28,7 @@ matplotlib.use("agg")
 Results = dict[str, EvaluationResult]
 
 COLUMNS = {
-    "mean": lambda r: mean([*r.image_to_text.values(), *r.text_to_image.values()]),
+    "mean": lambda r: measures(r)["mean_recall"],
     "i→t R@1": lambda r: r.image_to_text[1],
     "R@5": lambda r: r.image_to_text[5],
     "R@10": lambda r: r.image_to_text[10],

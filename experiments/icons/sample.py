@@ -43,7 +43,8 @@ def chosen(folder: Path) -> Iterator[Pair]:
     dataset = open_dataset(Source(dataset=str(folder)), "webdataset")
     for shard in dataset.shards:
         for pair in dataset.read(shard):
-            if about(pair)["licence"] in PERMISSIVE and "concept" in about(pair):
+            fields = about(pair)
+            if fields["licence"] in PERMISSIVE and "concept" in fields:
                 yield pair
 
 
