@@ -101,8 +101,8 @@ architectures: setup ## Compare a model of every family that open_clip lists wit
 	$(BIN)/python -m pytest -m by_hand tests/workers/reference/test_architectures.py
 
 WORK ?= runs/experiments
-experiments: setup ## Do what is missing of all experiments (WORK=folder for caches and runs)
-	$(BIN)/python -m experiments run $(basename $(notdir $(wildcard experiments/studies/*.yaml))) --work $(WORK)
+experiments: setup ## Do what is missing of all experiments (DATA=icons, WORK=folder for caches and runs)
+	$(BIN)/python -m experiments run $(basename $(notdir $(wildcard experiments/studies/*.yaml))) --work $(WORK) --data '$(DATA)'
 
 results: setup ## Write docs/results anew from the experiments' outcomes
 	$(BIN)/python -m experiments pages

@@ -5,8 +5,7 @@ python -m experiments run samples --work WORK --data ICONS --device cuda --proce
 """
 
 import os
-import subprocess
-import sys
+import signal
 from collections.abc import Generator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -19,14 +18,15 @@ from rich.progress import Progress
 
 from experiments import pages as results
 from experiments.study import (
+    Outcome,
     Study,
     Trial,
-    cache_of,
     identity,
+    names_in,
     read_outcomes,
-    run_trial,
     trials,
 )
+from experiments.trial import Workshop
 
 HERE = Path(__file__).parent
 STUDIES = sorted(path.stem for path in (HERE / "studies").glob("*.yaml"))
@@ -51,45 +51,69 @@ def run(
     """Do the trials that have no outcome yet; interrupt it and run it again."""
     if device == "cpu":
         os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that are started: one core a trial
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # trials that run are finished
+    workshop = Workshop(work.resolve(), data, device)
+    if unknown := [name for name in names if not study_file(name).exists()]:
+        raise typer.BadParameter(
+            f"there is no study {unknown[0]}; it is one of {', '.join(STUDIES)}"
+        )
     for name in names:
-        study = Study.read(study_file(name), DATA=data)
+        study = Study.read(study_file(name))
+        if not data and "DATA" in names_in([study.model_dump_json()]):
+            raise typer.BadParameter(
+                f"{name} needs the icons: say where they are", param_hint="--data"
+            )
         path = RESULTS / f"{name}.jsonl"
-        done = read_outcomes(path)
-        wanted = [
-            trial
-            for trial in trials(study)
-            if trial.seed in study.seeds[:seeds] and identity(study, trial) not in done
-        ]
-        if wanted:
-            _run(name, study, wanted, path, work, processes, device)
+        _end_at_a_line(path)
+        done, elsewhere = read_outcomes(path), _elsewhere(path)
+        missing: list[Trial] = []
+        with path.open("a") as file:
+            for trial in trials(study):
+                known_as = identity(study, trial)
+                if trial.seed not in study.seeds[:seeds] or known_as in done:
+                    continue
+                if known_as in elsewhere:
+                    found = elsewhere[known_as].model_copy(update={"trial": trial})
+                    file.write(found.model_dump_json() + "\n")
+                else:
+                    missing.append(trial)
+        if missing:
+            _do(name, study, missing, path, workshop, processes)
 
 
-def _run(
-    name: str,
-    study: Study,
-    wanted: list[Trial],
-    path: Path,
-    work: Path,
-    processes: int,
-    device: str,
+def _do(
+    name: str, study: Study, missing: list[Trial], path: Path, workshop: Workshop, processes: int
 ) -> None:
-    caches = {reference: cache_of(study, reference, work) for reference in study.references}
-    for reference, cache in caches.items():
-        _score(study, reference, cache)
-    path.parent.mkdir(exist_ok=True)
-    if path.exists():  # without the part of a line that an interrupted run may have left
-        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
     context = get_context("spawn")
     with (
         Progress() as progress,
         path.open("a", buffering=1) as file,
         _pool(processes, context) as pool,
     ):
-        task = progress.add_task(name, total=len(wanted))
-        running = [pool.submit(run_trial, study, trial, caches, work, device) for trial in wanted]
+        used = {trial.reference for trial in missing if trial.reference is not None}
+        list(pool.map(workshop.reference, [study.references[each] for each in sorted(used)]))
+        for trial in missing:
+            workshop.places(study, trial)
+        task = progress.add_task(name, total=len(missing))
+        running = [pool.submit(workshop.do, study, trial) for trial in missing]
         for future in as_completed(running):
             file.write(future.result().model_dump_json() + "\n")
             progress.advance(task)
+
+
+def _elsewhere(path: Path) -> dict[str, Outcome]:
+    """The outcomes of other studies: a trial that one of them has done is not done again."""
+    found: dict[str, Outcome] = {}
+    for other in sorted(RESULTS.glob("*.jsonl")):
+        found |= {} if other == path else read_outcomes(other)
+    return found
+
+
+def _end_at_a_line(path: Path) -> None:
+    """Cut off the part of a line that an interrupted run may have left."""
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
 
 
 @contextmanager
@@ -102,23 +126,23 @@ def _pool(processes: int, context: object) -> Generator[ProcessPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _score(study: Study, reference: str, cache: str) -> None:
-    """Score what is missing: nothing, where it was done before."""
-    command = [Path(sys.executable).with_name("rhocache"), "score", study.scored.dataset]
-    options = ["--model", f"local-dir:{study.references[reference]}", "--out", cache]
-    if study.scored.shards:
-        options += ["--shards", study.scored.shards]
-    subprocess.run([*command, *options], check=True)
-
-
 @app.command()
 def pages() -> None:
-    """Write docs/results anew from the outcomes that are there."""
+    """Write docs/results anew, of the studies that have every trial of their first seed."""
+    written: list[tuple[str, Study, list[Outcome]]] = []
     for name in STUDIES:
-        outcomes = list(read_outcomes(RESULTS / f"{name}.jsonl").values())
-        if outcomes:
-            results.write(name, Study.read(study_file(name)), outcomes)
-    results.write_overview()
+        study, done = Study.read(study_file(name)), read_outcomes(RESULTS / f"{name}.jsonl")
+        wanted = {identity(study, trial): trial for trial in trials(study)}
+        outcomes = [
+            done[known_as].model_copy(update={"trial": trial})
+            for known_as, trial in wanted.items()
+            if known_as in done
+        ]
+        lacking = wanted.keys() - done.keys()
+        if all(wanted[known_as].seed != study.seeds[0] for known_as in lacking):
+            results.write(name, study, outcomes)
+            written.append((name, study, outcomes))
+    results.write_overview(written)
 
 
 if __name__ == "__main__":

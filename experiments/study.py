@@ -1,66 +1,85 @@
-"""A study: trainings that differ in one thing, each repeated over seeds, and what came of them.
+"""A study: trainings that differ in one thing, each repeated over seeds.
 
 A study is a YAML file (see ``experiments/studies``). Its arms are lists of changes to one training
 config, as the command line takes them; its grid is more changes, of which every combination is
-tried with every arm. A trial's outcome is a line of JSON; a trial that has one is not run again.
+tried with every arm. In changes and paths DATA stands for where the icons lie, REFERENCE for the
+reference's folder, and a name under ``scored`` for the cache that the reference makes of that, or
+where the ``task`` is classes for the table of its losses.
 """
 
 import hashlib
 import json
-import shutil
-import time
+import re
 from collections.abc import Iterator
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field
 
 from rhocache_schemas.documents import Strict
 from rhocache_schemas.weights.file import WEIGHTS
-from rhocache_trainer import EvaluationResult, evaluate, load_config, train
+from rhocache_trainer import load_config
 
 Value = str | int | float  # of a setting
 
 
 class Scored(Strict):
-    """What a reference scores before training."""
+    """What a reference scores before training: without ``dataset``, what a trial trains on."""
 
-    dataset: str
+    dataset: str | None = None
     shards: str | None = None
+
+
+class Trained(Strict):
+    """A reference that is trained before anything else, as a training config says."""
+
+    config: str
+    changes: list[str] = Field(default_factory=list[str])
+
+
+class Released(Strict):
+    """A reference that open_clip can fetch: ViT-B-32 and openai, say."""
+
+    model: str
+    pretrained: str | None = None
+
+
+Reference = str | Trained | Released  # or the folder of an open_clip local-dir
 
 
 class Study(Strict):
     title: str
     question: str
+    task: Literal["pairs", "classes"] = "pairs"
     config: str  # of a training, which arms change
-    scored: Scored
-    evaluate: dict[str, Any]  # arguments of ``rhocache_trainer.evaluate``, without the model
-    # A reference's folder, by the name that stands in results.
-    references: dict[str, str] = Field(min_length=1)
+    references: dict[str, Reference]  # by the name in results
+    scored: dict[str, Scored]
+    # Arguments of ``rhocache_trainer.evaluate``, or of ``classification.measures``.
+    evaluate: dict[str, Any]
+    common: list[str] = Field(default_factory=list[str])  # changes of every arm, before its own
     arms: dict[str, list[str]]
-    grid: dict[str, list[Value]] = Field(default_factory=dict[str, list[Value]])
+    grid: dict[str, dict[Value, list[str]]] = Field(
+        default_factory=dict[str, dict[Value, list[str]]]
+    )
     seeds: list[int]
     baseline: str  # the arm that others are compared with
     measure: str = "zero_shot"  # that the figure shows
+    figure: Literal["bars", "curves", "compute", "teachers"] = "bars"
     seen: list[str]  # sentences, as templates over the results
 
     @classmethod
-    def read(cls, path: Path, **places: str) -> "Study":
-        """Read a YAML file in which the names of ``places`` stand for paths."""
-        text = path.read_text()
-        for name, place in places.items():
-            text = text.replace(name, place)
-        return cls.model_validate(yaml.safe_load(text))
+    def read(cls, path: Path) -> "Study":
+        return cls.model_validate(yaml.safe_load(path.read_text()))
 
 
 class Trial(Strict):
     """One training, or with ``arm`` "as it is" none: the reference itself is evaluated."""
 
     arm: str
-    reference: str
+    reference: str | None  # None for an arm that has no use for one
     point: dict[str, Value]  # of the grid
     changes: list[str]
     seed: int
@@ -78,35 +97,66 @@ class Outcome(Strict):
 
 
 AS_IT_IS = "the reference as it is"
+REFERENCE = "REFERENCE"
+_NAME = re.compile(r"\b[A-Z][A-Z0-9_]+\b")
+
+
+def names_in(changes: list[str]) -> set[str]:
+    return set(_NAME.findall(" ".join(changes)))
+
+
+def placed(text: str, places: dict[str, str]) -> str:
+    return _NAME.sub(lambda name: places.get(name[0], name[0]), text)
 
 
 def trials(study: Study) -> Iterator[Trial]:
     for name in study.references:
         yield Trial(arm=AS_IT_IS, reference=name, point={}, changes=[], seed=0)
-    points = [
-        dict(zip(study.grid, values, strict=True)) for values in product(*study.grid.values())
-    ]
-    for seed, point, reference in product(study.seeds, points, study.references):
-        for arm, changes in study.arms.items():
-            changed = [*changes, *(f"{key}={value}" for key, value in point.items())]
-            yield Trial(arm=arm, reference=reference, point=point, changes=changed, seed=seed)
-
-
-# Where things lie, and what changes nothing.
-_FREE = {"output": True, "cache": True, "device": True, "loggers": True, "data": {"dataset"}}
+    axes = [[(axis, value) for value in values] for axis, values in study.grid.items()]
+    for seed, point, (arm, own) in product(study.seeds, product(*axes), study.arms.items()):
+        of_point = (change for axis, value in point for change in study.grid[axis][value])
+        changes = [*study.common, *own, *of_point]
+        wants_one = names_in(changes) & {REFERENCE, *study.scored}
+        for reference in study.references if wants_one else [None]:
+            yield Trial(arm=arm, reference=reference, point=dict(point), changes=changes, seed=seed)
 
 
 def identity(study: Study, trial: Trial) -> str:
     """Differs where another outcome is to be expected: another setting, or another reference."""
-    reference = study.references[trial.reference]
     settings = None
     if trial.arm != AS_IT_IS:
-        changes = [change.replace("CACHE", "cache") for change in trial.changes]
-        config = load_config(study.config, [*changes, "output=run", f"seed={trial.seed}"])
-        settings = config.model_dump(mode="json", exclude=_FREE)
-    measured = {key: value for key, value in study.evaluate.items() if key != "dataset"}
-    whole = [trial.arm, _sha256(Path(reference) / WEIGHTS), settings, measured]
-    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
+        settings = settings_of(study.config, [*trial.changes, f"seed={trial.seed}"])
+    reference = trial.reference and reference_identity(study.references[trial.reference])
+    return digest([settings, reference, study.evaluate])
+
+
+def reference_identity(reference: Reference) -> str:
+    if isinstance(reference, Trained):
+        return digest(settings_of(reference.config, reference.changes))
+    if isinstance(reference, Released):
+        return digest(reference.model_dump())
+    return _sha256(Path(reference) / WEIGHTS)
+
+
+# Where things lie, and what changes nothing.
+_FREE = {
+    "output",
+    "cache",
+    "device",
+    "loggers",
+    "log_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+}
+
+
+def settings_of(config: str, changes: list[str]) -> dict[str, Any]:
+    whole = load_config(config, [*changes, "output=run"])
+    return whole.model_dump(mode="json", exclude=_FREE)
+
+
+def digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @cache
@@ -121,44 +171,3 @@ def read_outcomes(path: Path) -> dict[str, Outcome]:
     *lines, _ = path.read_text().split("\n")
     outcomes = map(Outcome.model_validate_json, lines)
     return {outcome.identity: outcome for outcome in outcomes}
-
-
-def run_trial(
-    study: Study, trial: Trial, caches: dict[str, str], work: Path, device: str
-) -> Outcome:
-    """Train, evaluate, and leave nothing behind."""
-    started = time.monotonic()
-    model, steps = study.references[trial.reference], 0
-    known_as = identity(study, trial)
-    folder = work / known_as
-    if trial.arm != AS_IT_IS:
-        settings = [f"output={folder}", f"seed={trial.seed}", f"device={device}", "loggers=[]"]
-        changes = [change.replace("CACHE", caches[trial.reference]) for change in trial.changes]
-        result = train(load_config(study.config, [*settings, *changes]), resume="auto")
-        model, steps = result.model, result.steps
-    found = evaluate(model, device=device, **study.evaluate)
-    shutil.rmtree(folder, ignore_errors=True)
-    return Outcome(
-        identity=known_as,
-        trial=trial,
-        measures=measures(found),
-        steps=steps,
-        seconds=round(time.monotonic() - started, 1),
-        device=device,
-    )
-
-
-def measures(result: EvaluationResult) -> dict[str, float]:
-    found = {f"image_to_text@{k}": share for k, share in result.image_to_text.items()}
-    found |= {f"text_to_image@{k}": share for k, share in result.text_to_image.items()}
-    found["mean_recall"] = sum(found.values()) / len(found)
-    if result.zero_shot is not None:
-        found["zero_shot"] = result.zero_shot.accuracy
-    return {name: round(share, 6) for name, share in found.items()}
-
-
-def cache_of(study: Study, reference: str, work: Path) -> str:
-    """The folder of a reference's cache: ``rhocache score`` makes it there."""
-    weights = Path(study.references[reference]) / WEIGHTS
-    wanted = json.dumps([_sha256(weights), study.scored.model_dump()])
-    return str(work / "caches" / hashlib.sha256(wanted.encode()).hexdigest()[:16])

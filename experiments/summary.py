@@ -10,7 +10,7 @@ from scipy import stats
 from experiments.study import AS_IT_IS, Outcome, Value
 
 Point = tuple[tuple[str, Value], ...]  # of the grid
-Place = tuple[str, Point, str]  # reference, point, arm
+Place = tuple[str | None, Point, str]  # reference, point, arm
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Summary:
     """The outcomes of a study by where they stand in it."""
 
     def __init__(self, outcomes: Sequence[Outcome], baseline: str) -> None:
-        self._baseline = baseline
+        self.baseline = baseline
         self._found: dict[Place, dict[int, Outcome]] = defaultdict(dict)
         for outcome in outcomes:
             trial = outcome.trial
@@ -57,29 +57,31 @@ class Summary:
 
     @property
     def references(self) -> list[str]:
-        return list(dict.fromkeys(reference for reference, _, _ in self._found))
+        """Those that were used, or evaluated as they are."""
+        found = (reference for reference, _, _ in self._found if reference is not None)
+        return list(dict.fromkeys(found))
 
     @property
     def arms(self) -> list[str]:
         """Those that were trained."""
         return list(dict.fromkeys(arm for _, _, arm in self._found if arm != AS_IT_IS))
 
+    def outcomes(self, place: Place) -> dict[int, Outcome]:
+        """By seed, of an arm; one that uses no reference has the same with each."""
+        reference, point, arm = place
+        return self._found.get((reference, point, arm)) or self._found.get((None, point, arm), {})
+
+    def shares(self, place: Place, measure: str) -> dict[int, float]:
+        return {seed: each.measures[measure] for seed, each in self.outcomes(place).items()}
+
     def at(self, place: Place, measure: str) -> Estimate | None:
-        found = self._found.get(place)
-        if not found:
-            return None
-        return estimate(outcome.measures[measure] for outcome in found.values())
+        found = self.shares(place, measure)
+        return estimate(found.values()) if found else None
 
     def difference(self, place: Place, measure: str) -> Estimate | None:
         """From the baseline at the same point, over the seeds that both have."""
         reference, point, _ = place
-        ours, theirs = (
-            self._found.get(place, {}),
-            self._found.get((reference, point, self._baseline), {}),
-        )
-        both = ours.keys() & theirs.keys()
-        if not both:
-            return None
-        return estimate(
-            ours[seed].measures[measure] - theirs[seed].measures[measure] for seed in sorted(both)
-        )
+        ours = self.shares(place, measure)
+        theirs = self.shares((reference, point, self.baseline), measure)
+        both = sorted(ours.keys() & theirs.keys())
+        return estimate(ours[seed] - theirs[seed] for seed in both) if both else None

@@ -31,6 +31,8 @@ def main(out: Path, archive: Path | None, processes: int) -> None:
     named = frozenset(classes([splits["validation"], splits["test"]]))
     for name, icons in splits.items():
         write_shards(out / name, icons, sets, named)
+        classed = [icon for icon in icons if concept(icon.name) in named]
+        write_shards(out / f"{name}-classes", classed, sets, named)
     write_sets(out / "sets.csv", sets, splits)
 
 

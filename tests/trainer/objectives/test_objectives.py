@@ -261,6 +261,18 @@ def test_jest_trains_on_what_it_has_chosen(features: Features) -> None:
         objective(name="jest")
 
 
+def test_jest_and_distillation_are_added(features: Features) -> None:
+    settings = {"filter_ratio": 0.5, "reference_bias": -10}
+    pairs = batch(5)
+    out = objective(name="jest+distill", softmax_weight=0.7, **settings)(features, pairs)
+    reference = pairs.reference_image, pairs.reference_text
+    _, distilled = DistillClipLoss()(*without_bias(features).values(), *reference, SCALE)
+    torch.testing.assert_close(out.loss, SigLipLoss()(**features) + 0.7 * distilled)
+    made = [objective(name=name, top_k=True, **settings) for name in ("jest", "jest+distill")]
+    alone, both = (each.select(lambda _: features, batch()).index for each in made)
+    assert torch.equal(alone, both)
+
+
 def test_gamma_follows_the_epoch() -> None:
     made: Any = objective(name="drrho", gamma=0.2)
     gammas = []

@@ -14,23 +14,23 @@ from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.data.dataset import Batch
 from rhocache_trainer.data.join import PairSource
 from rhocache_trainer.distributed.collectives import Ranks
+from rhocache_trainer.loss.distillation import Distillation, DistillationWeights
 from rhocache_trainer.objectives.base import (
     Features,
     ObjectiveConfig,
     OpenClipLoss,
+    Output,
+    at_logit_scale,
     reference_of,
     reference_scale,
 )
 from rhocache_trainer.settings import Positive
 
 
-class JestConfig(ObjectiveConfig):
-    """The sigmoid loss of pairs that are chosen together, out of a larger batch, as learnable."""
-
+class JointSelection(ObjectiveConfig):
     needs_cache: ClassVar[bool] = True
     needs_logit_bias: ClassVar[bool] = True
 
-    name: Literal["jest"] = "jest"
     filter_ratio: Annotated[
         float, Field(ge=0, lt=1, description="share of the pairs that are read and not trained on")
     ] = 0.8
@@ -43,7 +43,8 @@ class JestConfig(ObjectiveConfig):
     def super_batch(self, batch_size: int) -> int:
         return round(batch_size / (1 - self.filter_ratio))
 
-    def build(self, pairs: PairSource) -> "Jest":
+    def bias_of_reference(self, pairs: PairSource) -> float:
+        """Raises InvalidInput where nobody says what it is."""
         bias = None if pairs.manifest is None else pairs.manifest.logit_bias
         if self.reference_bias is not None:
             bias = self.reference_bias
@@ -52,7 +53,30 @@ class JestConfig(ObjectiveConfig):
                 "the cache's reference was trained without a logit bias, so it has no sigmoid "
                 "loss; set objective.reference_bias, as to -10"
             )
-        return Jest(self, reference_scale(pairs), bias)
+        return bias
+
+
+class JestConfig(JointSelection):
+    """The sigmoid loss of pairs that are chosen together, out of a larger batch, as learnable."""
+
+    name: Literal["jest"] = "jest"
+
+    def build(self, pairs: PairSource) -> "Jest":
+        return Jest(self, reference_scale(pairs), self.bias_of_reference(pairs))
+
+
+class JestDistillConfig(JointSelection, DistillationWeights):
+    """JEST's choice of pairs, and distillation from the same cache beside the sigmoid loss.
+
+    Udandarao et al. 2024, "Active Data Curation Effectively Distills Large-Scale Multimodal
+    Models", call it ACED where one reference does both.
+    """
+
+    name: Literal["jest+distill"] = "jest+distill"
+
+    def build(self, pairs: PairSource) -> "JestDistill":
+        scale = reference_scale(pairs)
+        return JestDistill(self, scale, self.bias_of_reference(pairs), Distillation(self, scale))
 
 
 class Jest(OpenClipLoss):
@@ -62,7 +86,7 @@ class Jest(OpenClipLoss):
     reference, whose share of it comes from the cache.
     """
 
-    def __init__(self, config: JestConfig, scale: float, bias: float) -> None:
+    def __init__(self, config: JointSelection, scale: float, bias: float) -> None:
         """``scale`` and ``bias`` are the reference's, of its logits."""
         ranks = Ranks()
         super().__init__(SigLipLoss(rank=ranks.rank, world_size=ranks.world_size))
@@ -84,6 +108,22 @@ class Jest(OpenClipLoss):
             learner - reference, size, self._config.chunks, top_k=self._config.top_k
         )
         return batch.take(chosen)
+
+
+class JestDistill(Jest):
+    """The sigmoid loss of the chosen pairs, and distillation at the model's logit scale."""
+
+    def __init__(
+        self, config: JointSelection, scale: float, bias: float, distillation: Distillation
+    ) -> None:
+        super().__init__(config, scale, bias)
+        self._distillation = distillation
+
+    def forward(self, features: Features, batch: Batch, *, steering: bool = False) -> Output:  # noqa: ARG002
+        scale = features["logit_scale"]
+        target = features["image_features"], features["text_features"]
+        taught = self._distillation(target, reference_of(batch), (scale, scale))
+        return at_logit_scale(self.loss(**features) + taught, scale)
 
 
 def pair_losses(image: Tensor, text: Tensor, scale: Tensor | float, bias: Tensor | float) -> Tensor:
