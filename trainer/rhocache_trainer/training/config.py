@@ -124,7 +124,9 @@ def _apply(content: dict[str, Any], override: str) -> None:
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise InvalidInput(f"{override!r}: {text!r} is not a YAML value") from error
+        raise InvalidInput(
+            f"{override!r}: {text!r} is not a YAML value; text may need quotes of its own"
+        ) from error
     *parents, last = key.split(".")
     target = content
     for parent in parents:
