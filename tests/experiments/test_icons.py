@@ -77,7 +77,10 @@ def test_it_is_the_same_however_it_is_made(archive: Path, tmp_path: Path) -> Non
                 about = json.loads(parts[f"{key}.json"])
                 text = parts[f"{key}.txt"].decode()
                 pairs[f"{name.partition('/')[0]}/{key}"] = (text, about, image.size)
+    classed = {key: pairs.pop(key) for key in list(pairs) if "-classes/" in key}
     assert len(pairs) == 16, "3 sets of 5, and what is in all of them once"
+    named = {key: pair for key, pair in pairs.items() if "concept" in pair[1]}
+    assert {key.replace("-classes/", "/"): pair for key, pair in classed.items()} == named
     assert [key for key in pairs if key.endswith("same")] == [f"test/{TEST[0]}--same"]
     assert {key.partition("/")[0] for key in pairs} == {"test", "validation", "target"}
     text, about, size = pairs[f"validation/{VALIDATION[0]}--thing-3-outline"]
