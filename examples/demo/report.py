@@ -16,7 +16,8 @@ from rich.table import Table
 from safetensors import safe_open
 
 from experiments.pages import sentences
-from experiments.study import Study, measures, read_outcomes
+from experiments.study import Study, read_outcomes
+from experiments.trial import measures
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.dataset.formats.webdataset import ShardReader
 from rhocache_schemas.dataset.pair import Pair

@@ -18,6 +18,7 @@ from PIL import Image
 from scipy import stats
 from typer.testing import CliRunner
 
+from examples.demo import report
 from experiments import __main__ as command
 from experiments import pages
 from experiments.study import (
@@ -243,3 +244,8 @@ def test_the_studies_are_well_formed() -> None:
         known = {identity(study, trial) for trial in trials(study)}
         done = read_outcomes(ROOT / "experiments" / "results" / f"{path.stem}.jsonl")
         assert done.keys() <= known, f"{path.stem}.jsonl has outcomes of other settings"
+
+
+def test_the_demos_report_quotes_its_study() -> None:
+    outcomes = list(read_outcomes(report.OUTCOMES).values())
+    assert "standard deviations" in pages.sentences(Study.read(report.STUDY), outcomes)[0]
