@@ -2,9 +2,7 @@
 
 import argparse
 import csv
-import json
 import os
-import tarfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +10,7 @@ from pathlib import Path
 from rich.progress import track
 
 from experiments.icons.names import caption, concept
-from experiments.icons.pack import SHARD_PAIRS, add
+from experiments.icons.pack import SHARD_PAIRS, Pair, write
 from experiments.icons.package import IconSet, icon_sets, unpack
 from experiments.icons.render import read_set, render_sets
 from experiments.icons.splits import Icon, classes, split
@@ -47,15 +45,13 @@ def write_shards(
         path = folder / f"{start // SHARD_PAIRS:05}.tar"
         if path.exists():
             continue
-        with tarfile.open(path.with_suffix(".partial"), "w", tarfile.USTAR_FORMAT) as tar:
-            for icon in icons[start : start + SHARD_PAIRS]:
-                about = {"set": icon.prefix, "name": icon.name, "licence": licences[icon.prefix]}
-                if concept(icon.name) in named:
-                    about["concept"] = concept(icon.name)
-                add(tar, f"{icon.key}.json", json.dumps(about).encode())
-                add(tar, f"{icon.key}.png", icon.png)
-                add(tar, f"{icon.key}.txt", caption(icon.name).encode())
-        path.with_suffix(".partial").rename(path)
+        pairs: list[Pair] = []
+        for icon in icons[start : start + SHARD_PAIRS]:
+            about = {"set": icon.prefix, "name": icon.name, "licence": licences[icon.prefix]}
+            if concept(icon.name) in named:
+                about["concept"] = concept(icon.name)
+            pairs.append(Pair(icon.key, icon.png, caption(icon.name), about))
+        write(path, pairs)
 
 
 def write_sets(path: Path, sets: Sequence[IconSet], splits: dict[str, list[Icon]]) -> None:

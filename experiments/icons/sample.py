@@ -8,13 +8,13 @@ sets under licences that ask for no more than to be named with the icons.
 import argparse
 import csv
 import json
-import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
 
-from experiments.icons.pack import SHARD_PAIRS, add
+from experiments.icons import pack
+from experiments.icons.pack import SHARD_PAIRS
 from rhocache_schemas.dataset.formats import open_dataset
 from rhocache_schemas.dataset.formats.base import Source
 from rhocache_schemas.dataset.pair import Pair
@@ -29,7 +29,8 @@ def main(icons: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     shards = [train[start : start + SHARD_PAIRS] for start in range(0, len(train), SHARD_PAIRS)]
     for number, pairs in enumerate([*shards, test]):
-        write(out / f"{number:05}.tar", pairs, metadata=pairs is test)
+        made = (packed(pair, metadata=pairs is test) for pair in pairs)
+        pack.write(out / f"{number:05}.tar", made)
     counts = Counter(about(pair)["set"] for pair in chain(train, test))
     with (icons / "sets.csv").open(encoding="utf-8") as whole:
         rows = list(csv.reader(whole))
@@ -52,14 +53,8 @@ def about(pair: Pair) -> dict[str, str]:
     return json.loads(pair.metadata or b"{}")
 
 
-def write(path: Path, pairs: list[Pair], *, metadata: bool) -> None:
-    with tarfile.open(path, "w", tarfile.USTAR_FORMAT) as tar:
-        for pair in pairs:
-            if metadata:
-                add(tar, f"{pair.key}.json", pair.metadata or b"{}")
-            image, caption = pair.content()
-            add(tar, f"{pair.key}.png", image)
-            add(tar, f"{pair.key}.txt", caption.encode())
+def packed(pair: Pair, *, metadata: bool) -> pack.Pair:
+    return pack.Pair(pair.key, *pair.content(), about(pair) if metadata else None)
 
 
 if __name__ == "__main__":

@@ -7,24 +7,17 @@ rare, with a sixth of its icons.
 
 import argparse
 import json
-import tarfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from experiments.icons.pack import SHARD_PAIRS, add
+from experiments.icons.pack import SHARD_PAIRS, Pair, write
+from rhocache_schemas.dataset.formats.webdataset import ShardReader
+from rhocache_schemas.dataset.shards import list_shards
 
 SHARDS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    key: str
-    image: bytes
-    caption: str
-    about: dict[str, str]
 
 
 Change = Callable[[list[Pair], np.random.Generator], Iterable[Pair]]
@@ -89,40 +82,19 @@ VARIANTS: dict[str, tuple[str, Change]] = {
 
 
 def main(data: Path) -> None:
+    sources = {source for source, _ in VARIANTS.values()}
+    pairs_of = {source: read(data / source) for source in sources}
     for name, (source, change) in VARIANTS.items():
-        pairs = [
-            pair for path in sorted((data / source).glob("*.tar"))[:SHARDS] for pair in read(path)
-        ]
-        made = list(change(pairs, np.random.default_rng(0)))
+        made = list(change(pairs_of[source], np.random.default_rng(0)))
         (data / name).mkdir(exist_ok=True)
         for number, start in enumerate(range(0, len(made), SHARD_PAIRS)):
             write(data / name / f"{number:05}.tar", made[start : start + SHARD_PAIRS])
 
 
-def read(path: Path) -> list[Pair]:
-    with tarfile.open(path) as tar:
-        files = [(member.name, tar.extractfile(member)) for member in tar]
-        content = {name: file.read() for name, file in files if file is not None}
-    keys = [name.removesuffix(".png") for name in content if name.endswith(".png")]
-    return [
-        Pair(
-            key,
-            content[f"{key}.png"],
-            content[f"{key}.txt"].decode(),
-            json.loads(content[f"{key}.json"]),
-        )
-        for key in keys
-    ]
-
-
-def write(path: Path, pairs: Iterable[Pair]) -> None:
-    partial = path.with_suffix(".partial")
-    with tarfile.open(partial, "w", tarfile.USTAR_FORMAT) as tar:
-        for pair in pairs:
-            add(tar, f"{pair.key}.json", json.dumps(pair.about).encode())
-            add(tar, f"{pair.key}.png", pair.image)
-            add(tar, f"{pair.key}.txt", pair.caption.encode())
-    partial.rename(path)
+def read(place: Path) -> list[Pair]:
+    """The pairs of a shard, or of a folder's first ones."""
+    found = (pair for shard in list_shards(str(place))[:SHARDS] for pair in ShardReader(shard))
+    return [Pair(pair.key, *pair.content(), json.loads(pair.metadata or b"{}")) for pair in found]
 
 
 if __name__ == "__main__":
