@@ -15,6 +15,7 @@ from rhocache_schemas.dataset.formats.webdataset import ShardReader
 from rhocache_schemas.dataset.image import open_image
 from rhocache_schemas.dataset.pair import Pair
 from rhocache_schemas.dataset.shards import list_shards
+from rhocache_trainer.evaluation.measures import accuracies, class_accuracies
 from rhocache_trainer.model.classifier import load_classifier
 
 BATCH = 256
@@ -22,16 +23,17 @@ BATCH = 256
 
 def measures(model: str, dataset: str, class_field: str, device: str) -> dict[str, float]:
     """Accuracy: of all images, as the mean of the classes, and of the worst tenth of them."""
-    right, labels = [], []
+    guesses, labels = [], []
     for _, logits, label in _logits(model, dataset, class_field, device):
-        right.append(logits.argmax(1) == label)
+        guesses.append(logits.argmax(1))
         labels.append(label)
-    hits, truth = torch.cat(right).double(), torch.cat(labels)
-    of_class = torch.stack([hits[truth == each].mean() for each in truth.unique()]).sort().values
+    guess, truth = torch.cat(guesses), torch.cat(labels)
+    accuracy, class_mean = accuracies(guess, truth)
+    worst_first = class_accuracies(guess, truth).sort().values
     return {
-        "accuracy": float(hits.mean()),
-        "class_mean": float(of_class.mean()),
-        "worst_classes": float(of_class[: max(1, len(of_class) // 10)].mean()),
+        "accuracy": accuracy,
+        "class_mean": class_mean,
+        "worst_classes": float(worst_first[: max(1, len(worst_first) // 10)].mean()),
     }
 
 

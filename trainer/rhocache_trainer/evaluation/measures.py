@@ -100,5 +100,13 @@ def accuracies(guess: Tensor, truth: Tensor) -> tuple[float, float]:
         truth: int64 [n], with n ≥ 1.
     """
     right = (guess == truth).double()
-    by_class = [right[truth == number].mean() for number in truth.unique()]
-    return float(right.mean()), float(torch.stack(by_class).mean())
+    return float(right.mean()), float(class_accuracies(guess, truth).mean())
+
+
+def class_accuracies(guess: Tensor, truth: Tensor) -> Tensor:
+    """Share of right guesses in each class that ``truth`` has, float64 [classes], by number.
+
+    Args: as of ``accuracies``.
+    """
+    right = (guess == truth).double()
+    return torch.stack([right[truth == number].mean() for number in truth.unique()])
