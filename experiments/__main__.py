@@ -23,6 +23,7 @@ from experiments.study import (
     Trial,
     identity,
     names_in,
+    outcomes_of,
     read_outcomes,
     trials,
 )
@@ -129,19 +130,14 @@ def _pool(processes: int, context: object) -> Generator[ProcessPoolExecutor]:
 @app.command()
 def pages() -> None:
     """Write docs/results anew, of the studies that have every trial of their first seed."""
-    written: list[tuple[str, Study, list[Outcome]]] = []
+    written: list[results.Written] = []
     for name in STUDIES:
-        study, done = Study.read(study_file(name)), read_outcomes(RESULTS / f"{name}.jsonl")
-        wanted = {identity(study, trial): trial for trial in trials(study)}
-        outcomes = [
-            done[known_as].model_copy(update={"trial": trial})
-            for known_as, trial in wanted.items()
-            if known_as in done
-        ]
-        lacking = wanted.keys() - done.keys()
-        if all(wanted[known_as].seed != study.seeds[0] for known_as in lacking):
-            results.write(name, study, outcomes)
-            written.append((name, study, outcomes))
+        study = Study.read(study_file(name))
+        outcomes = outcomes_of(study, RESULTS / f"{name}.jsonl")
+        first = [trial for trial in trials(study) if trial.seed == study.seeds[0]]
+        done = [outcome.trial for outcome in outcomes]
+        if all(trial in done for trial in first):
+            written.append(results.write(name, study, outcomes))
     results.write_overview(written)
 
 

@@ -1,7 +1,9 @@
 """docs/results: a page for each study, with a table and a figure, made from its outcomes alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -26,9 +28,21 @@ MEASURES = {
 }
 
 
-def write(name: str, study: Study, outcomes: Sequence[Outcome]) -> None:
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A page that is there, and what the overview says of it."""
+
+    name: str
+    title: str
+    seen: list[str]
+    words: dict[str, Callable[..., Any]]
+
+
+def write(name: str, study: Study, outcomes: Sequence[Outcome]) -> Written:
     """Write a study's page and figure. Equal outcomes give equal bytes."""
     summary = Summary(outcomes, study.baseline)
+    words = Words(study, summary).known()
+    seen = _said(study, words)
     shown = {key: text for key, text in MEASURES.items() if key in outcomes[0].measures}
     rows, last = _rows(summary, study.measure, shown), dict(summary.points[-1])
     about = {
@@ -37,7 +51,7 @@ def write(name: str, study: Study, outcomes: Sequence[Outcome]) -> None:
         "rows": rows,
         "last": [row for row in rows if row["point"] in ({}, last)],
         "measures": shown,
-        "seen": sentences(study, outcomes),
+        "seen": seen,
     }
     environment = _environment()
     PAGES.mkdir(parents=True, exist_ok=True)
@@ -46,11 +60,15 @@ def write(name: str, study: Study, outcomes: Sequence[Outcome]) -> None:
     if name == FRONT:
         _put_into(README, environment.get_template("front.md.j2").render(about))
     draw(PAGES / f"{name}.svg", study, summary, MEASURES[study.measure])
+    return Written(name, study.title, seen, words)
 
 
 def sentences(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
     """Say what was seen."""
-    words = Words(study, Summary(outcomes, study.baseline)).known()
+    return _said(study, Words(study, Summary(outcomes, study.baseline)).known())
+
+
+def _said(study: Study, words: dict[str, Callable[..., Any]]) -> list[str]:
     environment = _environment()
     return [environment.from_string(sentence).render(words) for sentence in study.seen]
 
@@ -64,12 +82,10 @@ def _put_into(path: Path, text: str) -> None:
     path.write_text(f"{before}{BEGIN}\n{text}{END}{after}")
 
 
-def write_overview(written: Sequence[tuple[str, Study, Sequence[Outcome]]]) -> None:
+def write_overview(written: Sequence[Written]) -> None:
     """Write docs/results/README.md: the pages, each with the first sentence of what was seen."""
-    pages = [(name, study.title, sentences(study, found)[0]) for name, study, found in written]
-    studies = {
-        name: Words(study, Summary(found, study.baseline)).known() for name, study, found in written
-    }
+    pages = [(each.name, each.title, each.seen[0]) for each in written]
+    studies = {each.name: each.words for each in written}
     PAGES.mkdir(parents=True, exist_ok=True)
     page = _environment().get_template("overview.md.j2").render(pages=pages, studies=studies)
     (PAGES / "README.md").write_text(page)

@@ -171,3 +171,14 @@ def read_outcomes(path: Path) -> dict[str, Outcome]:
     *lines, _ = path.read_text().split("\n")
     outcomes = map(Outcome.model_validate_json, lines)
     return {outcome.identity: outcome for outcome in outcomes}
+
+
+def outcomes_of(study: Study, path: Path) -> list[Outcome]:
+    """Those that the study's trials have, in their order: not those of settings that it had."""
+    done = read_outcomes(path)
+    wanted = {identity(study, trial): trial for trial in trials(study)}
+    return [
+        done[known_as].model_copy(update={"trial": trial})
+        for known_as, trial in wanted.items()
+        if known_as in done
+    ]

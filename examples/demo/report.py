@@ -16,7 +16,7 @@ from rich.table import Table
 from safetensors import safe_open
 
 from experiments.pages import sentences
-from experiments.study import Study, read_outcomes
+from experiments.study import Study, outcomes_of
 from experiments.trial import measures
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.dataset.formats.webdataset import ShardReader
@@ -79,12 +79,17 @@ def write(
         verdict=_verdict(results),
         plots={"loss": _curves(folder), "similarity": _histogram(similarity)},
         galleries=_galleries(cache, dataset),
-        seen=sentences(Study.read(STUDY), list(read_outcomes(OUTCOMES).values())),
+        seen=seen_over_seeds(),
         seconds=seconds,
     )
     path = folder / "report.html"
     path.write_text(page)
     return path
+
+
+def seen_over_seeds() -> list[str]:
+    study = Study.read(STUDY)
+    return sentences(study, outcomes_of(study, OUTCOMES))
 
 
 def _template() -> jinja2.Template:
