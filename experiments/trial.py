@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from experiments import classification
-from experiments.classification import write_losses
 from experiments.study import (
     AS_IT_IS,
     REFERENCE,
@@ -42,13 +41,12 @@ class Workshop:
         if isinstance(reference, str):
             return reference
         folder = self.work / "references" / reference_identity(reference)
-        if (folder / "model").is_dir():
-            pass
-        elif isinstance(reference, Trained):
+        model = folder / "model"
+        if not model.is_dir() and isinstance(reference, Trained):
             train(self._config(reference.config, reference.changes, {}, folder), resume="auto")
-        else:
-            build_model(reference.model, reference.pretrained).export(folder / "model")
-        return str(folder / "model")
+        elif not model.is_dir():
+            build_model(reference.model, reference.pretrained).export(model)
+        return str(model)
 
     def cache(self, study: Study, trial: Trial, name: str) -> str:
         """What the reference says of a dataset, which is scored where that was not done yet."""
@@ -60,7 +58,9 @@ class Workshop:
         losses = folder / "losses.parquet"
         if study.task == "classes":
             if not losses.exists():
-                write_losses(losses, model, where, study.evaluate["class_field"], self.device)
+                classification.write_losses(
+                    losses, model, where, study.evaluate["class_field"], self.device
+                )
             return str(losses)
         if not (folder / "done").exists():
             command = [Path(sys.executable).with_name("rhocache"), "score", where]
