@@ -108,19 +108,42 @@ class Contestant:
         return time.perf_counter() - started
 
 
-def live(name: str, normalize: Any, arguments: argparse.Namespace) -> Callable[[Batch], Batch]:
-    model: Any = create_model(name, device=arguments.device, output_dict=True).eval()
-    model.to(memory_format=torch.channels_last)
+def live(model: str, normalize: Any, arguments: argparse.Namespace) -> Callable[[Batch], Batch]:
+    """Encode batches by a model that open_clip can name, as a training without a cache does."""
+    reference: Any = create_model(model, device=arguments.device, output_dict=True).eval()
+    reference.to(memory_format=torch.channels_last)
     half = arguments.precision == "bf16"
 
     @torch.no_grad()
     def encode(batch: Batch) -> Batch:
         with torch.autocast(arguments.device, torch.bfloat16, enabled=half):
-            features = model(normalize(batch.image), batch.tokens)
+            features = reference(normalize(batch.image), batch.tokens)
         image, text = features["image_features"], features["text_features"]
         return replace(batch, reference_image=image, reference_text=text)
 
     return encode
+
+
+def step_times(arguments: argparse.Namespace, references: dict[str, str]) -> dict[str, list[float]]:
+    """Seconds of each round's step by contestant; live references are given by their label."""
+    with tempfile.TemporaryDirectory() as folder:
+        cache = random_cache(folder, arguments.data, arguments.shards)
+        steered, plain = settings(arguments, cache), settings(arguments, None)
+        pairs = open_pairs(steered.data, steered.cache)
+        learner = Learner(steered, launch(steered.device, steered.precision), pairs)
+        learner.prepare(10**6)
+        learner.start_epoch(0)
+        contestants = {NONE: Contestant(learner, plain), CACHED: Contestant(learner, steered)}
+        for label, model in references.items():
+            reference = live(model, learner.normalize, arguments)
+            contestants[label] = Contestant(learner, steered, reference)
+        for contestant in contestants.values():
+            contestant.step()
+        times: dict[str, list[float]] = {name: [] for name in contestants}
+        for _ in range(arguments.rounds):
+            for name, contestant in contestants.items():
+                times[name].append(contestant.step())
+    return times
 
 
 def main() -> None:
@@ -135,24 +158,13 @@ def main() -> None:
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     arguments = parser.parse_args()
     torch.set_num_threads(2)
-    with tempfile.TemporaryDirectory() as folder:
-        cache = random_cache(folder, arguments.data, arguments.shards)
-        steered, plain = settings(arguments, cache), settings(arguments, None)
-        pairs = open_pairs(steered.data, steered.cache)
-        learner = Learner(steered, launch(steered.device, steered.precision), pairs)
-        learner.prepare(10**6)
-        learner.start_epoch(0)
-        contestants = {NONE: Contestant(learner, plain), CACHED: Contestant(learner, steered)}
-        for what, name in (("the same size", arguments.model), ("larger", arguments.larger)):
-            reference = live(name, learner.normalize, arguments)
-            label = f"live reference of {what} ({name})"
-            contestants[label] = Contestant(learner, steered, reference)
-        for contestant in contestants.values():
-            contestant.step()
-        times: dict[str, list[float]] = {name: [] for name in contestants}
-        for _ in range(arguments.rounds):
-            for name, contestant in contestants.items():
-                times[name].append(contestant.step())
+    times = step_times(
+        arguments,
+        {
+            f"live reference of the same size ({arguments.model})": arguments.model,
+            f"live reference of larger ({arguments.larger})": arguments.larger,
+        },
+    )
     threads = ", 2 threads" if arguments.device == "cpu" else ""
     print(f"{machine.describe(arguments.device)}{threads}, {arguments.precision}.\n")
     print(

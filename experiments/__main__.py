@@ -17,6 +17,7 @@ import typer
 from rich.progress import Progress
 
 from experiments import pages as results
+from experiments.cost import page as cost_page
 from experiments.study import (
     Outcome,
     Study,
@@ -32,6 +33,7 @@ from experiments.trial import Workshop
 HERE = Path(__file__).parent
 STUDIES = sorted(path.stem for path in (HERE / "studies").glob("*.yaml"))
 RESULTS = HERE / "results"
+COSTS = HERE / "cost" / "measured.jsonl"
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -128,6 +130,20 @@ def _pool(processes: int, context: object) -> Generator[ProcessPoolExecutor]:
 
 
 @app.command()
+def cost(
+    setup: Annotated[Path, typer.Option()] = HERE / "cost" / "setup.yaml",
+    out: Annotated[Path, typer.Option(help="Lines of measurements.")] = COSTS,
+    device: Annotated[str, typer.Option()] = "cpu",
+) -> None:
+    """Measure what a training costs with a cached and with a live reference."""
+    from experiments.cost.measure import Setup, measure
+
+    asked = Setup.read(setup)
+    found = [measure(pair, asked.rounds, device) for pair in asked.measured]
+    out.write_text("".join(f"{each.model_dump_json()}\n" for each in found))
+
+
+@app.command()
 def pages() -> None:
     """Write docs/results anew, of the studies that have every trial of their first seed."""
     written: list[results.Written] = []
@@ -138,7 +154,9 @@ def pages() -> None:
         done = [outcome.trial for outcome in outcomes]
         if all(trial in done for trial in first):
             written.append(results.write(name, study, outcomes))
-    results.write_overview(written)
+    costs = cost_page.read(COSTS)
+    cost_page.write(results.PAGES, results.environment(), costs)
+    results.write_overview(written, costs)
 
 
 if __name__ == "__main__":

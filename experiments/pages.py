@@ -3,10 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from experiments.cost.cost import Cost
 from experiments.figures import draw
 from experiments.study import AS_IT_IS, Outcome, Study
 from experiments.summary import Summary
@@ -53,12 +55,12 @@ def write(name: str, study: Study, outcomes: Sequence[Outcome]) -> Written:
         "measures": shown,
         "seen": seen,
     }
-    environment = _environment()
+    templates = environment()
     PAGES.mkdir(parents=True, exist_ok=True)
-    page = environment.get_template("page.md.j2").render(about)
+    page = templates.get_template("page.md.j2").render(about)
     (PAGES / f"{name}.md").write_text(page)
     if name == FRONT:
-        _put_into(README, environment.get_template("front.md.j2").render(about))
+        _put_into(README, templates.get_template("front.md.j2").render(about))
     draw(PAGES / f"{name}.svg", study, summary, MEASURES[study.measure])
     return Written(name, study.title, seen, words)
 
@@ -69,8 +71,8 @@ def sentences(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def _said(study: Study, words: dict[str, Callable[..., Any]]) -> list[str]:
-    environment = _environment()
-    return [environment.from_string(sentence).render(words) for sentence in study.seen]
+    templates = environment()
+    return [templates.from_string(sentence).render(words) for sentence in study.seen]
 
 
 def _put_into(path: Path, text: str) -> None:
@@ -82,17 +84,21 @@ def _put_into(path: Path, text: str) -> None:
     path.write_text(f"{before}{BEGIN}\n{text}{END}{after}")
 
 
-def write_overview(written: Sequence[Written]) -> None:
+def write_overview(written: Sequence[Written], costs: Sequence[Cost]) -> None:
     """Write docs/results/README.md: the pages, each with the first sentence of what was seen."""
     pages = [(each.name, each.title, each.seen[0]) for each in written]
     studies = {each.name: each.words for each in written}
     PAGES.mkdir(parents=True, exist_ok=True)
-    page = _environment().get_template("overview.md.j2").render(pages=pages, studies=studies)
+    page = (
+        environment()
+        .get_template("overview.md.j2")
+        .render(pages=pages, studies=studies, costs=costs)
+    )
     (PAGES / "README.md").write_text(page)
 
 
-def _environment() -> Environment:
-    return Environment(
+def environment() -> Environment:
+    found = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=False,
         undefined=StrictUndefined,
@@ -100,6 +106,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    found.filters["median"] = median
+    return found
 
 
 def _rows(summary: Summary, measure: str, shown: dict[str, str]) -> list[dict[str, object]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import experiments.normalizer  # noqa: F401 (an objective that studies name)
 from experiments import classification
 from experiments.study import (
     AS_IT_IS,
@@ -41,11 +42,13 @@ class Workshop:
         if isinstance(reference, str):
             return reference
         folder = self.work / "references" / reference_identity(reference)
-        model = folder / "model"
-        if not model.is_dir() and isinstance(reference, Trained):
-            train(self._config(reference.config, reference.changes, {}, folder), resume="auto")
-        elif not model.is_dir():
-            build_model(reference.model, reference.pretrained).export(model)
+        model, done = folder / "model", folder / "done"
+        if not done.exists():
+            if isinstance(reference, Trained):
+                train(self._config(reference.config, reference.changes, {}, folder), resume="auto")
+            else:
+                build_model(reference.model, reference.pretrained).export(model)
+            done.touch()
         return str(model)
 
     def cache(self, study: Study, trial: Trial, name: str) -> str:

@@ -1,0 +1,1 @@
+"""What a training costs with a cached reference, with a live one, and without."""

@@ -1,0 +1,36 @@
+"""A target with its reference: what was measured of them, and what follows for a whole training."""
+
+from statistics import median
+
+from rhocache_schemas.documents import Strict
+
+
+class Cost(Strict):
+    """Seconds a pair, of rounds in which the contestants took turns."""
+
+    target: str
+    reference: str
+    batch: int
+    machine: str
+    plain: list[float]  # a training step without a reference
+    cached: list[float]  # steered by a cache
+    live: list[float]  # the same, with the reference in the loop
+    scoring: list[float]  # once, for the cache: reading, decoding, both towers, writing
+    stored: float  # bytes a pair, in float16
+
+    def of_plain(self, measured: list[float]) -> float:
+        """In steps without a reference, compared within the rounds where there are such."""
+        if measured is self.scoring:
+            return median(measured) / median(self.plain)
+        return median(one / none for one, none in zip(measured, self.plain, strict=True))
+
+    def total(self, epochs: float, way: str) -> float:
+        """Of a training, the cache included, in epochs without a reference."""
+        if way == "cached":
+            return self.of_plain(self.scoring) + epochs * self.of_plain(self.cached)
+        return epochs * self.of_plain(self.live)
+
+    @property
+    def break_even(self) -> float:
+        """Epochs from which on the cache is cheaper than a live reference."""
+        return self.of_plain(self.scoring) / (self.of_plain(self.live) - self.of_plain(self.cached))
