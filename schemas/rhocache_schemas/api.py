@@ -5,7 +5,7 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, Field, PlainValidator, create_model
 
-from rhocache_schemas.cache.documents import Fault
+from rhocache_schemas.cache.documents import Fault, Step
 from rhocache_schemas.documents import Strict
 from rhocache_schemas.job.kinds import KINDS, AnySpec, by_kind, either, read_spec
 from rhocache_schemas.job.spec import JobSpec, JobState
@@ -56,6 +56,9 @@ class ShardCounts(BaseModel):
 class JobProgress(BaseModel):
     pairs_per_second: float = 0.0
     seconds_left: float | None = None
+    steps: Annotated[
+        list[Step], Field(description="what its driver did so far, and does now; in their order")
+    ] = []
 
 
 class Submission(Strict):

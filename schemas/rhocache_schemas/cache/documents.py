@@ -90,11 +90,20 @@ class ShardOutcome(Strict):
     code: str | None = None
 
 
+class Step(Strict):
+    """Something that a run does before, while or after it encodes, as people are told of it."""
+
+    name: Annotated[str, Field(description="as in starting Ray, or loading the reference")]
+    started_at: Annotated[float, Field(description="Unix seconds")]
+    ended_at: Annotated[float | None, Field(description="null while it goes on")] = None
+
+
 class Progress(Document):
     """``progress.json``: how far the newest run is. Advisory; the shard files are the truth."""
 
     job: str | None = None  # the service's id, when a service started the run
     phase: Phase
+    steps: list[Step] = Field(default_factory=list[Step])  # of this run, in their order
     shards_total: Count = 0
     # Files that are there, those of earlier runs included.
     shards_committed: Count = Field(

@@ -55,6 +55,7 @@ def job_resource(row: JobRow) -> Job:
         speed = JobProgress(
             pairs_per_second=progress.pairs_per_second,
             seconds_left=None if row.state.terminal else progress.seconds_left,
+            steps=progress.steps,
         )
     return Job(
         id=row.id,
