@@ -63,7 +63,7 @@ def measure(folder: Path, data: str, size: int, until: list[int]) -> list[float]
         metadata={},
     )
     encoder = Encoder(spec, THREADS)
-    encoder.load({})
+    *_, _ = encoder.load({})
     peaks = [peak_memory()]
     for first in range(0, max(until), size):
         path = folder / "dataset" / f"{first:09}.tar"

@@ -6,8 +6,8 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import faults
 import pytest
-from faults import CrewHere
 
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import ReferenceSpec
@@ -97,7 +97,7 @@ def scored(
 @pytest.fixture
 def crew_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Encode in this process, for tests of what is encoded and not of who does it."""
-    monkeypatch.setattr(driver, "Crew", CrewHere)
+    monkeypatch.setattr(driver, "_crew", faults.crew_here)
 
 
 @pytest.fixture
@@ -106,9 +106,7 @@ def scored_here(tmp_path: Path) -> Callable[[ScoreSpec], ScoreSpec]:
 
     def score(spec: ScoreSpec) -> ScoreSpec:
         again = spec.model_copy(update={"output": str(tmp_path / "scored-here")})
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(driver, "Crew", CrewHere)
-            driver.score(again)
+        driver.score(again, here=True)
         return again
 
     return score

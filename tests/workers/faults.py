@@ -11,16 +11,18 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from pyarrow import fs
 
 from rhocache_schemas import storage
-from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.job.kinds.score import ScoreSpec
+
+if TYPE_CHECKING:
+    from rhocache_workers.encode.here import CrewHere
 
 # Around the life of a file: what an AtomicFile does, told with the path that it is for.
 STEPS = ("before write", "half-written", "before rename", "after rename")
@@ -125,27 +127,18 @@ def kill_at(step: str, path: str) -> Strike:
     return strike
 
 
-class CrewHere:
-    """The driver's crew as one encoder in this process, without Ray."""
+def crew_here(
+    spec: ScoreSpec,
+    _: str | None,
+    sizes: dict[str, int],
+    on_step: Callable[[str], None],
+    *,
+    here: bool,
+) -> "CrewHere":
+    """Stand in for ``driver._crew`` where all that is run is to be in this process."""
+    from rhocache_workers.encode.here import CrewHere
 
-    def __init__(self, spec: ScoreSpec, _: str | None, batch_sizes: dict[str, int]) -> None:
-        from rhocache_workers.encode.encoder import Encoder
-
-        self._encoder = Encoder(spec, threads=1)
-        self._batch_sizes = batch_sizes
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def describe(self):
-        return self._encoder.load(self._batch_sizes)
-
-    def encode(self, shards: Iterable[Shard]) -> Iterator:
-        for shard in shards:
-            yield from self._encoder.encode(shard)
+    return CrewHere(spec, sizes, on_step)
 
 
 def main() -> None:
@@ -155,7 +148,6 @@ def main() -> None:
     from rhocache_workers.run import driver
 
     torch.set_num_threads(1)  # a pool of them would not survive the fork
-    driver.Crew = CrewHere
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
@@ -163,7 +155,7 @@ def main() -> None:
             spec = ScoreSpec.model_validate(spec)
             if step is not None:
                 FaultyDisk(kill_at(step, f"{spec.output}/{name}")).install()
-            driver.score(spec)
+            driver.score(spec, here=True)
             os._exit(0)
         sys.stdout.write(f"{os.waitpid(child, 0)[1]}\n")
         sys.stdout.flush()

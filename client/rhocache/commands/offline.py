@@ -67,6 +67,10 @@ def score(
     ray_address: Annotated[
         str | None, typer.Option(help="A running Ray cluster to join; default: start Ray here.")
     ] = None,
+    here: Annotated[
+        bool,
+        typer.Option("--here", help="Encode in this process alone, without Ray: for a small run."),
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Run a frozen reference over a dataset and write its embeddings and similarities.
@@ -77,7 +81,10 @@ def score(
         from rhocache_workers.run.driver import score as run
     with ShardProgress() as progress:
         summary = run(
-            spec, ray_address=ray_address, on_progress=lambda seen: progress.show(Seen.of_run(seen))
+            spec,
+            ray_address=ray_address,
+            here=here,
+            on_progress=lambda seen: progress.show(Seen.of_run(seen)),
         )
     if as_json:
         typer.echo(json.dumps(asdict(summary)))

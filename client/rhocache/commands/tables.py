@@ -126,7 +126,7 @@ def job(seen: Job) -> Table:
     facts: dict[str, Any] = {
         "job": seen.id,
         "status": str(seen.status),
-        "progress": f"{_shards(seen)} shards, {Seen.of_job(seen)}",
+        "progress": Seen.of_job(seen).counts,
         "kind": seen.spec.kind,
         **{field.path[-1]: value for field, value in chosen(seen.spec)},
         "errors": "\n".join(printable(f"{error.code}: {error.detail}") for error in seen.errors),

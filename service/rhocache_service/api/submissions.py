@@ -1,15 +1,14 @@
 """``/v1/jobs`` (POST), ``/v1/jobs:validate``, ``/v1/models``: submits, cancels and retries jobs,
 and lists the models that open_clip can load."""
 
-import json
 from collections.abc import Callable
-from importlib.resources import files
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 
 from rhocache_schemas.api import AnySubmission, Job, Model, ModelList, Validation
 from rhocache_schemas.job.spec import JobState
+from rhocache_schemas.models import known_models
 from rhocache_service.api.auth import ReadsJobs, WritesJobs
 from rhocache_service.api.dependencies import Found, InRegistry, WithSubmissions
 from rhocache_service.http.addresses import root_path
@@ -154,9 +153,6 @@ def list_models(_: ReadsJobs) -> ModelList:
 
     ``local-dir:PATH`` and ``hf-hub:ORG/REPO`` name others.
     """
-    listed: dict[str, list[str]] = json.loads(
-        files("rhocache_service.api").joinpath("models.json").read_bytes()
-    )
     return ModelList(
-        data=[Model(id=name, pretrained=tags) for name, tags in sorted(listed.items())]
+        data=[Model(id=name, pretrained=tags) for name, tags in known_models().items()]
     )

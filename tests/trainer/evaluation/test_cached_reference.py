@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from caches import flip_index
-from faults import CrewHere
 
 from rhocache_schemas.errors import (
     CacheCorrupt,
@@ -37,9 +36,7 @@ def score(dataset: Path, out: Path, reference: Path, dtype: Dtype = "float32") -
         batch_size=8,
         metadata={},
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(driver, "Crew", CrewHere)
-        driver.score(spec)
+    driver.score(spec, here=True)
 
 
 @dataclass

@@ -13,7 +13,7 @@ from rhocache_workers.cluster.actor_pool import Crew
 @pytest.fixture
 def crew(spec: ScoreSpec, ray_address: str) -> Iterator[Crew]:
     """Of three encoders, for a cluster that has room for two."""
-    with Crew(spec.model_copy(update={"workers": 3}), ray_address, {}) as crew:
+    with Crew(spec.model_copy(update={"workers": 3}), ray_address, {}, lambda _: None) as crew:
         crew._follow(3)
         yield crew
 

@@ -20,7 +20,7 @@ from rhocache_workers.messages import CommittedShard
 def encoder(spec: ScoreSpec, monkeypatch: pytest.MonkeyPatch) -> Encoder:
     monkeypatch.setattr(module, "wait_random_exponential", lambda **_: wait_none())
     made = Encoder(spec, threads=1)
-    made.load({})
+    *_, _ = made.load({})
     return made
 
 

@@ -33,7 +33,7 @@ def encoder(
         metadata={},
     )
     made = Encoder(spec, threads=2)
-    made.load({})
+    *_, _ = made.load({})
     return made
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import faults
 import pytest
-from faults import CrewHere, FaultyDisk
+from faults import FaultyDisk, crew_here
 
 from rhocache_schemas import storage
 from rhocache_schemas.cache.documents import Progress
@@ -53,7 +53,7 @@ def told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, told_at_once: None) -> None:
     """Runs without Ray, one step after the other."""
-    monkeypatch.setattr(driver, "Crew", CrewHere)
+    monkeypatch.setattr(driver, "_crew", crew_here)
 
 
 def check_whole(spec: ScoreSpec, undisturbed: ScoreSpec) -> None:
@@ -166,7 +166,7 @@ def test_an_encoder_that_dies_while_it_commits(
                         faults.kill_at(step, path)(step, path)
 
             FaultyDisk(strike).install()
-            return super().load(batch_sizes)
+            yield from super().load(batch_sizes)
 
     ray.cloudpickle.register_pickle_by_value(faults)
     monkeypatch.setattr(actor_pool, "EncoderActor", Mortal)

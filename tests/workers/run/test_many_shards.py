@@ -30,8 +30,8 @@ def null_encoder(scored: ScoreSpec) -> type:
         def __init__(self, spec: ScoreSpec, threads: int) -> None:
             self._folder = Path(spec.output)
 
-        def load(self, batch_sizes: dict[str, int]) -> Description:
-            return Description(fingerprint, 4, 1.0, None, "cpu", 1, {})
+        def load(self, batch_sizes: dict[str, int]) -> Iterator[Description]:
+            yield Description(fingerprint, 4, 1.0, None, "cpu", 1, {})
 
         def encode(
             self, shard: Shard, *, isolate: bool

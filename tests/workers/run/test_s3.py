@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faults import CrewHere
+from faults import crew_here
 from proxy import Fault, proxy
 from pyarrow import fs
 
@@ -144,7 +144,7 @@ class Network:
 @pytest.fixture
 def network(bucket: fs.S3FileSystem, monkeypatch: pytest.MonkeyPatch) -> Iterator[Network]:
     """What lies between the bucket and the runs of this process."""
-    monkeypatch.setattr(driver, "Crew", CrewHere)
+    monkeypatch.setattr(driver, "_crew", crew_here)
     faults = Network()
     port = int(os.environ["AWS_ENDPOINT_URL_S3"].rpartition(":")[2])
     with proxy("127.0.0.1", port, faults) as url:

@@ -21,7 +21,7 @@ class EncoderActor:
         self._spec = spec
         self._threads = threads
 
-    def load(self, batch_sizes: dict[str, int]) -> Description:
+    def load(self, batch_sizes: dict[str, int]) -> Iterator[str | Description]:
         wait_briefly()
         gc.disable()  # it would walk all that torch brings many times over
         from rhocache_workers.encode.encoder import Encoder
@@ -29,7 +29,7 @@ class EncoderActor:
         gc.freeze()
         gc.enable()
         self._encoder = Encoder(self._spec, self._threads)
-        return self._encoder.load(batch_sizes)
+        yield from self._encoder.load(batch_sizes)
 
     def encode(
         self, shard: Shard, *, isolate: bool

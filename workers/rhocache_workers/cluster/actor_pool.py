@@ -4,7 +4,7 @@ import socket
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -55,20 +55,27 @@ class _Member:
 class Crew:
     """A context manager around the actors, and around Ray where it was not running yet.
 
+    ``on_step`` hears what the first of them does until it can encode.
+
     Raises JobError when Ray can't be started or joined, or breaks down.
     """
 
     def __init__(
-        self, spec: ScoreSpec, ray_address: str | None, batch_sizes: dict[str, int]
+        self,
+        spec: ScoreSpec,
+        ray_address: str | None,
+        batch_sizes: dict[str, int],
+        on_step: Callable[[str], None],
     ) -> None:
         self._spec = spec
+        self._on_step = on_step
         self._batch_sizes = batch_sizes  # what ``auto`` means, by device, where that is known
         self._address = ray_address
         self._description: Description | None = None
         self._deaths = 0  # of encoders that were loading, since one has loaded
         self._look_at = 0.0  # the nodes, next
         self._members: list[_Member] = []
-        self._loading: dict[Any, _Member] = {}  # by ref
+        self._loading: dict[Any, _Member] = {}  # by generator of refs
         self._working: dict[Any, tuple[_Member, Shard]] = {}  # by generator of refs
         self._waiting: deque[Shard] = deque()
         # Shards whose encoder died: each is tried again by itself, its images decoded apart.
@@ -79,6 +86,7 @@ class Crew:
     def __enter__(self) -> Self:
         self._owns_ray = not ray.is_initialized()
         if self._owns_ray:
+            self._on_step("joining Ray" if self._address else "starting Ray")
             _start_ray(self._address)
         own_machine = self._owns_ray and self._address is None
         self._places = Places(self._spec.workers, grows=not own_machine)
@@ -97,6 +105,7 @@ class Crew:
 
         Raises ReferenceUnavailable.
         """
+        self._on_step("starting an encoder")
         patient_until = time.monotonic() + _PATIENCE_SECONDS
         while self._description is None:
             self._follow(1 if time.monotonic() < patient_until else sys.maxsize)
@@ -221,9 +230,9 @@ class Crew:
         self._loading[actor.load.remote(self._batch_sizes)] = member
 
     def _loaded(self, ref: Any) -> None:
-        member = self._loading.pop(ref)
+        member = self._loading[ref]
         try:
-            description: Description = _result(ref)
+            told: str | Description = _result(next(ref))
         except _DEATHS as error:
             self._dismiss(member)
             self._deaths += not self._is_outage(member, error)
@@ -232,6 +241,12 @@ class Crew:
                     f"encoders die while they load the reference: {_one_line(error)}"
                 ) from error
             return
+        if isinstance(told, str):
+            if self._description is None:
+                self._on_step(told)
+            return
+        del self._loading[ref]
+        description = told
         if self._description is None:
             self._description = description
             self._batch_sizes = {description.device: description.batch_size}

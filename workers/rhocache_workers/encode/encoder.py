@@ -38,16 +38,19 @@ class Encoder:
         self._turn = threading.Lock()  # to use the towers, for as long as a shard takes
         self._last_turn: float | None = None  # when it ended
 
-    def load(self, batch_sizes: dict[str, int]) -> Description:
-        """Load the reference. Apart from the constructor, so that its errors come as themselves.
+    def load(self, batch_sizes: dict[str, int]) -> Iterator[str | Description]:
+        """Load the reference, telling each step; the last value says what was loaded.
 
-        ``batch_sizes`` are what ``auto`` is known to mean already, by device.
+        Apart from the constructor, so that its errors come as themselves. ``batch_sizes`` are what
+        ``auto`` is known to mean already, by device.
         """
         torch.set_num_threads(self._threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         spec = self._spec
+        yield "loading the reference"
         reference = self._reference = load_reference(spec.reference, device)
         size = batch_sizes.get(device) if spec.batch_size == "auto" else spec.batch_size
+        yield "choosing the batch size" if size is None else "warming up"
         calibration = calibrate(reference, size)
         self._stable = calibration.stable
         self._towers = Towers(reference, calibration.batch_size)
@@ -55,7 +58,7 @@ class Encoder:
         self._shared = Preparation(reference)
         fingerprint = reference.fingerprint(spec.dtype, spec.caption_field)
         self._fingerprint_sha256 = fingerprint.digest
-        return Description(
+        yield Description(
             fingerprint=fingerprint,
             dimension=reference.dimension,
             logit_scale=reference.logit_scale,

@@ -3,9 +3,11 @@
 import logging
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 from rhocache_schemas import layout, storage
 from rhocache_schemas.cache.documents import Plan, ShardFailure
@@ -17,8 +19,8 @@ from rhocache_schemas.job.allowed_roots import check_job
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.paths import absolute
 from rhocache_schemas.text import printable
-from rhocache_workers.cluster.actor_pool import Crew
 from rhocache_workers.messages import CommittedShard, Description, ShardInProgress
+from rhocache_workers.reference.names import check_reference
 from rhocache_workers.run.commit import commit
 from rhocache_workers.run.lease import Lease
 from rhocache_workers.run.progress import Event, OnProgress, ProgressLog, telling
@@ -26,6 +28,10 @@ from rhocache_workers.run.resume import Resume, choose_shards, resume
 from rhocache_workers.run.signals import sigterm_as_interrupt
 from rhocache_workers.run.standing import Standing, hash_reference
 from rhocache_workers.stage_times import Stages
+
+if TYPE_CHECKING:
+    from rhocache_workers.cluster.actor_pool import Crew
+    from rhocache_workers.encode.here import CrewHere
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +62,7 @@ def score(
     spec: ScoreSpec,
     *,
     ray_address: str | None = None,
+    here: bool = False,
     job: str | None = None,
     roots: list[str] | None = None,
     on_progress: OnProgress | None = None,
@@ -66,16 +73,18 @@ def score(
 
     Only shards that are not done yet are encoded, so an interrupted run goes on where it was; what
     else the cache holds of the dataset stays in it. Where nothing is left to encode, neither Ray
-    nor the reference is started. ``ray_address`` joins a cluster; without it Ray is started here.
-    ``job`` marks the progress file as a service's job; ``roots`` are the places that the job may
-    name. ``redo`` names the shards to encode, again and none else. ``rebuild_index`` makes the
-    index anew from the shard files where it is damaged or missing, as ``spec.replace`` does.
+    nor the reference is started. ``ray_address`` joins a cluster; without it Ray is started on this
+    machine, and with ``here`` this process is the only encoder, without Ray. ``job`` marks the
+    progress file as a service's job; ``roots`` are the places that the job may name. ``redo`` names
+    the shards to encode, again and none else. ``rebuild_index`` makes the index anew from the shard
+    files where it is damaged or missing, as ``spec.replace`` does.
 
-    Raises UriNotAllowed, DatasetError, CacheBusy (another run is at work on the cache),
-    DatasetMismatch (the cache holds another dataset), ReferenceUnavailable, FingerprintMismatch
-    (the cache was begun with another reference or options), StorageError, CacheCorrupt or
-    CacheIncomplete (a file of it is damaged or missing), ErrorBudgetExceeded and JobError. Then,
-    and on KeyboardInterrupt, committed shards stay and the same call goes on from them.
+    Raises InvalidInput for a model that there is not, UriNotAllowed, DatasetError, CacheBusy
+    (another run is at work on the cache), DatasetMismatch (the cache holds another dataset),
+    ReferenceUnavailable, FingerprintMismatch (the cache was begun with another reference or
+    options), StorageError, CacheCorrupt or CacheIncomplete (a file of it is damaged or missing),
+    ErrorBudgetExceeded and JobError. Then, and on KeyboardInterrupt, committed shards stay and the
+    same call goes on from them.
     """
     started = time.monotonic()
     spec = absolute(spec)
@@ -84,14 +93,24 @@ def score(
     progress = ProgressLog(spec.output, job, on_progress)
     with ExitStack() as stack:
         with telling(progress):
+            check_reference(spec.reference)
+            progress.step("listing the shards")
             shards = choose_shards(spec, roots, redo)
             check_shards(shards)
             lease = stack.enter_context(Lease(spec.output, job))
         with telling(progress, lease.confirm):
             progress.plan(shards)
+            progress.step("looking at what is done")
             standing = Standing.of(spec.output, rebuild_index=rebuild_index or spec.replace)
             outcome = _run(
-                spec, shards, standing, roots, lease, ray_address, progress, redo=redo is not None
+                spec,
+                shards,
+                standing,
+                roots,
+                lease,
+                progress,
+                partial(_crew, spec, ray_address, here=here),
+                redo=redo is not None,
             )
             progress.enter("completed")
     return ScoreSummary(
@@ -148,8 +167,8 @@ def _run(
     standing: Standing,
     roots: list[str] | None,
     lease: Lease,
-    ray_address: str | None,
     progress: ProgressLog,
+    crew_of: Callable[[dict[str, int], Callable[[str], None]], "Crew | CrewHere"],
     *,
     redo: bool,
 ) -> _Outcome:
@@ -164,7 +183,7 @@ def _run(
         crew = None
         if description is None:
             sizes = standing.plan.batch_sizes if standing.plan else {}
-            crew = stack.enter_context(Crew(spec, ray_address, sizes))
+            crew = stack.enter_context(crew_of(sizes, progress.step))
             stack.enter_context(sigterm_as_interrupt())
             description = crew.describe()
             if spec.replace and standing.fingerprint not in (None, description.fingerprint):
@@ -183,12 +202,15 @@ def _run(
         asked = {shard.name for shard in shards}
         kept = [shard for name, shard in left.keep.items() if name in asked]
         progress.begin(kept, lease.confirm)
+        if crew is not None:
+            progress.step("encoding")
         for event in crew.encode(left.todo) if crew else ():
             _note(spec.output, event, outcome)
             progress.add(event)
     lease.confirm()
     storage.discard_temporaries(spec.output)  # of encoders that were killed
     progress.enter("finalizing")
+    progress.step("committing")
     _check(spec, shards, outcome)
     commit(
         spec,
@@ -199,6 +221,25 @@ def _run(
         lease.confirm,
     )
     return outcome
+
+
+def _crew(
+    spec: ScoreSpec,
+    ray_address: str | None,
+    sizes: dict[str, int],
+    on_step: Callable[[str], None],
+    *,
+    here: bool,
+) -> "Crew | CrewHere":
+    """Imported where they are wanted: a run with nothing left to encode waits for neither."""
+    if here:
+        on_step("starting an encoder")
+        from rhocache_workers.encode.here import CrewHere
+
+        return CrewHere(spec, sizes, on_step)
+    from rhocache_workers.cluster.actor_pool import Crew
+
+    return Crew(spec, ray_address, sizes, on_step)
 
 
 def _begin(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 
 from rhocache_schemas import layout, storage
-from rhocache_schemas.cache.documents import Fault, Phase, Progress, ShardOutcome
+from rhocache_schemas.cache.documents import Fault, Phase, Progress, ShardOutcome, Step
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import CacheBusy, RhocacheError, ShardError, StorageError
 from rhocache_workers.messages import CommittedShard, ShardInProgress
@@ -27,6 +27,8 @@ class ProgressLog:
         self._listener = listener
         self._sizes: dict[str, int] = {}  # shard name -> bytes, of those that have not ended
         self._in_progress: dict[str, int] = {}  # shard name -> pairs seen so far
+        self._phase: Phase = "planning"
+        self._steps: list[Step] = []
         self._begun = False
         self._total = self._committed = self._failed = self._ended = 0  # shards
         self._started_at = time.time()
@@ -40,8 +42,16 @@ class ProgressLog:
         """These shards are asked for. Nothing is written yet: the cache may refuse the run."""
         self._sizes = {shard.name: shard.size for shard in shards}
         self._total = len(self._sizes)
-        if self._listener is not None:
-            self._listener(self._progress("planning", None))
+
+    def step(self, name: str) -> None:
+        """Tell what the run does from now on, which may take its time before a pair is encoded."""
+        now = time.time()
+        self._end_step(now)
+        self._steps.append(Step(name=name, started_at=now))
+        if self._begun:
+            self.enter(self._phase)
+        elif self._listener is not None:
+            self._listener(self._progress(None))
 
     def begin(self, committed: Iterable[CommittedShard], confirm: Callable[[], None]) -> None:
         """Begin to encode: these shards are committed.
@@ -81,9 +91,11 @@ class ProgressLog:
         """
         if phase in ("failed", "cancelled") and not self._begun and self._job is None:
             return  # nothing was begun, so nothing is left behind
-        self._begun = True
+        self._begun, self._phase = True, phase
         self._told = time.monotonic()
-        progress = self._progress(phase, fault)
+        if phase in ("completed", "failed", "cancelled"):
+            self._end_step(time.time())
+        progress = self._progress(fault)
         if self._listener is not None:
             self._listener(progress)
         with suppress(RhocacheError):
@@ -95,6 +107,10 @@ class ProgressLog:
         seconds = self._encoding_until - self._encoding_since
         pairs = self._pairs + sum(self._in_progress.values()) - self._pairs_before
         return pairs / seconds if seconds else 0.0
+
+    def _end_step(self, now: float) -> None:
+        if self._steps:
+            self._steps[-1] = self._steps[-1].model_copy(update={"ended_at": now})
 
     def _end(self, outcome: ShardOutcome) -> None:
         self._ended += 1
@@ -109,10 +125,11 @@ class ProgressLog:
         self._failed_by_code += shard.failed_by_code
         self._bytes += row.source_size
 
-    def _progress(self, phase: Phase, fault: Fault | None) -> Progress:
+    def _progress(self, fault: Fault | None) -> Progress:
         return Progress(
             job=self._job,
-            phase=phase,
+            phase=self._phase,
+            steps=list(self._steps),
             shards_total=self._total,
             shards_committed=self._committed,
             shards_failed=self._failed,
@@ -123,7 +140,7 @@ class ProgressLog:
             seconds_left=self._seconds_left(),
             started_at=self._started_at,
             shards_ended=self._ended,
-            shards_in_progress=list(self._in_progress) if phase == "encoding" else [],
+            shards_in_progress=list(self._in_progress) if self._phase == "encoding" else [],
             recent=list(self._recent),
             updated_at=time.time(),
             fault=fault,

@@ -10,6 +10,7 @@ from rhocache_schemas.errors import CacheError, CacheIncomplete, InvalidDocument
 from rhocache_schemas.job.allowed_roots import allowed_shards
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.spec import JobState
+from rhocache_schemas.models import check_name
 from rhocache_service.caches.shard_status import committed_rows, shard_list
 from rhocache_service.jobs.kinds import JobKind
 from rhocache_service.registry.jobs import Registry
@@ -21,8 +22,9 @@ class _Score(JobKind[ScoreSpec]):
     how = frozenset({"batch_size", "workers", "remote_decoders", "error_budget"})
 
     def check(self, spec: ScoreSpec) -> None:
-        """Refuse a pattern of too many names, a path that no disk could have, and options that the
-        output's cache was not begun with."""
+        """Refuse a model that there is not, a pattern of too many names, a path that no disk could
+        have, and options that the output's cache was not begun with."""
+        check_name(spec.reference)
         if "{" in spec.dataset:
             check_size(spec.dataset)
         elif storage.scheme(spec.dataset) == "file":
