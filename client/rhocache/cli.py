@@ -1,26 +1,65 @@
 """The ``rhocache`` command. A sub-command imports its room when it is used."""
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
-from rhocache.commands import jobs, keys, offline, training
+from rhocache.commands import (
+    caches,
+    doctor,
+    jobs,
+    keys,
+    models,
+    offline,
+    quickstart,
+    serve,
+    training,
+)
 from rhocache_schemas.errors import RhocacheError
 from rhocache_schemas.text import tell_crash
 from rhocache_schemas.threads import wait_briefly
 
 INTERRUPTED = 130
+NEXT = """\
+rhocache {version}: reference-model caches for DRRHO model steering
+
+  rhocache quickstart                 score shipped pairs and train from the cache: two minutes
+  rhocache plan DATASET --model M     what scoring a dataset of yours would take
+  rhocache score DATASET --model M --out CACHE
+  rhocache train CONFIG cache=CACHE   train a model of yours from the cache
+  rhocache serve                      the service; its page is at http://127.0.0.1:8321
+  rhocache doctor                     what of this machine is ready, and what is not
+
+  rhocache --help has all commands, rhocache models the names of references."""
 
 app = typer.Typer(
     name="rhocache",
-    help="Reference-model caches for DRRHO model steering.",
-    no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
 )
-
-for commands in (offline, jobs, keys, training):
+for commands in (quickstart, offline, caches, serve, jobs, training, models, doctor, keys):
     commands.add_to(app)
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("rhocache"))
+        raise typer.Exit
+
+
+@app.callback()
+def begin(
+    context: typer.Context,
+    _: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Tell it.")
+    ] = False,
+) -> None:
+    """Reference-model caches for DRRHO model steering."""
+    if context.invoked_subcommand is None:
+        typer.echo(NEXT.format(version=version("rhocache")))
 
 
 def main() -> None:

@@ -10,13 +10,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from importlib.metadata import version
 from pathlib import Path
 from unittest import mock
 
 import pytest
-from caches import flip_index
+from caches import FINGERPRINT, flip_index
 
 from rhocache.cli import main
+from rhocache.commands.tables import short_id
+from rhocache_schemas import layout, storage
+from rhocache_schemas.cache.documents import Plan
 from rhocache_schemas.job.spec import JobState
 from rhocache_service.registry.jobs import Registry
 
@@ -91,6 +95,8 @@ def test_a_command_loads_no_room_that_it_does_not_use() -> None:
     ("arguments", "package", "extra"),
     [
         (["score", "d", "--model", "local-dir:m", "--out", "o"], "ray", "workers"),
+        (["score", "d", "--model", "local-dir:m", "--out", "o", "--here"], "open_clip", "workers"),
+        (["quickstart"], "open_clip", "workers"),
         (["plan", "d", "--model", "m"], "torch", "workers"),
         (["serve"], "fastapi", "service"),
         (["train", "c.yaml"], "torch", "trainer"),
@@ -107,7 +113,7 @@ def test_a_missing_extra_is_named(arguments: list[str], package: str, extra: str
     assert done.returncode == 1
     assert done.stderr == (
         f"rhocache: error: this command needs the {extra} extra ({package} is not installed): "
-        f"pip install 'rhocache[{extra}]'\n"
+        f"pip install 'rhocache[{extra}] @ git+https://github.com/rhocache/rhocache'\n"
     )
 
 
@@ -120,12 +126,85 @@ def test_a_missing_extra_is_named(arguments: list[str], package: str, extra: str
         ["jobs", "show"],
         ["verify", "c", "--sample", "x"],
         ["jobs", "list", "--limit", "0"],
+        ["jobs", "list", "--status", "lost"],
         ["train", "c.yaml", "--resume", "perhaps"],
         ["train", "c.yaml", "--launcher", "slurm"],
     ],
 )
 def test_bad_usage(arguments: list[str]) -> None:
     assert "Usage: rhocache" in run(*arguments, code=2).stderr
+
+
+def test_the_bare_command_says_what_to_do_next() -> None:
+    assert "rhocache quickstart" in run().stdout
+    assert run("--version").stdout == f"{version('rhocache')}\n"
+    assert run("-h").stdout == run("--help").stdout
+    assert run("jobs", "list", "-h").stdout == run("jobs", "list", "--help").stdout
+    assert "--show-completion" in run("-h").stdout
+
+
+def test_help_shows_each_default() -> None:
+    told = run("serve", "--help").stdout
+    for default in ("127.0.0.1", "8321", "rhocache-data", "SQLite in the data dir", "1."):
+        assert f"default: {default}" in told
+
+
+def test_models_are_found_by_a_part_of_a_name() -> None:
+    found = json.loads(run("models", "vit-b-32", "--json").stdout)
+    assert "openai" in found["ViT-B-32"]
+    assert all("vit-b-32" in name.lower() for name in found)
+    assert set(
+        json.loads(run("models", "metaclip_400m", "--json").stdout)["ViT-B-16-quickgelu"]
+    ) == {"metaclip_400m"}
+    assert "no model of open_clip's" in run("models", "zebra", code=1).stderr
+    line = error_line(
+        "score", EXAMPLES, "--model=ViT-B32", "--pretrained=openai", "--out=o", code=2
+    )
+    assert "did you mean ViT-B-32" in line
+
+
+def test_caches_are_listed_and_what_failed_in_them(tmp_path: Path) -> None:
+    captions = {f"{number:03}": "a caption" for number in range(50)}
+    spec = make_cache(tmp_path / "here", captions, missing="bad")
+    poor = make_cache(tmp_path / "poor", captions, missing="007")
+    begun = Plan.begin(poor, FINGERPRINT, [SHARD], {})
+    storage.write_atomic(f"{tmp_path}/begun/plan.json", begun.to_json())
+    storage.write_atomic(layout.plan_file(poor.output), begun.to_json())
+    listed = json.loads(run("caches", tmp_path, "--json").stdout)
+    assert {each["cache"]: (each["state"], each["pairs"], each["failed"]) for each in listed} == {
+        spec.output: ("complete", 50, 0),
+        poor.output: ("complete", 50, 1),
+        f"{tmp_path}/begun": ("begun", None, None),
+    }
+    assert "dataset → model" in run("caches", tmp_path).stdout
+    assert "no cache in" in run("caches", EXAMPLES).stdout
+    assert "no folder" in error_line("caches", tmp_path / "absent", code=1)
+
+    failed = json.loads(run("errors", poor.output, "--json").stdout)
+    assert failed["image_missing"]["count"] == 1
+    assert failed["image_missing"]["samples"][0]["key"] == "007"
+    assert f"{SHARD}: 007" in run("errors", poor.output).stdout
+    assert run("errors", poor.output, "--code=text_missing").stdout == (
+        "nothing failed with text_missing\n"
+    )
+    assert "there is no cache" in error_line("errors", tmp_path, code=1)
+
+
+def test_the_doctor_looks_at_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("RHOCACHE_DATABASE_URL", f"sqlite:///{tmp_path}/registry.sqlite")
+    checks = json.loads(here("doctor", "--storage", tmp_path, "--json").stdout)
+    found = {check["name"]: check["state"] for check in checks}
+    assert {
+        name: found[name] for name in ("Python", "workers", "trainer", "database", "storage")
+    } == (dict.fromkeys(("Python", "workers", "trainer", "database", "storage"), "ok"))
+    assert found["hub"] == "note"
+    assert not list(tmp_path.glob(".rhocache-doctor*"))
+    monkeypatch.setenv("RHOCACHE_DATABASE_URL", "mysql://somewhere")
+    checks = json.loads(here("doctor", "--json", code=1).stdout)
+    (bad,) = [check for check in checks if check["state"] == "bad"]
+    assert (bad["name"], "not postgresql://" in bad["found"]) == ("database", True)
+    assert bad["found"] in " ".join(here("doctor", code=1).stdout.split())
 
 
 def test_errors_are_one_line(tmp_path: Path) -> None:
@@ -164,7 +243,9 @@ def test_a_damaged_index_is_named(tmp_path: Path, root: Path, url: str, registry
 def test_jobs_are_listed_shown_and_cancelled(url: str, submit: Callable[[], str]) -> None:
     first, second = submit(), submit()
     listed = run("jobs", "list", "--url", url, "--limit=2").stdout
-    assert listed.index(second) < listed.index(first)
+    assert listed.index(short_id(second)) < listed.index(short_id(first))
+    older = run("jobs", "list", "--url", url, "--limit=1", "--after", short_id(second)).stdout
+    assert short_id(first) in older
     assert "validating" in run("jobs", "show", first, "--url", url).stdout
     assert json.loads(run("jobs", "cancel", first, "--url", url, "--json").stdout)["id"] == first
     run("jobs", "watch", first, "--url", url, "--json", code=1)  # it never had a driver
@@ -172,7 +253,8 @@ def test_jobs_are_listed_shown_and_cancelled(url: str, submit: Callable[[], str]
     assert first in {job["id"] for job in found["data"]}
     line = error_line("jobs", "cancel", first, "--url", url, code=1)
     assert f"job {first} is cancelled" in line
-    assert "no job 'job_0'" in error_line("jobs", "show", "job_0", "--url", url, code=1)
+    unknown = f"job_{0:024}"
+    assert f"no job '{unknown}'" in error_line("jobs", "show", unknown, "--url", url, code=1)
 
 
 def test_what_failed_is_listed_tried_again_and_forgotten(
@@ -199,6 +281,19 @@ def test_what_failed_is_listed_tried_again_and_forgotten(
     assert Path(spec.output, "manifest.json").exists(), "its cache stays"
 
 
+def test_a_job_is_known_by_its_first_digits_or_its_name(url: str, root: Path) -> None:
+    spec = [root / "data", "--model", f"local-dir:{root}/model", "--out", root / "named"]
+    made = run("submit", *spec, "--metadata", "name=clip art", "--url", url, "--json").stdout
+    job = json.loads(made)["id"]
+    for name in (job, short_id(job), f"job_{short_id(job)}", "clip art"):
+        assert json.loads(run("jobs", "show", name, "--url", url, "--json").stdout)["id"] == job
+    assert "clip art" in run("jobs", "list", "--url", url).stdout
+    line = error_line("jobs", "show", "zebra", "--url", url, code=2)
+    assert "job 'zebra' is none of the newest 100" in line
+    line = error_line("jobs", "show", "", "--url", url, code=2)
+    assert "job '' is job_" in line
+
+
 def test_watching_a_cancelled_job_fails(
     url: str, registry: Registry, submit: Callable[[], str]
 ) -> None:
@@ -213,12 +308,16 @@ def test_watching_a_cancelled_job_fails(
 def test_ctrl_c(url: str, submit: Callable[[], str]) -> None:
     # A shell's background jobs ignore SIGINT, and their children, this suite among them, with them.
     terminal = ["env", "--default-signal=INT"]
-    watch = [COMMAND, "jobs", "watch", submit(), "--url", url]
+    job = submit()
+    watch = [COMMAND, "jobs", "watch", job, "--url", url]
     with subprocess.Popen([*terminal, *watch], stderr=subprocess.PIPE, text=True) as watching:
         assert watching.stderr is not None
-        assert watching.stderr.readline().startswith("validating: ")
+        assert watching.stderr.readline() == "0:00 validating\n"
         watching.send_signal(signal.SIGINT)
-        assert watching.stderr.read() == "rhocache: interrupted; what is done is kept\n"
+        assert watching.stderr.read() == (
+            f"job {job} goes on without you; `rhocache jobs cancel {short_id(job)}` stops it\n"
+            "rhocache: interrupted; what is done is kept\n"
+        )
     assert watching.returncode == 130
 
 

@@ -1,6 +1,7 @@
-"""``serve``, ``submit`` and ``jobs``: the service and its client."""
+"""``submit`` and ``jobs``: a service's client."""
 
 import json
+import re
 from typing import Annotated
 
 import typer
@@ -9,10 +10,9 @@ from rich.console import Console
 from rhocache.calls import API_KEY, DEFAULT_URL
 from rhocache.client import Client
 from rhocache.commands import options, tables
-from rhocache.commands.extras import extra
 from rhocache.commands.progress import Seen, ShardProgress
 from rhocache_schemas.api import SUBMISSIONS, Job, Submission
-from rhocache_schemas.errors import ErrorBudgetExceeded, JobError
+from rhocache_schemas.errors import ErrorBudgetExceeded, InvalidInput, JobError
 from rhocache_schemas.job.kinds import DEFAULT, KINDS
 from rhocache_schemas.job.spec import JobState
 
@@ -20,14 +20,18 @@ Url = Annotated[str, typer.Option(envvar="RHOCACHE_URL", help="Where the service
 ApiKey = Annotated[
     str | None, typer.Option(envvar=API_KEY, help="API key, where the service has keys.")
 ]
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.")]
+JobId = Annotated[
+    str, typer.Argument(metavar="JOB", help="The job's id, its first digits, or its name.")
+]
+
+_ID = re.compile("job_[0-9a-f]{24}")
+_NEWEST = 100  # jobs that a name is looked for among
 
 jobs = typer.Typer(help="Submit, list, show, watch and cancel jobs.", no_args_is_help=True)
 submitting = typer.Typer(help="Submit a job of any kind to a service.", no_args_is_help=True)
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command()(serve)
     app.command(help="Submit a scoring job to a service.")(
         options.of_spec(SUBMISSIONS[DEFAULT], submit)
     )
@@ -35,45 +39,6 @@ def add_to(app: typer.Typer) -> None:
     jobs.add_typer(submitting, name="submit")
     for kind, submission in SUBMISSIONS.items():
         submitting.command(kind, help=KINDS[kind].__doc__)(options.of_spec(submission, submit))
-
-
-def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on [127.0.0.1].")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on [8321].")] = None,
-    data_dir: Annotated[
-        str | None, typer.Option(help="Folder of the registry and Ray [rhocache-data].")
-    ] = None,
-    database_url: Annotated[
-        str | None, typer.Option(help="Registry, as postgresql://... [SQLite in the data dir].")
-    ] = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="HTTP address of a Ray cluster's dashboard [our own Ray].")
-    ] = None,
-    allow_root: Annotated[
-        list[str] | None,
-        typer.Option(help="Place that jobs may name; repeatable [data dir, working folder]."),
-    ] = None,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(help="Another Host to answer to: NAME, NAME:PORT, *.NAME or *; repeatable."),
-    ] = None,
-    trusted_proxy: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Address or network of a proxy whose X-Forwarded-* are believed; repeatable."
-        ),
-    ] = None,
-    root_path: Annotated[
-        str | None, typer.Option(help="Path that a proxy shows the service under, as /rhocache.")
-    ] = None,
-    max_running_jobs: Annotated[int | None, typer.Option(help="Jobs that run at once [1].")] = None,
-) -> None:
-    """Run the job service. Each option can come from the environment too, as RHOCACHE_PORT."""
-    given = {name: value for name, value in locals().items() if value is not None}
-    with extra("service"):
-        from rhocache_service.server import serve as run
-        from rhocache_service.settings import Settings
-    run(Settings.load(**given))
 
 
 def submit(
@@ -86,6 +51,7 @@ def submit(
     with Client(url, api_key=api_key) as client:
         job = client.jobs.submit(**made.model_dump())
         if wait:
+            typer.echo(f"{job.id}  {url.rstrip('/')}/jobs/{job.id}", err=True)
             job = _watch(client, job.id)
         _print(job, as_json)
         _check(job)
@@ -95,17 +61,28 @@ def submit(
 def list_jobs(
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
-    status: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
+    status: Annotated[
+        str | None, typer.Option(metavar="|".join(JobState), help="Only jobs in this state.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=100, help="How many, newest first.")] = 20,
+    after: Annotated[str | None, typer.Option(help="Only jobs older than this one.")] = None,
     as_json: options.Json = False,
 ) -> None:
     """List jobs, newest first."""
+    if status is not None and status not in list(JobState):
+        raise typer.BadParameter(
+            f"{status!r} is not one of {', '.join(JobState)}", param_hint="--status"
+        )
     with Client(url, api_key=api_key) as client:
-        page = client.jobs.list(limit=limit, status=status)
+        page = client.jobs.list(
+            limit=limit, after=_find(client, after) if after else None, status=status
+        )
     if as_json:
         typer.echo(page.model_dump_json())
+    elif page.data:
+        Console().print(tables.jobs(page))
     else:
-        Console().print(tables.jobs(page.data))
+        typer.echo("no jobs; `rhocache submit` makes one")
 
 
 @jobs.command()
@@ -114,7 +91,7 @@ def show(
 ) -> None:
     """Show a job."""
     with Client(url, api_key=api_key) as client:
-        _print(client.jobs.get(job), as_json)
+        _print(client.jobs.get(_find(client, job)), as_json)
 
 
 @jobs.command()
@@ -123,7 +100,7 @@ def watch(
 ) -> None:
     """Watch a job to its end."""
     with Client(url, api_key=api_key) as client:
-        seen = _watch(client, job)
+        seen = _watch(client, _find(client, job))
         _print(seen, as_json)
         _check(seen)
 
@@ -134,7 +111,7 @@ def cancel(
 ) -> None:
     """Stop a job. What it has committed stays."""
     with Client(url, api_key=api_key) as client:
-        _print(client.jobs.cancel(job), as_json)
+        _print(client.jobs.cancel(_find(client, job)), as_json)
 
 
 @jobs.command()
@@ -143,14 +120,14 @@ def retry(
 ) -> None:
     """Submit what a job that has ended left: missing and failed shards, and rows to try again."""
     with Client(url, api_key=api_key) as client:
-        _print(client.jobs.retry(job), as_json)
+        _print(client.jobs.retry(_find(client, job)), as_json)
 
 
 @jobs.command()
 def delete(job: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
     """Let the service forget a job that has ended. Its cache stays."""
     with Client(url, api_key=api_key) as client:
-        client.jobs.delete(job)
+        client.jobs.delete(_find(client, job))
 
 
 @jobs.command()
@@ -164,18 +141,42 @@ def errors(
 ) -> None:
     """List the shards and pairs that failed."""
     with Client(url, api_key=api_key) as client:
-        page = client.jobs.errors(job, limit=limit, code=code)
+        page = client.jobs.errors(_find(client, job), limit=limit, code=code)
     if as_json:
         typer.echo(page.model_dump_json())
     else:
         Console().print(tables.pair_errors(page))
 
 
+def _find(client: Client, job: str) -> str:
+    """Return the id of the job that a user means by it, by its first digits, or by its name.
+
+    Raises InvalidInput where that is none of the newest jobs, or several.
+    """
+    if _ID.fullmatch(job):
+        return job
+    found = [
+        each.id
+        for each in client.jobs.list(limit=_NEWEST).data
+        if each.id.removeprefix("job_").startswith(job.removeprefix("job_"))
+        or each.metadata.get("name") == job
+    ]
+    if len(found) != 1:
+        told = ", ".join(found[:3]) if found else f"none of the newest {_NEWEST}"
+        raise InvalidInput(f"job {job!r} is {told}; give its id, its first digits or its name")
+    return found[0]
+
+
 def _watch(client: Client, job: str) -> Job:
     seen = client.jobs.get(job)
-    with ShardProgress() as progress:
-        for seen in client.jobs.watch(job):
-            progress.show(Seen.of_job(seen))
+    try:
+        with ShardProgress() as progress:
+            for seen in client.jobs.watch(job):
+                progress.show(Seen.of_job(seen))
+    except KeyboardInterrupt:
+        stop = f"`rhocache jobs cancel {tables.short_id(job)}` stops it"
+        typer.echo(f"job {job} goes on without you; {stop}", err=True)
+        raise
     return seen
 
 

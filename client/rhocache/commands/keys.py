@@ -12,6 +12,7 @@ from rich.console import Console
 
 from rhocache.commands import options, tables
 from rhocache.commands.extras import extra
+from rhocache.commands.serve import DatabaseUrl, DataDir
 from rhocache_schemas import storage
 from rhocache_schemas.api import SCOPES
 from rhocache_schemas.errors import InvalidInput
@@ -22,11 +23,6 @@ if TYPE_CHECKING:
 _DAY = 24 * 3600
 _MOST_DAYS = 3650
 _SHOWN = ("id", "name", "scopes", "created_at", "expires_at", "revoked_at")  # times: Unix seconds
-
-DataDir = Annotated[str | None, typer.Option(help="Folder of the registry [rhocache-data].")]
-DatabaseUrl = Annotated[
-    str | None, typer.Option(help="Registry, as postgresql://... [SQLite in the data dir].")
-]
 
 keys = typer.Typer(help="Make, list and revoke a service's API keys.", no_args_is_help=True)
 

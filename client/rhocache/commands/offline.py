@@ -10,6 +10,7 @@ from rich.console import Console
 from rhocache.commands import options, tables
 from rhocache.commands.extras import extra
 from rhocache.commands.progress import Seen, ShardProgress
+from rhocache_schemas.cache.failures import errors_by_code
 from rhocache_schemas.job.kinds.score import ScoreSpec
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def score(
 
     Run it again to go on where it was interrupted: only shards that are not done are encoded.
     """
-    with extra("workers"):
+    with extra("workers", "open_clip", *([] if here else ["ray"])):
         from rhocache_workers.run.driver import score as run
     with ShardProgress() as progress:
         summary = run(
@@ -89,7 +90,10 @@ def score(
     if as_json:
         typer.echo(json.dumps(asdict(summary)))
     else:
-        Console().print(tables.scored(summary))
+        console = Console()
+        console.print(tables.scored(summary))
+        if summary.failed or summary.failures:
+            console.print(tables.failed(errors_by_code(summary.cache, summary.failed_by_code)))
 
 
 def inspect(cache: Cache, as_json: options.Json = False) -> None:
@@ -137,7 +141,7 @@ def verify(
 
 
 def _repair(report: "VerifyReport", dataset: str | None) -> None:
-    with extra("workers"):
+    with extra("workers", "open_clip", "ray"):
         from rhocache_workers.maintain.repair import repair
     with ShardProgress() as progress:
         repair(report, dataset=dataset, on_progress=lambda seen: progress.show(Seen.of_run(seen)))

@@ -1,9 +1,9 @@
 """Renders results as tables for a terminal."""
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from rich.console import Console
@@ -12,11 +12,15 @@ from rich.table import Table
 from rich.text import Text
 
 from rhocache.commands.progress import Seen, duration
-from rhocache_schemas.api import Job, PairErrorList
+from rhocache_schemas.api import Job, JobList, PairErrorList
 from rhocache_schemas.job.fields import chosen
+from rhocache_schemas.job.spec import JobState
 from rhocache_schemas.text import printable, printable_lines
 
 if TYPE_CHECKING:
+    from rhocache.commands.caches import Found
+    from rhocache.commands.doctor import Check
+    from rhocache_schemas.cache.failures import Failed
     from rhocache_service.registry.tables import KeyRow
     from rhocache_trainer import EvaluationResult
     from rhocache_workers.maintain.inspect import Inspection
@@ -24,7 +28,10 @@ if TYPE_CHECKING:
     from rhocache_workers.plan.estimate import Cost
     from rhocache_workers.run.driver import ScoreSummary
 
-_FAILURES = 10  # shards that a summary names
+_SAMPLES = 3  # of each code
+_FINDINGS = 20
+_ID = 8  # digits of a job's id
+_AMBER = "yellow"
 
 
 def summary(result: Any) -> Table:
@@ -36,13 +43,17 @@ def scored(found: "ScoreSummary") -> Table:
     """What a run did, and what is in its cache now."""
     facts: dict[str, Any] = {
         "cache": found.cache,
-        "pairs": f"{found.rows:,}, {found.ok:,} of them ok",
-        "failed pairs": _text(found.failed_by_code),
+        "pairs": f"{found.rows:,}" + (", all of them ok" if not found.failed else ""),
+        "failed pairs": _failed_share(found.failed, found.rows),
         "shards": f"{found.shards:,}, {found.encoded_shards:,} of them encoded by this run",
         "gone shards": f"{found.gone_shards:,}, not in the dataset any more; --prune drops them"
         if found.gone_shards
         else None,
-        "failed shards": "\n".join(map(printable, _failures(found))),
+        "failed shards": Text(
+            f"{found.failed_shards:,}, not in the cache; the next run tries them again", _AMBER
+        )
+        if found.failed_shards
+        else None,
         "time": f"{duration(found.seconds)}, encoding at {_number(found.pairs_per_second)} pairs/s"
         if found.encoded_shards
         else duration(found.seconds),
@@ -51,16 +62,6 @@ def scored(found: "ScoreSummary") -> Table:
         "warning": found.warning,
     }
     return _facts(facts.items())
-
-
-def _failures(found: "ScoreSummary") -> Iterator[str]:
-    if not found.failures:
-        return
-    yield f"{found.failed_shards:,}, not in the cache; the next run tries them again"
-    for name, why in islice(found.failures.items(), _FAILURES):
-        yield f"  {name}: {why}"
-    if found.failed_shards > _FAILURES:
-        yield "  and others, in the cache's failures folder"
 
 
 def cost(found: "Cost") -> Table:
@@ -109,12 +110,18 @@ def print_report(console: Console, report: "VerifyReport") -> None:
     if not findings:
         console.print("[green]nothing wrong was found[/green]")
         return
-    table = Table(title=f"{len(findings)} findings", title_style="red", title_justify="left")
+    table = Table(title=f"{len(findings):,} findings", title_style="red", title_justify="left")
     table.add_column("where")
     table.add_column("problem")
-    for finding in report.findings:
+    for finding in report.findings[:_FINDINGS]:
         table.add_row(_plain(finding.where), _plain(finding.problem))
     console.print(table)
+    if (more := len(findings) - _FINDINGS) > 0:
+        console.print(f"and {more:,} more: --json has them all")
+
+
+def _failed_share(failed: int, pairs: int) -> Text | None:
+    return Text(f"{failed:,}, {failed / pairs:.2%}", _AMBER) if failed else None
 
 
 def job(seen: Job) -> Table:
@@ -127,6 +134,9 @@ def job(seen: Job) -> Table:
         "job": seen.id,
         "status": str(seen.status),
         "progress": Seen.of_job(seen).counts,
+        "failed pairs": _failed_share(
+            seen.request_counts.failed, seen.request_counts.completed + seen.request_counts.failed
+        ),
         "kind": seen.spec.kind,
         **{field.path[-1]: value for field, value in chosen(seen.spec)},
         "errors": "\n".join(printable(f"{error.code}: {error.detail}") for error in seen.errors),
@@ -135,18 +145,110 @@ def job(seen: Job) -> Table:
     return _facts(facts.items())
 
 
-def jobs(listed: Iterable[Job]) -> Table:
+def jobs(listed: JobList) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("job", "status", "shards"):
-        table.add_column(column, no_wrap=True)  # a shortened id is of no use
-    for column in ("pairs", "failed"):
+    table.add_column("job", no_wrap=True)
+    table.add_column("name", no_wrap=True, overflow="ellipsis")
+    table.add_column("state", no_wrap=True)
+    for column in ("pairs", "failed", "age", "took"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("output", overflow="fold")
-    for seen in listed:
+    for seen in listed.data:
         counts = seen.request_counts
-        pairs = str(counts.completed + counts.failed)
-        cells = (seen.id, seen.status, _shards(seen), pairs, str(counts.failed), seen.output_uri)
-        table.add_row(*map(_plain, cells))
+        table.add_row(
+            short_id(seen.id),
+            _plain(_name(seen)),
+            _state(seen),
+            f"{counts.completed + counts.failed:,}",
+            Text(f"{counts.failed:,}", _AMBER) if counts.failed else "",
+            age(seen.created_at),
+            _took(seen),
+        )
+    if listed.has_more:
+        table.caption = f"older ones: --after {short_id(listed.data[-1].id)}"
+        table.caption_justify = "left"
+    return table
+
+
+def short_id(job: str) -> str:
+    """What tells a job from others on a screen; commands take it in place of the whole id."""
+    return job.removeprefix("job_")[:_ID]
+
+
+def _state(seen: Job) -> Text:
+    style = {"completed": "green", "failed": "red", "in_progress": "cyan", "finalizing": "cyan"}
+    told, counts = seen.status.replace("_", " "), seen.shard_counts
+    if seen.status == JobState.IN_PROGRESS and counts.total:
+        told += f" {(counts.committed + counts.failed) / counts.total:.0%}"
+    return Text(told, style.get(seen.status, ""))
+
+
+def _took(seen: Job) -> str:
+    """From its start to its end, or to now."""
+    if seen.in_progress_at is None:
+        return ""
+    ends = (seen.completed_at, seen.failed_at, seen.cancelled_at, seen.expired_at)
+    end = next((each for each in ends if each is not None), time.time())
+    return duration(end - seen.in_progress_at)
+
+
+def _name(seen: Job) -> str:
+    """What its metadata call it, or what it makes of what."""
+    dataset = getattr(seen.spec, "dataset", seen.spec.kind)
+    reference = getattr(seen.spec, "reference", None)
+    made = f"{_last(dataset)} → {_last(reference.model)}" if reference else _last(dataset)
+    return seen.metadata.get("name", made)
+
+
+def caches(found: "Iterable[Found]") -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("cache", overflow="fold")
+    for column in ("state", "pairs", "failed", "age"):
+        table.add_column(column, no_wrap=True, justify="right" if column != "state" else "left")
+    table.add_column("dataset → model", overflow="fold")
+    for each in found:
+        pairs = "" if each.pairs is None else f"{each.pairs:,}"
+        failed = Text(f"{each.failed:,}", _AMBER) if each.failed else Text("")
+        what = f"{_last(each.dataset)} → {_last(each.model)}"
+        table.add_row(
+            _plain(each.cache), each.state, pairs, failed, age(each.created_at), _plain(what)
+        )
+    return table
+
+
+def failed(found: "Mapping[str, Failed]") -> Table:
+    """What failed, by code: how many, and three of them."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("code", overflow="fold")
+    table.add_column("failed", justify="right")
+    table.add_column("as in", overflow="fold")
+    for code, each in sorted(found.items(), key=lambda item: -item[1].count):
+        places = (
+            printable(f"{error.shard}: {error.key or error.detail or 'the whole shard'}")
+            for error in each.samples[:_SAMPLES]
+        )
+        table.add_row(_plain(code, _AMBER), f"{each.count:,}", Text("\n".join(places)))
+    return table
+
+
+def checks(found: "Iterable[Check]") -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for column in ("", "", ""):
+        table.add_column(column, overflow="fold")
+    for check in found:
+        mark = {"ok": Text("✓", "green"), "note": Text("!", _AMBER), "bad": Text("✗", "red")}
+        told = Text(printable(check.found))
+        if check.advice:
+            told.append(f"\n{printable(check.advice)}", "dim")
+        table.add_row(mark[check.state], check.name, told)
+    return table
+
+
+def models(found: dict[str, list[str]]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("--model", no_wrap=True)
+    table.add_column("--pretrained", overflow="fold")
+    for name, tags in found.items():
+        table.add_row(name, ", ".join(tags) or "none of its own: a checkpoint's path")
     return table
 
 
@@ -170,6 +272,20 @@ def keys(listed: "Iterable[KeyRow]") -> Table:
         times = (row.created_at, row.expires_at, row.revoked_at)
         table.add_row(row.id, _plain(row.name), ", ".join(row.scopes), *map(_time, times))
     return table
+
+
+def age(since: float) -> str:
+    """As in 5 s, 12 min, 3 h or 9 d."""
+    seconds = max(0.0, time.time() - since)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _last(place: str) -> str:
+    """The last part of a path, a URI or a model's name."""
+    return place.rstrip("/").rpartition("/")[2] or place
 
 
 def _time(value: int | None) -> str:
@@ -205,15 +321,28 @@ def evaluation(result: "EvaluationResult") -> Table:
     return _facts(facts.items())
 
 
+def evaluations(results: "Iterable[EvaluationResult]") -> Table:
+    """Models side by side, in percent."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("model", overflow="fold")
+    for column in ("image→text R@1", "R@10", "text→image R@1", "R@10", "zero-shot"):
+        table.add_column(column, justify="right")
+    for each in results:
+        shares = [each.image_to_text[1], each.image_to_text[10]]
+        shares += [each.text_to_image[1], each.text_to_image[10]]
+        shares += [each.zero_shot.accuracy] if each.zero_shot else []
+        table.add_row(_plain(str(each.model)), *(f"{100 * share:.1f}" for share in shares))
+    return table
+
+
 def _facts(facts: Iterable[tuple[str, Any]]) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")  # half a fingerprint is of no use
     for name, value in facts:
         if value not in (None, "", {}):
-            table.add_row(
-                _plain(name.replace("_", " "), "bold"), Text(printable_lines(_text(value)))
-            )
+            shown = value if isinstance(value, Text) else Text(printable_lines(_text(value)))
+            table.add_row(_plain(name.replace("_", " "), "bold"), shown)
     return table
 
 
@@ -249,8 +378,3 @@ def _number(value: float) -> str:
 def _quantile(share: str) -> str:
     names = {"0": "least", "0.5": "median", "1": "most"}
     return names.get(share, f"{100 * float(share):g}%")
-
-
-def _shards(seen: Job) -> str:
-    counts = seen.shard_counts
-    return f"{counts.committed + counts.failed}/{'?' if counts.total is None else counts.total}"

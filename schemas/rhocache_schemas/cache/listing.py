@@ -8,6 +8,31 @@ from pyarrow import fs
 from rhocache_schemas import layout, storage
 from rhocache_schemas.cache.documents import ShardFailure
 
+_DEPTH = 3  # folders below a place in which caches are looked for
+
+
+def find_caches(place: str) -> list[str]:
+    """The folders at a path or URI, and up to three below it, that are caches, complete or not.
+
+    Raises StorageError.
+    """
+    found: list[str] = []
+    folders = [place]
+    for _ in range(_DEPTH + 1):
+        inner: list[str] = []
+        for folder in folders:
+            inside = {
+                posixpath.basename(storage.path_of(each)): each
+                for each in _list(folder, recursive=False)
+            }
+            if layout.PLAN in inside or layout.MANIFEST in inside:
+                found.append(folder)
+                continue
+            below = [name for name, each in inside.items() if not each.is_file and name[0] != "."]
+            inner += [storage.join(folder, name) for name in below]
+        folders = inner
+    return sorted(found)
+
 
 def shard_files(cache: str) -> dict[str, fs.FileInfo]:
     """Shard name -> size and modification time of its file."""
@@ -60,9 +85,11 @@ def _files(cache: str, folder: str, suffix: str) -> Iterator[tuple[str, fs.FileI
             yield name.removesuffix(suffix), info
 
 
-def _list(folder: str) -> list[fs.FileInfo]:
+def _list(folder: str, *, recursive: bool = True) -> list[fs.FileInfo]:
     filesystem, root = storage.resolve(folder)
     try:
-        return filesystem.get_file_info(fs.FileSelector(root, recursive=True, allow_not_found=True))
+        return filesystem.get_file_info(
+            fs.FileSelector(root, allow_not_found=True, recursive=recursive)
+        )
     except OSError as error:
         raise storage.failure(f"cannot list {folder}", error) from error

@@ -10,11 +10,11 @@ from starlette.concurrency import run_in_threadpool
 
 from rhocache_schemas.api import JobList, PairErrorList, ShardList
 from rhocache_schemas.cache.documents import Manifest
+from rhocache_schemas.cache.failures import pair_errors
 from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.job.spec import JobState
 from rhocache_service.api.auth import ReadsJobs, WritesJobs, unauthenticated
 from rhocache_service.api.dependencies import After, Found, InRegistry
-from rhocache_service.caches.failures import pair_errors
 from rhocache_service.http.openapi import api_problems
 from rhocache_service.http.problems import ProblemError
 from rhocache_service.jobs.resource import job_resource, shard_resources

@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 
 from rhocache_schemas.api import CachedPair, Scope
 from rhocache_schemas.cache.documents import Manifest
+from rhocache_schemas.cache.failures import errors_by_code
 from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.dataset.pair import Pair
 from rhocache_schemas.errors import RhocacheError
@@ -34,7 +35,6 @@ from rhocache_service.api.auth import (
 from rhocache_service.api.caches import InCache
 from rhocache_service.api.dependencies import Found, InRegistry
 from rhocache_service.caches import similarity
-from rhocache_service.caches.failures import errors_by_code
 from rhocache_service.caches.images import Place
 from rhocache_service.http import problems
 from rhocache_service.http.addresses import path_inside, root_path

@@ -5,6 +5,7 @@ from rich.table import Table
 
 from rhocache.commands import tables
 from rhocache_schemas.api import PairError, PairErrorList
+from rhocache_schemas.cache.failures import Failed
 from rhocache_trainer import EvaluationResult
 from rhocache_workers.maintain.verify import Finding, VerifyReport
 from rhocache_workers.plan.devices import Device
@@ -67,26 +68,41 @@ def test_what_a_run_did() -> None:
     )
     assert lines(tables.scored(done)) == [
         "cache          /caches/c",
-        "pairs          10,240, 10,237 of them ok",
-        "failed pairs   image_undecodable: 2, text_missing: 1",
+        "pairs          10,240",
+        "failed pairs   3, 0.03%",
         "shards         20, 12 of them encoded by this run",
         "failed shards  1, not in the cache; the next run tries them again",
-        "                 00003.tar: tar_truncated: ends in the middle of a member",
         "time           1:15, encoding at 123 pairs/s",
         "limited by     image tower, 97% busy",
         "fingerprint    " + "ab" * 32,
     ]
     complete = replace(
-        done, failed_by_code={}, failures={}, gone_shards=0, encoded_shards=0, seconds=6.5
+        done,
+        failed=0,
+        failed_by_code={},
+        failures={},
+        failed_shards=0,
+        gone_shards=0,
+        encoded_shards=0,
+        seconds=6.5,
     )
     shown = "\n".join(lines(tables.scored(complete)))
     assert "20, 0 of them encoded by this run" in shown
     assert "failed" not in shown
     assert "limited" not in shown
-    many = {f"{number:05}.tar": "io_error: gone" for number in range(12)}
-    shown = lines(tables.scored(replace(done, failures=many, failed_shards=12)))
-    assert sum("io_error" in line for line in shown) == 10
-    assert "                 and others, in the cache's failures folder" in shown
+
+
+def test_failures_are_told_by_code_with_three_samples() -> None:
+    pair = [PairError(shard="0.tar", key=f"{n}", row=n, code="text_missing") for n in range(5)]
+    shard = PairError(shard="3.tar", code="tar_truncated", detail="ends in the middle of a member")
+    found = {"tar_truncated": Failed(1, [shard]), "text_missing": Failed(1200, pair)}
+    assert lines(tables.failed(found)) == [
+        "code           failed  as in",
+        "text_missing    1,200  0.tar: 0",
+        "                       0.tar: 1",
+        "                       0.tar: 2",
+        "tar_truncated       1  3.tar: ends in the middle of a member",
+    ]
 
 
 def test_an_evaluation() -> None:
@@ -128,7 +144,6 @@ def test_an_evaluation() -> None:
 def test_what_a_dataset_says_is_text_alone() -> None:
     """Neither rich's markup nor a terminal's controls, and no line of its own."""
     said = "[red]\x1b[2J\x1b]8;;http://e\x07x\n\u202ey[/red]"
-    shown = r"[red]\x1b[2J\x1b]8;;http://e\x07x\n\u202ey[/red]"
     done = ScoreSummary(
         cache=said,
         rows=1,
@@ -148,8 +163,9 @@ def test_what_a_dataset_says_is_text_alone() -> None:
         warning=said,
     )
     text = "\n".join(lines(tables.scored(done)))
-    assert f"{shown}: {shown}" in text
     assert "warning" in text
+    failed = {said: Failed(1, [PairError(shard=said, key="", code=said, detail=said)])}
+    text += "\n".join(lines(tables.failed(failed)))
     page = PairErrorList(
         data=[PairError(shard=said, row=0, key=said, code="text_missing", detail=said)],
         has_more=False,

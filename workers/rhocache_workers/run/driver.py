@@ -1,6 +1,7 @@
 """Scores a dataset: plans, lets encoders pull shards, commits."""
 
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -16,7 +17,7 @@ from rhocache_schemas.dataset.formats.webdataset import check_shards, describe_s
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import ErrorBudgetExceeded, JobError, ShardError
 from rhocache_schemas.job.allowed_roots import check_job
-from rhocache_schemas.job.kinds.score import ScoreSpec
+from rhocache_schemas.job.kinds.score import PAIRS_BUDGET, SHARDS_BUDGET, ScoreSpec
 from rhocache_schemas.job.paths import absolute
 from rhocache_schemas.text import printable
 from rhocache_workers.messages import CommittedShard, Description, ShardInProgress
@@ -94,7 +95,6 @@ def score(
     with ExitStack() as stack:
         with telling(progress):
             check_reference(spec.reference)
-            progress.step("listing the shards")
             shards = choose_shards(spec, roots, redo)
             check_shards(shards)
             lease = stack.enter_context(Lease(spec.output, job))
@@ -305,13 +305,21 @@ def _check(spec: ScoreSpec, shards: list[Shard], outcome: _Outcome) -> None:
             f"({first or ', '.join(outcome.failed_by_code) or 'its shards are empty'}): "
             + describe_shards(shards, spec.caption_field)
         )
-    for what, part, whole in (
-        ("pairs", failed, rows),
-        ("shards", len(outcome.failures), len(outcome.failures.keys() | outcome.committed.keys())),
+    tried = len(outcome.failures.keys() | outcome.committed.keys())
+    for what, part, whole, default in (
+        ("pairs", failed, rows, PAIRS_BUDGET),
+        ("shards", len(outcome.failures), tried, SHARDS_BUDGET),
     ):
-        if part > spec.error_budget * whole:
+        budget = default if spec.error_budget is None else spec.error_budget
+        if part > budget * whole:
             raise ErrorBudgetExceeded(
-                f"{part} of {whole} {what} failed, above the error budget of "
-                f"{spec.error_budget:g}: the cache is not committed. Run it again with a larger "
-                "--error-budget to commit it without encoding again"
+                f"{part} of {whole} {what} failed, above the error budget of {budget:g}: the cache "
+                f"is not committed. `rhocache errors {spec.output}` tells what failed; run it "
+                f"again with --error-budget {_enough(part / whole)} to commit it without encoding "
+                "again"
             )
+
+
+def _enough(share: float) -> str:
+    """A budget that a share is within, of two digits."""
+    return f"{min(1.0, math.ceil(100 * share) / 100):g}"

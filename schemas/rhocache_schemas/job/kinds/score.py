@@ -7,6 +7,8 @@ from pydantic import ConfigDict, Field
 from rhocache_schemas.job.spec import Ask, JobSpec, Location, Output
 from rhocache_schemas.reference import Dtype, ReferenceSpec
 
+PAIRS_BUDGET, SHARDS_BUDGET = 0.05, 0.0  # shares that may fail where a job does not say
+
 
 class ScoreSpec(JobSpec):
     """Score a dataset with a reference into a cache."""
@@ -65,9 +67,14 @@ class ScoreSpec(JobSpec):
         ),
     ] = None
     error_budget: Annotated[
-        float,
-        Field(ge=0, le=1, description="Largest share of pairs, and of shards, that may fail."),
-    ] = 1.0
+        float | None,
+        Field(
+            ge=0,
+            le=1,
+            description="Largest share of pairs, and of shards, that may fail; default: 0.05 of "
+            "the pairs, and no shard.",
+        ),
+    ] = None
     retry_failed: Annotated[
         bool,
         Field(description="Encode shards again that have rows which another try may mend."),

@@ -1,4 +1,4 @@
-"""The pairs and shards of a job's cache that failed, read from the cache itself."""
+"""The pairs and shards of a cache that failed, read from the cache itself."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rhocache_schemas import layout, storage
 from rhocache_schemas.cache.documents import ShardFailure
-from rhocache_service.caches.failures import errors_by_code, pair_errors
+from rhocache_schemas.cache.failures import errors_by_code, pair_errors
 
 from ..made import SHARD, make_cache
 
