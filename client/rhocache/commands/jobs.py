@@ -46,9 +46,19 @@ def submit(
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     wait: Annotated[bool, typer.Option("--wait", help="Watch the job to its end.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Have the service say what the job would do.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     with Client(url, api_key=api_key) as client:
+        if dry_run:
+            found = client.jobs.validate(**made.model_dump())
+            if as_json:
+                typer.echo(found.model_dump_json())
+            else:
+                Console().print(tables.validated(found))
+            return
         job = client.jobs.submit(**made.model_dump())
         if wait:
             typer.echo(f"{job.id}  {url.rstrip('/')}/jobs/{job.id}", err=True)

@@ -68,6 +68,9 @@ def score(
     ray_address: Annotated[
         str | None, typer.Option(help="A running Ray cluster to join; default: start Ray here.")
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    ] = False,
     here: Annotated[
         bool,
         typer.Option("--here", help="Encode in this process alone, without Ray: for a small run."),
@@ -78,6 +81,15 @@ def score(
 
     Run it again to go on where it was interrupted: only shards that are not done are encoded.
     """
+    if dry_run:
+        with extra("workers"):
+            from rhocache_workers.run.preview import preview
+        found = preview(spec)
+        if as_json:
+            typer.echo(json.dumps(asdict(found)))
+        else:
+            Console().print(tables.previewed(found))
+        return
     with extra("workers", "open_clip", *([] if here else ["ray"])):
         from rhocache_workers.run.driver import score as run
     with ShardProgress() as progress:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rhocache.commands.progress import Seen, duration
-from rhocache_schemas.api import Job, JobList, PairErrorList
+from rhocache_schemas.api import Job, JobList, PairErrorList, Validation
 from rhocache_schemas.job.fields import chosen
 from rhocache_schemas.job.spec import JobState
 from rhocache_schemas.text import printable, printable_lines
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rhocache_workers.maintain.verify import VerifyReport
     from rhocache_workers.plan.estimate import Cost
     from rhocache_workers.run.driver import ScoreSummary
+    from rhocache_workers.run.preview import Preview
 
 _SAMPLES = 3  # of each code
 _FINDINGS = 20
@@ -88,6 +89,29 @@ def cost(found: "Cost") -> Table:
         facts[f"cache in {dtype}"] = (
             f"{decimal(storage.bytes)}, {_number(storage.bytes_per_pair)} bytes a pair"
         )
+    return _facts(facts.items())
+
+
+def previewed(found: "Preview") -> Table:
+    todo = found.shards - found.done_shards
+    facts: dict[str, Any] = {
+        "would score": f"{_last(found.dataset)} with {_last(found.model)}",
+        "into": found.cache,
+        "shards": f"{found.shards:,}, {found.done_shards:,} of them done",
+        "to encode": f"{todo:,} shards, {decimal(found.bytes)}" if todo else "nothing",
+        "would drop": f"{found.dropped_shards:,} shards" if found.dropped_shards else None,
+        "nothing was done": "leave out --dry-run to do it; `rhocache plan` tells how long it takes",
+    }
+    return _facts(facts.items())
+
+
+def validated(found: Validation) -> Table:
+    facts: dict[str, Any] = {
+        "shards": f"{found.shards:,}, {found.shards_committed:,} of them done",
+        "source": decimal(found.source_bytes),
+        "pairs": None if found.pairs is None else f"{found.pairs:,}",
+        "nothing was done": "leave out --dry-run to submit it",
+    }
     return _facts(facts.items())
 
 
