@@ -111,6 +111,7 @@ class RowErrorCode(StrEnum):
     TEXT_NOT_UTF8 = "text_not_utf8"
     DUPLICATE_KEY = "duplicate_key"  # the key was used before in the same shard
     NON_FINITE_EMBEDDING = "non_finite_embedding"
+    OVER_LIMIT = "over_limit"  # beyond the first pairs, which the job asked for alone; no failure
 
     @property
     def retryable(self) -> bool:

@@ -64,6 +64,7 @@ def spec(tmp_path: Path, dataset: Path, reference_folder: Path) -> ScoreSpec:
         reference=ReferenceSpec(model=f"local-dir:{reference_folder}"),
         dtype="float32",
         batch_size=4,
+        error_budget=1.0,  # what becomes of failures is told by most tests, one tells of the budget
         metadata={},
     )
 
@@ -88,6 +89,7 @@ def scored(
         output=str(root / "cache"),
         reference=ReferenceSpec(model=f"local-dir:{reference_folder}"),
         batch_size=4,
+        error_budget=1.0,
         metadata={},
     )
     driver.score(spec)

@@ -40,6 +40,11 @@ class CommittedShard:
     stages: Stages | None = None  # where this run encoded it
 
     @property
+    def encoded(self) -> int:
+        """How many of its first pairs were to be encoded: all, but for a job with a limit."""
+        return self.index.rows - self.failed_by_code[RowErrorCode.OVER_LIMIT]
+
+    @property
     def retryable(self) -> bool:
         """Whether it has rows that another try may mend."""
         return any(RowErrorCode(code).retryable for code in self.failed_by_code)

@@ -13,7 +13,7 @@ from rhocache_schemas.cache.documents import Plan, Progress
 from rhocache_schemas.cache.failures import errors_by_code
 from rhocache_schemas.cache.listing import find_caches
 from rhocache_schemas.cache.reader import CacheReader
-from rhocache_schemas.errors import CacheNotFound
+from rhocache_schemas.errors import CacheNotFound, RowErrorCode
 
 _SAMPLES = 3  # of each code
 
@@ -47,9 +47,10 @@ class Found:
                 cache, state, None, None, spec.dataset, spec.reference.model, plan.created_at
             )
         made = reader.manifest
+        beyond = made.failed_by_code.get(RowErrorCode.OVER_LIMIT, 0)
         return cls(
-            cache, "complete", made.rows, made.failed, made.dataset, made.reference.model,
-            made.created_at,
+            cache, "complete", made.rows - beyond, made.failed - beyond, made.dataset,
+            made.reference.model, made.created_at,
         )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ class Shard:
     size: int  # bytes; 0 where only reading tells
     mtime_ns: int  # 0 where the storage tells none
     rows: int | None = None  # None where only reading tells
+    most: int | None = None  # of its pairs, the first so many are wanted; None: all
 
 
 def list_shards(

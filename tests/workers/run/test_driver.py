@@ -27,7 +27,6 @@ from rhocache_schemas.errors import (
     FingerprintMismatch,
     InvalidInput,
     JobError,
-    ReferenceUnavailable,
     StorageError,
     UriNotAllowed,
 )
@@ -237,6 +236,21 @@ def test_the_error_budget(spec: ScoreSpec, crew_here: None) -> None:
     assert shard_files(spec) == before
 
 
+def test_a_job_that_does_not_say_allows_few_pairs_and_no_shard(
+    copied: ScoreSpec, write_tar: Callable, pictures: list, crew_here: None
+) -> None:
+    usual = copied.model_copy(update={"error_budget": None})  # one of its 24 pairs is broken
+    assert score(usual).failed == 1
+    broken = Path(copied.dataset) / "00003.tar"
+    broken.write_bytes(b"")
+    with pytest.raises(ErrorBudgetExceeded, match=r"1 of 4 shards.* budget of 0:"):
+        score(usual)
+    broken.unlink()
+    write_tar(Path(copied.dataset) / "00000.tar", [{"a.txt": b"no picture"}, *pictures[:7]])
+    with pytest.raises(ErrorBudgetExceeded, match=r"2 of 24 pairs.* 0\.05.*--error-budget 0\.09"):
+        score(usual)
+
+
 def test_no_usable_row_is_a_job_error(
     spec: ScoreSpec, write_tar: Callable, crew_here: None
 ) -> None:
@@ -299,10 +313,11 @@ def test_hidden_names_and_a_link_to_nothing(copied: ScoreSpec, crew_here: None) 
     assert summary.failures["gone.tar"].startswith("io_error: No such file")
 
 
-def test_an_unknown_model_is_named(spec: ScoreSpec, ray_address: str) -> None:
+def test_an_unknown_model_is_named_before_anything_is_started(spec: ScoreSpec) -> None:
     reference = ReferenceSpec(model="ViT-B-31", pretrained="openai")
-    with pytest.raises(ReferenceUnavailable, match="did you mean"):
+    with pytest.raises(InvalidInput, match="did you mean"):
         score(spec.model_copy(update={"reference": reference}))
+    assert not Path(spec.output).exists()
 
 
 def test_a_job_names_only_what_lies_under_its_roots(spec: ScoreSpec, tmp_path: Path) -> None:

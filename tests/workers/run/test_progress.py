@@ -59,7 +59,22 @@ def test_the_file_is_written_once_a_second_at_most(tmp_path: Path) -> None:
     log.begin([], lambda: None)
     for pairs in range(1000):
         log.add(ShardInProgress("a", pairs))
-    assert len(told) == 2
+    assert len(told) == 1, "that encoding begins"
+
+
+def test_steps_follow_one_another(tmp_path: Path) -> None:
+    told: list[Progress] = []
+    log = ProgressLog(str(tmp_path), None, told.append)
+    log.plan(SHARDS)
+    log.step("starting Ray")
+    assert not (tmp_path / "progress.json").exists(), "the cache may still refuse the run"
+    log.enter("planning")
+    log.step("loading the reference")
+    log.enter("completed")
+    first, second = Progress.read(f"{tmp_path}/progress.json").steps
+    assert (first.name, second.name) == ("starting Ray", "loading the reference")
+    assert first.started_at <= first.ended_at == second.started_at <= second.ended_at
+    assert [each.steps[-1].ended_at for each in told[:-1]] == [None] * 3
 
 
 def test_a_fault_that_can_not_be_written_hides_no_other_error(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ class Encoder:
                 dimension=self._reference.dimension,
                 dtype=np.dtype(spec.dtype),
             ) as writer,
-            ReadAhead(preparation.rows(reader, decoder, stages), ahead) as rows,
+            ReadAhead(preparation.rows(reader, decoder, stages, shard.most), ahead) as rows,
         ):
             with self._towers_turn(stages):
                 for pairs in encode_shard(rows, self._towers, decoder, writer, stages):

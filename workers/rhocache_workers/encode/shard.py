@@ -3,7 +3,8 @@
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -44,14 +45,21 @@ class Preparation:
         self._images, self._texts = Memo(MEMORIES), Memo(MEMORIES)
         self._lock = threading.Lock()  # Hugging Face's tokenizers are not safe to share by threads
 
-    def rows(self, pairs: Iterable[Pair], decoder: Decoder, stages: Stages) -> Iterator[Row]:
-        """Yield each pair's row, in order, while the decoder works on its image."""
+    def rows(
+        self, pairs: Iterable[Pair], decoder: Decoder, stages: Stages, most: int | None = None
+    ) -> Iterator[Row]:
+        """Yield each pair's row, in order, while the decoder works on its image.
+
+        Those after the first ``most`` are read, but not decoded or embedded.
+        """
         iterator = iter(pairs)
-        while True:
+        for number in count():
             with stages.busy("read"):
                 pair = next(iterator, None)
                 if pair is None:
                     return
+                if most is not None and number >= most:
+                    pair = replace(pair, error=pair.error or RowErrorCode.OVER_LIMIT)
                 row = self._row(pair, decoder, stages)
             yield row
 

@@ -15,7 +15,7 @@ from rhocache_schemas.cache.documents import Plan, ShardFailure
 from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.dataset.formats.webdataset import check_shards, describe_shards
 from rhocache_schemas.dataset.shards import Shard
-from rhocache_schemas.errors import ErrorBudgetExceeded, JobError, ShardError
+from rhocache_schemas.errors import ErrorBudgetExceeded, JobError, RowErrorCode, ShardError
 from rhocache_schemas.job.allowed_roots import check_job
 from rhocache_schemas.job.kinds.score import PAIRS_BUDGET, SHARDS_BUDGET, ScoreSpec
 from rhocache_schemas.job.paths import absolute
@@ -150,15 +150,18 @@ class _Outcome:
 
     @property
     def rows(self) -> int:
-        return sum(shard.index.rows for shard in self.committed.values())
+        """Pairs that were to be encoded: without those that are beyond a job's limit."""
+        return sum(shard.encoded for shard in self.committed.values())
 
     @property
     def failed(self) -> int:
-        return sum(shard.index.failed for shard in self.committed.values())
+        return self.failed_by_code.total()
 
     @property
     def failed_by_code(self) -> Counter[str]:
-        return sum((shard.failed_by_code for shard in self.committed.values()), Counter[str]())
+        found = sum((shard.failed_by_code for shard in self.committed.values()), Counter[str]())
+        del found[RowErrorCode.OVER_LIMIT]
+        return found
 
 
 def _run(

@@ -8,7 +8,13 @@ from contextlib import contextmanager, suppress
 from rhocache_schemas import layout, storage
 from rhocache_schemas.cache.documents import Fault, Phase, Progress, ShardOutcome, Step
 from rhocache_schemas.dataset.shards import Shard
-from rhocache_schemas.errors import CacheBusy, RhocacheError, ShardError, StorageError
+from rhocache_schemas.errors import (
+    CacheBusy,
+    RhocacheError,
+    RowErrorCode,
+    ShardError,
+    StorageError,
+)
 from rhocache_workers.messages import CommittedShard, ShardInProgress
 
 RECENT = 500  # shards that the file names; those of a second, and then some
@@ -76,7 +82,8 @@ class ProgressLog:
         else:
             self._count(event)
             row = event.index
-            self._end(ShardOutcome(shard=row.name, rows=row.rows, failed=row.failed))
+            failed = event.encoded - row.ok
+            self._end(ShardOutcome(shard=row.name, rows=event.encoded, failed=failed))
         self._encoding_until = time.monotonic()
         if self._encoding_until - self._told >= SECONDS:
             self._told = self._encoding_until
@@ -121,8 +128,9 @@ class ProgressLog:
         self._in_progress.pop(row.name, None)
         del self._sizes[row.name]
         self._committed += 1
-        self._pairs += row.rows
+        self._pairs += shard.encoded
         self._failed_by_code += shard.failed_by_code
+        del self._failed_by_code[RowErrorCode.OVER_LIMIT]
         self._bytes += row.source_size
 
     def _progress(self, fault: Fault | None) -> Progress:

@@ -1,9 +1,12 @@
 """Decides which shards a run encodes, and which of its cache stay as they are."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from rhocache_schemas.cache.listing import read_failures, shard_files
+from rhocache_schemas.dataset.formats.webdataset import ShardReader
 from rhocache_schemas.dataset.shards import (
     Shard,
     check_same_dataset,
@@ -44,8 +47,22 @@ def choose_shards(
     if redo is not None:
         return list(_find(spec, roots, redo).values())
     if roots is None:
-        return list_shards(spec.dataset, spec.shards)
-    return allowed_shards(spec.dataset, spec.shards, roots)
+        shards = list_shards(spec.dataset, spec.shards)
+    else:
+        shards = allowed_shards(spec.dataset, spec.shards, roots)
+    return shards if spec.limit is None else list(_first(shards, spec.limit))
+
+
+def _first(shards: Iterable[Shard], pairs: int) -> Iterator[Shard]:
+    """The first shards that hold so many pairs, the last of them cut; they are read to count."""
+    for shard in shards:
+        held = 0
+        with suppress(ShardError):  # its encoder will tell
+            held = sum(1 for _ in islice(ShardReader(shard), pairs + 1))
+        yield replace(shard, most=pairs) if held > pairs else shard
+        pairs -= held
+        if pairs <= 0:
+            return
 
 
 def resume(
@@ -117,6 +134,8 @@ def _kept(
     def stays(name: str, shard: CommittedShard) -> bool:
         if name in asked:
             right = name in held.same and name not in held.damaged
+            wanted = asked[name].most
+            right = right and shard.encoded == min(wanted or shard.index.rows, shard.index.rows)
             return right and not redo and not (spec.retry_failed and shard.retryable)
         return not spec.replace and not (spec.prune and name in held.gone)
 

@@ -44,6 +44,10 @@ class ScoreSpec(JobSpec):
         Field(max_length=4096, description="Only shards whose names match; default: all."),
         Ask(metavar="GLOB"),
     ] = None
+    limit: Annotated[
+        int | None,
+        Field(ge=1, description="Encode only the first so many pairs, as a try; default: all."),
+    ] = None
     caption_field: Annotated[
         str | None,
         Field(description="Take captions from this field of KEY.json, not from KEY.txt."),
