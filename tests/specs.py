@@ -8,6 +8,7 @@ from pydantic.fields import FieldInfo
 
 from rhocache_schemas.api import SUBMISSIONS, Submission
 from rhocache_schemas.job.spec import LOCATION
+from rhocache_schemas.models import known_models
 from rhocache_schemas.reference import ReferenceSpec
 
 # No argument of a command can have a NUL in it, and no JSON half a surrogate pair.
@@ -59,8 +60,12 @@ def _references(root: str, letters: Any) -> Any:
     text = st.text(letters, min_size=1, max_size=20)
     precision = st.sampled_from(["fp32", "bf16", "fp16"])
     brings = text.map(lambda name: f"local-dir:{root}/{name}") | text.map("hf-hub:{}".format)
-    named = text.filter(lambda name: not name.startswith(("local-dir:", "hf-hub:")))
-    weights = text | text.map(lambda name: f"{root}/{name}")
+    models = known_models()
+    tagged = st.sampled_from([(name, tag) for name, tags in models.items() for tag in tags])
+    of_file = st.tuples(st.sampled_from(list(models)), text.map(lambda name: f"{root}/{name}"))
+    named = (tagged | of_file).map(
+        lambda both: dict(zip(("model", "pretrained"), both, strict=True))
+    )
     return st.fixed_dictionaries({"model": brings, "precision": precision}) | (
-        st.fixed_dictionaries({"model": named, "pretrained": weights, "precision": precision})
+        st.builds(lambda names, how: {**names, "precision": how}, named, precision)
     )

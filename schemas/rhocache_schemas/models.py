@@ -1,6 +1,7 @@
 """The architectures that open_clip has, with their pretrained weights, without importing it."""
 
 import json
+from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
@@ -27,18 +28,19 @@ def check_name(reference: ReferenceSpec, known: dict[str, list[str]] | None = No
     model, tag = reference.model.replace("/", "-"), reference.pretrained or ""  # as open_clip reads
     if model not in known:
         raise InvalidInput(
-            f"open_clip has no model {model!r}{_meant(model, known)}; `rhocache models` lists "
-            f"them, and a folder is {LOCAL_DIR}PATH"
+            f"open_clip has no model {model!r}{did_you_mean(model, known)}; `rhocache models` "
+            f"lists them, and a folder is {LOCAL_DIR}PATH"
         )
     is_path = any(each in tag for each in "/\\.:")
     if not is_path and tag.lower().replace("-", "_") not in known[model]:
         raise InvalidInput(
-            f"open_clip has no weights {tag!r} of {model}{_meant(tag, known[model])}; "
+            f"open_clip has no weights {tag!r} of {model}{did_you_mean(tag, known[model])}; "
             f"`rhocache models {model}` lists them"
         )
 
 
-def _meant(name: str, known: dict[str, list[str]] | list[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Advice to append to an error, where ``known`` has names like this one."""
     lower = {each.lower(): each for each in known}
     close = get_close_matches(name.lower(), lower, n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(lower[each] for each in close)}?" if close else ""

@@ -40,6 +40,7 @@ def test_nothing_that_was_asked_for_is_lost(url: str, root: Path, way: str) -> N
             "precision": "bf16",
         },
         "shards": "a*",
+        "limit": 1000,
         "caption_field": "text",
         "dtype": "float32",
         "batch_size": 7,

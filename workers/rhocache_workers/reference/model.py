@@ -6,7 +6,6 @@ import logging
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from torch import Tensor
 from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.errors import MissingExtra, ReferenceUnavailable, RhocacheError
 from rhocache_schemas.job.paths import is_local
+from rhocache_schemas.models import did_you_mean
 from rhocache_schemas.reference import HF_HUB, LOCAL_DIR, Dtype, ReferenceSpec
 from rhocache_schemas.weights.activation import activation_warning
 from rhocache_schemas.weights.file import check_folder, find_weights
@@ -174,11 +174,7 @@ def _check_folder(folder: Path) -> None:
 def _check_architecture(name: str, pretrained: str | None) -> None:
     models = open_clip.list_models()
     if name not in models:
-        near = get_close_matches(name, models, n=3, cutoff=0.5)
-        raise ReferenceUnavailable(
-            f"open_clip has no model {name!r}"
-            + (f"; did you mean {' or '.join(near)}?" if near else "")
-        )
+        raise ReferenceUnavailable(f"open_clip has no model {name!r}{did_you_mean(name, models)}")
     if pretrained is None:
         return
     tag = open_clip.get_pretrained_cfg(name, pretrained)
