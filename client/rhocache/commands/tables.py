@@ -333,7 +333,8 @@ def evaluation(result: "EvaluationResult") -> Table:
         shot = result.zero_shot
         facts["zero-shot"] = (
             f"{100 * shot.accuracy:.1f} % of {shot.images} images, {len(shot.classes)} classes "
-            f"({100 * shot.mean_class_accuracy:.1f} % mean over classes)"
+            f"({100 * shot.mean_class_accuracy:.1f} % mean over classes), prompts: "
+            f"{result.templates or 'not known'}"
         )
     if result.linear_probe is not None:
         probe = result.linear_probe

@@ -132,12 +132,14 @@ def test_an_evaluation() -> None:
         | {
             "cache": "/caches/c",
             "zero_shot": accuracy,
+            "templates": "name",
             "linear_probe": accuracy | {"train_images": 2000, "strength": 1e-5},
         }
     )
     shown = "\n".join(lines(tables.evaluation(fuller)))
     assert "cache          /caches/c" in shown
     assert "zero-shot      50.0 % of 500 images, 2 classes (25.0 % mean over classes)" in shown
+    assert "prompts: name" in " ".join(shown.split())
     assert "trained on 2000 images with L2 1e-05" in " ".join(shown.split())
 
 

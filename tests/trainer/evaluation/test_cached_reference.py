@@ -34,6 +34,7 @@ def score(dataset: Path, out: Path, reference: Path, dtype: Dtype = "float32") -
         reference=ReferenceSpec(model=f"local-dir:{reference}"),
         dtype=dtype,
         batch_size=8,
+        error_budget=1.0,
         metadata={},
     )
     driver.score(spec, here=True)

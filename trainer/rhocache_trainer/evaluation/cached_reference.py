@@ -82,6 +82,7 @@ def evaluate_cache(
         tested.images(device),
         tested.captions(device),
         classifier=classifier,
+        templates=templates,
         probe_images=trained,
         cache=cache,
     )

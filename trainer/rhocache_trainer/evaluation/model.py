@@ -79,6 +79,7 @@ def evaluate(
         tested,
         clip.captions(sorted({str(caption) for caption in tested.captions})),
         classifier=None if class_field is None else lambda names: clip.classes(names, templates),
+        templates=templates,
         probe_images=images(evaluation.probe_shards) if evaluation.probe_shards else None,
     )
 

@@ -16,7 +16,7 @@ from rhocache_trainer.evaluation.measures import (
     recalls,
     zero_shot,
 )
-from rhocache_trainer.evaluation.prompts import check_some
+from rhocache_trainer.evaluation.prompts import Templates, check_some
 
 
 class EvaluationResult(Document):
@@ -32,6 +32,7 @@ class EvaluationResult(Document):
     image_to_text: dict[int, float]
     text_to_image: dict[int, float]
     zero_shot: ZeroShot | None
+    templates: Templates | None = None  # of the prompts that zero-shot accuracy is by
     linear_probe: LinearProbe | None = None
 
 
@@ -77,6 +78,7 @@ class Evaluation:
         captions: EmbeddedCaptions,
         *,
         classifier: Classifier | None,
+        templates: Templates,
         probe_images: EmbeddedImages | None,
         cache: str | None = None,
     ) -> EvaluationResult:
@@ -101,6 +103,7 @@ class Evaluation:
             image_to_text=recalls(images.features, captions.features, own, every),
             text_to_image=recalls(captions.features, images.features, every, own),
             zero_shot=None if classifier is None else zero_shot(images, classifier),
+            templates=None if classifier is None else templates,
             linear_probe=linear_probe(images, probe_images) if self.linear_probe else None,
         )
 
