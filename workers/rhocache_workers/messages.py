@@ -38,6 +38,7 @@ class CommittedShard:
     index: IndexRow
     failed_by_code: Counter[str]
     stages: Stages | None = None  # where this run encoded it
+    encoder: str | None = None  # who did, as in HOST:PROCESS
 
     @property
     def encoded(self) -> int:
@@ -51,7 +52,11 @@ class CommittedShard:
 
 
 def committed_shard(
-    shard: Shard, totals: Totals, source_sha256: str, stages: Stages | None = None
+    shard: Shard,
+    totals: Totals,
+    source_sha256: str,
+    stages: Stages | None = None,
+    encoder: str | None = None,
 ) -> CommittedShard:
     """Sum up a shard file."""
     failed = totals.failed_by_code.total()
@@ -70,4 +75,5 @@ def committed_shard(
         ),
         totals.failed_by_code,
         stages,
+        encoder,
     )

@@ -1,6 +1,8 @@
 """The encoder: holds a reference and turns dataset shards into shard files."""
 
 import importlib.metadata
+import os
+import platform
 import threading
 import time
 from collections.abc import Generator, Iterator
@@ -128,7 +130,8 @@ class Encoder:
             with stages.busy("write"):
                 totals: Totals = writer.close(self._fingerprint_sha256, reader.sha256)
                 file.commit()
-        yield committed_shard(shard, totals, reader.sha256, stages)
+        me = f"{platform.node()}:{os.getpid()}"
+        yield committed_shard(shard, totals, reader.sha256, stages, me)
 
     def _make_decoder(self, images_per_second: float) -> Decoder:
         reference, threads = self._reference, self._threads

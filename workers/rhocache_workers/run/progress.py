@@ -16,6 +16,7 @@ from rhocache_schemas.errors import (
     StorageError,
 )
 from rhocache_workers.messages import CommittedShard, ShardInProgress
+from rhocache_workers.stage_times import Stages
 
 RECENT = 500  # shards that the file names; those of a second, and then some
 SECONDS = 1.0  # between two writes of the file while shards are encoded
@@ -41,6 +42,7 @@ class ProgressLog:
         self._recent: deque[ShardOutcome] = deque(maxlen=RECENT)
         self._pairs = self._bytes = 0  # of the committed shards
         self._failed_by_code: Counter[str] = Counter()  # of their pairs
+        self._stages = Stages()  # of this run
         self._pairs_before = 0  # of them, those of earlier runs
         self._encoding_since = self._encoding_until = self._told = 0.0
 
@@ -83,7 +85,19 @@ class ProgressLog:
             self._count(event)
             row = event.index
             failed = event.encoded - row.ok
-            self._end(ShardOutcome(shard=row.name, rows=event.encoded, failed=failed))
+            took = None
+            if event.stages is not None:
+                self._stages.add(event.stages)
+                took = round(event.stages.elapsed, 3)
+            self._end(
+                ShardOutcome(
+                    shard=row.name,
+                    rows=event.encoded,
+                    failed=failed,
+                    seconds=took,
+                    encoder=event.encoder,
+                )
+            )
         self._encoding_until = time.monotonic()
         if self._encoding_until - self._told >= SECONDS:
             self._told = self._encoding_until
@@ -146,6 +160,7 @@ class ProgressLog:
             failed_by_code=dict(self._failed_by_code),
             pairs_per_second=self.pairs_per_second,
             seconds_left=self._seconds_left(),
+            limited_by=str(self._stages) if self._stages.elapsed else None,
             started_at=self._started_at,
             shards_ended=self._ended,
             shards_in_progress=list(self._in_progress) if self._phase == "encoding" else [],
