@@ -78,12 +78,12 @@ def cost(found: "Cost") -> Table:
         f"of which {device.utilisation:.0%} is expected",
     }
     if found.measured_hours is None:
-        facts["hours"] = f"{_duration(found.predicted_hours, found.pairs)}, predicted"
+        facts["time"] = f"{_duration(found.predicted_hours, found.pairs)}, predicted"
     else:
-        facts["hours"] = (
+        facts["time"] = (
             f"{_duration(found.measured_hours, found.pairs)}, measured: "
             f"{found.measured_over_predicted:.2f} times the predicted "
-            f"{_number(found.predicted_hours)}"
+            f"{_spoken(found.predicted_hours)}"
         )
     for dtype, storage in found.storage.items():
         facts[f"cache in {dtype}"] = (
@@ -392,7 +392,15 @@ def _flop(operations: float) -> str:
 
 
 def _duration(hours: float, pairs: int) -> str:
-    return f"{_number(hours)} ({_number(pairs / hours / 3600)} pairs/s)"
+    return f"{_spoken(hours)} ({_number(pairs / hours / 3600)} pairs/s)"
+
+
+def _spoken(hours: float) -> str:
+    """As in 9 s, 12 min, 3.4 hours or 5.2 days."""
+    for size, unit in ((24, "days"), (1, "hours")):
+        if hours >= size:
+            return f"{_number(hours / size)} {unit}"
+    return f"{hours * 60:.0f} min" if hours >= 1 / 60 else f"{max(1, hours * 3600):.0f} s"
 
 
 def _number(value: float) -> str:

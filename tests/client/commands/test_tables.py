@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import pytest
 from rich.console import Console
 from rich.table import Table
 
@@ -43,9 +44,22 @@ def test_a_cost_is_told_in_units_that_fit() -> None:
         "text tower        1.44 GFLOP at 18.8 positions (5.96 GFLOP at all 77)",
         "a pair            10.3 GFLOP",
         "device            h100, 989 TFLOP/s in bf16, of which 35% is expected",
-        "hours             2 (17,778 pairs/s), predicted",
+        "time              2 hours (17,778 pairs/s), predicted",
         "cache in float16  268.9 GB, 2,100 bytes a pair",
     ]
+
+
+@pytest.mark.parametrize(
+    ("hours", "told"),
+    [(0.002, "7 s ("), (0.25, "15 min ("), (23.9, "23.9 hours ("), (480, "20 days (")],
+)
+def test_a_cost_is_told_in_a_unit_that_fits(hours: float, told: str) -> None:
+    work, device = Work(1, 1, 1, 1.0, 1), Device("cpu", 1e9, 0.5)
+    found = Cost(
+        "d", "m", "fp32", 1, 1, 1000, pairs_estimated=False, work=work, device=device,
+        predicted_hours=hours, measured_hours=None, measured_over_predicted=None, storage={},
+    )  # fmt: skip
+    assert told in next(line for line in lines(tables.cost(found)) if line.startswith("time"))
 
 
 def test_what_a_run_did() -> None:

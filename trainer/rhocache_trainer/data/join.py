@@ -20,6 +20,7 @@ from rhocache_schemas.errors import (
     MissingPair,
     PairMismatch,
     RowError,
+    RowErrorCode,
 )
 from rhocache_trainer.cache.key_index import find_rows
 from rhocache_trainer.cache.reader import ReferenceCache, ReferenceRow
@@ -222,6 +223,11 @@ def _load(dataset: Format, cache: ReferenceCache, joined: JoinedPair) -> JoinedP
     where = _where(joined.pair.shard if row is None else row.shard, joined.pair)
     if row is None:
         raise MissingPair(f"{where}: {cache.uri} has no row for this pair")
+    if row.status == RowErrorCode.OVER_LIMIT:
+        raise MissingPair(
+            f"{where}: it is beyond the --limit that the cache was made with; score it again "
+            "without one, or leave such pairs out with data.on_missing=skip"
+        )
     if row.status != OK:
         raise MissingPair(f"{where}: the reference could not score it ({row.status})")
     pair = dataset.load(joined.pair)
