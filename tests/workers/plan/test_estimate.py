@@ -8,7 +8,6 @@ import pytest
 from rhocache_schemas.errors import (
     DatasetError,
     InvalidInput,
-    ReferenceUnavailable,
     RhocacheError,
     ShardError,
 )
@@ -65,9 +64,9 @@ def test_a_measurement_stands_beside_the_prediction(
     [
         ({"dataset": "no/such"}, DatasetError, "no dataset at no/such"),
         ({"shards": "9*"}, DatasetError, "matches '9\\*'"),
-        ({"model": "VitB32"}, ReferenceUnavailable, "did you mean"),
-        ({"model": ""}, ReferenceUnavailable, "no model ''"),
-        ({"pretrained": "laion3b"}, ReferenceUnavailable, "pretrained tags"),
+        ({"model": "VitB32"}, InvalidInput, "did you mean"),
+        ({"model": ""}, InvalidInput, "no model ''"),
+        ({"pretrained": "laion3b"}, InvalidInput, "pretrained tags"),
         ({"model": "local-dir:m", "pretrained": "openai"}, InvalidInput, "leave pretrained out"),
         ({"pairs": 0}, InvalidInput, "0 pairs"),
         ({"device": "tpu"}, InvalidInput, "'tpu'"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from open_clip import tokenize
 
-from rhocache_schemas.errors import ReferenceUnavailable
+from rhocache_schemas.errors import InvalidInput, ReferenceUnavailable, RhocacheError
 from rhocache_workers.plan.flops import Outline
 
 
@@ -115,13 +115,15 @@ def test_a_tower_that_sees_the_padding_takes_all_positions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "pretrained", "message"),
+    ("model", "pretrained", "error", "message"),
     [
-        ("VitB32", None, "did you mean.*ViT-B-32"),
-        ("ViT-B-32", "laion3b", "pretrained tags"),
-        ("local-dir:/no/such", None, "no folder /no/such"),
+        ("VitB32", None, InvalidInput, "did you mean.*ViT-B-32"),
+        ("ViT-B-32", "laion3b", InvalidInput, "pretrained tags"),
+        ("local-dir:/no/such", None, ReferenceUnavailable, "no folder /no/such"),
     ],
 )
-def test_a_name_that_leads_nowhere(model: str, pretrained: str | None, message: str) -> None:
-    with pytest.raises(ReferenceUnavailable, match=message):
+def test_a_name_that_leads_nowhere(
+    model: str, pretrained: str | None, error: type[RhocacheError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
         Outline(model, pretrained)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from rhocache_schemas.errors import ReferenceUnavailable
+from rhocache_schemas.errors import InvalidInput, ReferenceUnavailable, RhocacheError
 from rhocache_schemas.reference import ReferenceSpec
 from rhocache_workers.reference.model import Reference, load_reference
 
@@ -125,17 +125,19 @@ def test_weights_called_like_ones_of_quick_gelu_are_warned_of(
 
 
 @pytest.mark.parametrize(
-    ("model", "pretrained", "message"),
+    ("model", "pretrained", "error", "message"),
     [
-        ("VitB32", "openai", "did you mean.*ViT-B-32"),
-        ("ViT-B-32", "laion3b", "laion3b.*pretrained tags: .*laion2b_s34b_b79k"),
-        ("ViT-B-32", "no/such/file.pt", "no/such/file.pt"),
-        ("ViT-B-32", "openai", "ViT-B-32-quickgelu"),
-        ("local-dir:/no/such", None, "no folder /no/such"),
+        ("VitB32", "openai", InvalidInput, "did you mean.*ViT-B-32"),
+        ("ViT-B-32", "laion3b", InvalidInput, "laion3b.*pretrained tags: .*laion2b_s34b_b79k"),
+        ("ViT-B-32", "no/such/file.pt", InvalidInput, "no/such/file.pt"),
+        ("ViT-B-32", "openai", ReferenceUnavailable, "ViT-B-32-quickgelu"),
+        ("local-dir:/no/such", None, ReferenceUnavailable, "no folder /no/such"),
     ],
 )
-def test_a_name_that_leads_nowhere(model: str, pretrained: str | None, message: str) -> None:
-    with pytest.raises(ReferenceUnavailable, match=message):
+def test_a_name_that_leads_nowhere(
+    model: str, pretrained: str | None, error: type[RhocacheError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
         load_reference(ReferenceSpec(model=model, pretrained=pretrained))
 
 

@@ -16,7 +16,7 @@ from open_clip.model import get_input_dtype
 from torch import Tensor
 
 from rhocache_schemas.cache.fingerprint import Fingerprint
-from rhocache_schemas.errors import MissingExtra, ReferenceUnavailable, RhocacheError
+from rhocache_schemas.errors import InvalidInput, MissingExtra, ReferenceUnavailable, RhocacheError
 from rhocache_schemas.job.paths import is_local
 from rhocache_schemas.models import did_you_mean
 from rhocache_schemas.reference import HF_HUB, LOCAL_DIR, Dtype, ReferenceSpec
@@ -112,9 +112,10 @@ class Reference:
 def load_reference(spec: ReferenceSpec, device: str = "cpu") -> Reference:
     """Load a reference in evaluation mode; weights come as safetensors or ``weights_only`` alone.
 
-    Raises ReferenceUnavailable when there is no such model, tag, folder or file, when a hub can't
-    be reached, when the weights can't be read or don't fit, or when open_clip can't run the model
-    in this precision; MissingExtra when it needs transformers, which is not installed.
+    Raises InvalidInput when there is no such model or tag; ReferenceUnavailable when there is no
+    such folder or file, when a hub can't be reached, when the weights can't be read or don't fit,
+    or when open_clip can't run the model in this precision; MissingExtra when it needs
+    transformers, which is not installed.
     """
     name = open_clip_name(spec.model, spec.pretrained)
     with refusing(f"cannot load {_name(spec)}"):
@@ -153,7 +154,7 @@ def open_clip_name(model: str, pretrained: str | None) -> str:
 
     ``pretrained`` None leaves it open which weights an architecture will have.
 
-    Raises ReferenceUnavailable.
+    Raises InvalidInput for a name that open_clip does not have, and ReferenceUnavailable.
     """
     if model.startswith(LOCAL_DIR):
         _check_folder(Path(model.removeprefix(LOCAL_DIR)))
@@ -174,13 +175,13 @@ def _check_folder(folder: Path) -> None:
 def _check_architecture(name: str, pretrained: str | None) -> None:
     models = open_clip.list_models()
     if name not in models:
-        raise ReferenceUnavailable(f"open_clip has no model {name!r}{did_you_mean(name, models)}")
+        raise InvalidInput(f"open_clip has no model {name!r}{did_you_mean(name, models)}")
     if pretrained is None:
         return
     tag = open_clip.get_pretrained_cfg(name, pretrained)
     if not tag and not is_local(pretrained):
         tags = open_clip.list_pretrained_tags_by_model(name)
-        raise ReferenceUnavailable(
+        raise InvalidInput(
             f"{pretrained!r} is neither a file nor one of {name}'s pretrained tags: "
             + (", ".join(tags) or "it has none")
         )
