@@ -88,6 +88,8 @@ class ShardOutcome(Strict):
     rows: Count = 0
     failed: Count = 0
     code: str | None = None
+    seconds: float | None = None  # that it took
+    encoder: str | None = None  # who encoded it
 
 
 class Step(Strict):
@@ -115,6 +117,7 @@ class Progress(Document):
     failed_by_code: dict[str, Count] = Field(default_factory=dict[str, Count])  # of them
     pairs_per_second: float = 0.0  # of this run
     seconds_left: float | None = None  # None while no rate is known
+    limited_by: str | None = None  # the stage that keeps the others waiting, and how much
     started_at: float = 0.0  # Unix seconds, of this run
     # Shards that this run has committed, and that have failed in it.
     shards_ended: Count = Field(0, validation_alias=AliasChoices("shards_ended", "settled"))

@@ -91,11 +91,15 @@ class Drivers:
         with self._errors(f"Ray does not stop job {job}"):
             self._client.stop_job(_name(job, start))
 
+    def log(self, job: str, start: int) -> list[str]:
+        """What the driver printed, by lines."""
+        with self._errors("its log can't be read"):
+            return self._client.get_job_logs(_name(job, start)).strip().splitlines()
+
     def last_line(self, job: str, start: int) -> str:
         """The last thing that the driver printed."""
         try:
-            with self._errors("its log can't be read"):
-                lines = self._client.get_job_logs(_name(job, start)).strip().splitlines()
+            lines = self.log(job, start)
         except JobError as error:
             return str(error)
         return lines[-1][:1000] if lines else "it printed nothing"

@@ -38,6 +38,12 @@ class RayCluster:
         token = self._token.get_secret_value().strip() if self._token else None
         return {"Authorization": f"Bearer {token}"} if token else {}
 
+    def log(self, job: str, start: int) -> list[str]:
+        """What a job's driver printed, by lines. Raises JobError, also where Ray is not up."""
+        if self._drivers is None:
+            raise RayUnreachable("Ray, which keeps the log, is not running")
+        return self._drivers.log(job, start)
+
     def ping(self) -> None:
         """Raise JobError where Ray is not up or not well, without starting it."""
         if self._drivers is None:
