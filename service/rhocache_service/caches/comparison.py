@@ -96,4 +96,5 @@ def _most_differing(
 def _correlation(every: np.ndarray) -> float | None:
     if len(every) < 2 or not every.std(axis=0).all():
         return None
-    return float(np.corrcoef(every.astype(np.float64), rowvar=False)[0, 1])
+    first, second = every.astype(np.float64).T
+    return float(np.corrcoef(first, second).item(0, 1))

@@ -63,7 +63,9 @@ def failed_pairs(cache: CacheReader) -> Iterator[CachedPair]:
 
 def _at(cache: CacheReader, shard: str, rows: set[int]) -> Iterator[CachedPair]:
     if rows:
-        table = cache.columns(shard, _COLUMNS).filter(pc.field("row").isin(sorted(rows)))
+        table = cache.columns(shard, _COLUMNS).filter(
+            pc.field("row").isin(sorted(rows))  # pyright: ignore[reportUnknownMemberType]
+        )
         for record in table.to_pylist():
             yield _pair(shard, record)
 

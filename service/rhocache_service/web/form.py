@@ -63,25 +63,24 @@ def submit(
         submission = _read(kind, controls, texts)
         if "plan" in sent:
             return _shown(request, kind, like, filled, plan=submissions.preview(submission))
-        row = submissions.add(submission, submissions.admit(submission), who)
+        taken = submissions.add(submission, submissions.admit(submission), who).id
     except (RhocacheError, RequestValidationError) as error:
         return _shown(request, kind, like, filled, problem=as_problem(error))
     if who.may("jobs:read"):
-        return RedirectResponse(f"{root_path(request)}/jobs/{row.id}", status_code=303)
-    return _shown(request, kind, like, filled, taken=row.id)
+        return RedirectResponse(f"{root_path(request)}/jobs/{taken}", status_code=303)
+    return _shown(request, kind, like, filled, taken=taken)
 
 
 def _asked(who: Caller, registry: Registry, kind: str, like: str) -> tuple[str, Submission | None]:
     if like and not who.may("jobs:read"):
         raise ProblemError("forbidden", "this API key lacks the scope jobs:read")
-    if like:
-        row = registry.get(like)
-        if row is None:
-            raise ProblemError("not-found", f"no job {like!r}")
-        kind = row.job_spec().kind
+    row = registry.get(like) if like else None
+    if like and row is None:
+        raise ProblemError("not-found", f"no job {like!r}")
+    kind = kind if row is None else row.job_spec().kind
     if kind not in KINDS:
         raise ProblemError("not-found", f"no kind of jobs {kind!r}")
-    return kind, again.submission_of(row) if like else None
+    return kind, None if row is None else again.submission_of(row)
 
 
 def _text(control: Control, texts: Mapping[str, str]) -> str:

@@ -63,7 +63,8 @@ def now(_: ReadsJobs, request: Request, row: Found, registry: InRegistry):
 
 @router.get("/jobs/{job}/log")
 def log(_: ReadsJobs, request: Request, row: Found):
-    lines, trouble = [], None
+    lines: list[str] = []
+    trouble = None
     try:
         if row.starts:
             lines = request.app.state.cluster.log(row.id, row.starts)[-_LINES:]
@@ -120,7 +121,7 @@ class _Data:
 
 def _look_into_data(request: Request, row: JobRow, *, with_pairs: bool) -> _Data:
     output = row.spec["output"]
-    counted = row.progress["failed_by_code"] if row.progress else {}
+    counted = Progress.model_validate(row.progress).failed_by_code if row.progress else {}
     try:
         shards = shard_resources(row, _CELLS, None)
         failed = errors_by_code(output, counted)

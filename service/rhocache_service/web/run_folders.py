@@ -74,7 +74,7 @@ def read_run(folder: str, roots: Sequence[str]) -> Run:
         changed_at=(path / LOG).stat().st_mtime,
         settings=_settings(path),
         log=_log(path / LOG),
-        heaviest=[_heavy(each) for each in pairs if isinstance(each, dict)],
+        heaviest=[_heavy(cast("dict[str, Any]", each)) for each in pairs if isinstance(each, dict)],
         evaluation=cast("dict[str, Any]", evaluation) if isinstance(evaluation, dict) else {},
     )
 
@@ -156,7 +156,7 @@ def _is_small(path: Path) -> bool:
 
 
 def _heavy(pair: dict[str, Any]) -> dict[str, Any]:
-    weight = pair.get("weight")
+    weight: Any = pair.get("weight")
     return {
         "key": str(pair.get("key", "")),
         "caption": str(pair.get("caption", "")),
