@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from rhocache_schemas.errors import RhocacheError
 from rhocache_service.api import caches, health, jobs, submissions
+from rhocache_service.caches.comparison import remember_comparisons
 from rhocache_service.caches.images import Pictures
 from rhocache_service.caches.similarity import remember_similarities
 from rhocache_service.http import openapi, problems
@@ -94,6 +95,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.submissions = Submissions(registry, settings)
     app.state.pictures = Pictures(settings.roots)
     app.state.similarities = remember_similarities()
+    app.state.comparisons = remember_comparisons()
     problems.install(app)
     app.add_middleware(
         HttpMiddleware,

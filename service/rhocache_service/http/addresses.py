@@ -19,7 +19,8 @@ PORTS = {"http": "80", "https": "443"}  # that need not be named
 _OWN = frozenset(
     {
         "v1", "livez", "readyz", "metrics", "openapi.json", "static",
-        "jobs", "caches", "submit", "docs", "problems", "sign-in", "sign-out",
+        "jobs", "caches", "runs", "run", "submit", "docs", "problems", "sign-in", "sign-out",
+        "favicon.ico",
     }
 )  # fmt: skip
 _NOT_PLAIN = frozenset("?#%\\\"'<>{} \t\r\n")

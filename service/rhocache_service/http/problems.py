@@ -177,7 +177,12 @@ class BrokenOff(Exception):
     """An answer that has begun must end here, and its receiver must notice."""
 
 
-def problem_response(request: Request, error: ProblemError) -> JSONResponse:
+def problem_response(request: Request, error: ProblemError) -> Response:
+    """Answer with a problem document, or where a browser asks for a page with that."""
+    if "text/html" in request.headers.get("accept", ""):
+        shown: Response = request.app.state.problem_page(request, error)
+        shown.headers.update({REQUEST_ID: request.state.request_id, "Vary": "Accept"})
+        return shown
     problem = Problem(
         type=f"{root_path(request)}/problems/{error.slug}",
         title=KINDS[error.slug].title,
@@ -187,14 +192,14 @@ def problem_response(request: Request, error: ProblemError) -> JSONResponse:
         request_id=request.state.request_id,
         errors=error.errors,
     )
-    headers = error.headers | {REQUEST_ID: problem.request_id}
+    headers = error.headers | {REQUEST_ID: problem.request_id, "Vary": "Accept"}
     return JSONResponse(problem.model_dump(), error.status, headers, MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
     @app.exception_handler(RhocacheError)
     @app.exception_handler(RequestValidationError)
-    def own(request: Request, error: RhocacheError | RequestValidationError) -> JSONResponse:
+    def own(request: Request, error: RhocacheError | RequestValidationError) -> Response:
         return problem_response(request, as_problem(error))
 
     @app.exception_handler(HTTPException)
@@ -210,12 +215,12 @@ def install(app: FastAPI) -> None:
         return problem_response(request, problem)
 
     @app.exception_handler(OperationalError)
-    def no_registry(request: Request, error: OperationalError) -> JSONResponse:
+    def no_registry(request: Request, error: OperationalError) -> Response:
         log.warning("request %s: %s", request.state.request_id, error.orig)
         return problem_response(request, ProblemError("unavailable", "the registry can't be used"))
 
     @app.exception_handler(Exception)
-    def unforeseen(request: Request, error: Exception) -> JSONResponse:
+    def unforeseen(request: Request, error: Exception) -> Response:
         log.error("request %s: %r", request.state.request_id, error)  # the server logs the rest
         detail = "the service's log has the cause under this request_id"
         return problem_response(request, ProblemError("internal", detail))

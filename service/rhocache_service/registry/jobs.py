@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import Select, delete, func, insert, select, update
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -20,7 +20,8 @@ from rhocache_service.registry.tables import EventRow, JobRow, LeaseRow, now
 
 _ID = re.compile("job_[0-9a-f]{24}")
 _LOOK_AT = 200  # jobs of a kind, in one step
-_RATES = 300  # of a job's progress events, those that are kept when it has ended
+_RATES = 300  # of a job's progress events, at most twice as many are kept when it has ended
+_PROGRESS = "job.progress"
 _UNFINISHED = [state for state in JobState if not state.terminal]
 
 Happening = tuple[str, dict[str, Any]]  # the kind of an event, and its data
@@ -198,6 +199,27 @@ class Registry:
         with self._session() as session:
             return session.scalars(query.order_by(EventRow.number).limit(limit)).all()
 
+    def rates(self, job: str) -> list[tuple[float, float]]:
+        """How fast a job was: Unix seconds and pairs a second, evenly over its whole run."""
+        rate = EventRow.data["pairs_per_second"].as_float().label("rate")
+        query = select(EventRow.at, rate).where(
+            EventRow.job == job, EventRow.number.in_(_thinned(job))
+        )
+        with self._session() as session:
+            found = session.execute(query.order_by(EventRow.number))
+            return [(row.at, row.rate) for row in found]
+
+    def shard_outcomes(self, job: str, limit: int) -> dict[str, dict[str, Any]]:
+        """Shard -> what was told of its end, of the last ``limit`` shards that have ended."""
+        query = (
+            select(EventRow.data)
+            .where(EventRow.job == job, EventRow.kind.in_(["shard.committed", "shard.failed"]))
+            .order_by(EventRow.number.desc())
+            .limit(limit)
+        )
+        with self._session() as session:
+            return {data["shard"]: data for data in reversed(session.scalars(query).all())}
+
     def last_events(self, jobs: Sequence[str]) -> dict[str, int]:
         """Job -> number of its newest event; those that are gone are left out."""
         query = select(JobRow.id, JobRow.last_event).where(JobRow.id.in_(jobs))
@@ -224,7 +246,7 @@ class Registry:
             if last is not None:
                 _append(session, row.id, last - len(happenings) + 1, happenings)
                 if JobState(changes.get("status", row.status)).terminal:
-                    _thin_out(session, row.id, last - _RATES)
+                    _thin_out(session, row.id)
         return last is not None
 
 
@@ -235,10 +257,28 @@ def _append(session: Session, job: str, first: int, happenings: Sequence[Happeni
     )
 
 
-def _thin_out(session: Session, job: str, before: int) -> None:
-    """Forget how far a job was at each second of its run."""
-    old = (EventRow.job == job) & (EventRow.number < before) & (EventRow.kind == "job.progress")
-    session.execute(delete(EventRow).where(old))
+def _thin_out(session: Session, job: str) -> None:
+    """Forget how far a job was at most seconds of its run, and keep what its curve needs."""
+    session.execute(
+        delete(EventRow).where(
+            EventRow.job == job,
+            EventRow.kind == _PROGRESS,
+            EventRow.number.not_in(_thinned(job)),
+        )
+    )
+
+
+def _thinned(job: str) -> Select[int]:
+    """The numbers of about _RATES of a job's progress events: evenly chosen, its newest one too."""
+    place = func.row_number().over(order_by=EventRow.number.desc()) - 1
+    total = func.count().over()
+    progress = (
+        select(EventRow.number, place.label("place"), total.label("total"))
+        .where(EventRow.job == job, EventRow.kind == _PROGRESS)
+        .subquery()
+    )
+    every = progress.c.total // _RATES + 1  # of whole numbers, in either database
+    return select(progress.c.number).where(progress.c.place % every == 0)
 
 
 def _status_event(state: JobState, fault: Fault | None = None) -> Happening:

@@ -18,7 +18,7 @@ from rhocache_service.registry.api_keys import Keys
 from rhocache_service.registry.sessions import Sessions
 
 from ..conftest import routes_of, served, settings_without_ray
-from ..made import SHARD, completed, make_cache
+from ..made import SHARD, completed, make_cache, picture
 
 OPEN = None  # to everyone, key or not
 # What each route asks for. One that is not here fails the walk: let it be thought about.
@@ -43,9 +43,19 @@ NEEDED: dict[tuple[str, str], Scope | None] = {
     ("GET", "/metrics"): "metrics:read",
     ("GET", "/"): "jobs:read",
     ("GET", "/jobs/{job}"): "jobs:read",
+    ("GET", "/jobs/{job}/now"): "jobs:read",
+    ("GET", "/jobs/{job}/log"): "jobs:read",
+    ("POST", "/jobs/{job}/cancel"): "jobs:write",
+    ("POST", "/jobs/{job}/retry"): "jobs:write",
     ("GET", "/submit"): "jobs:write",
+    ("POST", "/submit"): "jobs:write",
     ("GET", "/caches"): "caches:read",
     ("GET", "/caches/{cache}"): "caches:read",
+    ("GET", "/caches/{cache}/compare"): "caches:read",
+    ("GET", "/runs"): "caches:read",
+    ("GET", "/run"): "caches:read",
+    ("GET", "/run/pictures/{name}"): "caches:read",
+    ("GET", "/favicon.ico"): OPEN,
     ("GET", "/livez"): OPEN,
     ("GET", "/readyz"): OPEN,
     ("GET", "/docs"): OPEN,
@@ -75,7 +85,10 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
     captions = {"one": SECRET, "two": "another", "lost": "a third"}
     row = completed(app.state.registry, make_cache(root / "made", captions, missing="lost"))
     (cache,) = app.state.registry.caches.newest(1)
-    app.state.job, app.state.cache = row.id, cache.id
+    app.state.job, app.state.cache, app.state.run = row.id, cache.id, root / "run"
+    (app.state.run / "heaviest").mkdir(parents=True)
+    (app.state.run / "log.jsonl").write_text('{"step": 1}\n')
+    (app.state.run / "heaviest" / "one.png").write_bytes(picture(1))
     app.state.job_page, app.state.cache_page = f"/jobs/{row.id}", f"/caches/{cache.id}"
     return app
 
@@ -144,6 +157,8 @@ def ask(http: httpx.Client, app: FastAPI, method: str, path: str, headers: dict)
     place = path.replace("{job}", UNKNOWN if method in ("POST", "DELETE") else app.state.job)
     place = place.replace("{cache}", app.state.cache).replace("{name:path}", "manifest.json")
     place = place.replace("{slug}", "forbidden")
+    if place.startswith("/run") and place != "/runs":
+        place = place.replace("{name}", "one.png") + f"?folder={app.state.run}"
     if place.endswith("/pictures"):
         place += f"?shard={SHARD}&row=0"
     form = {"data": {"key": "wrong"}} if path == "/sign-in" and method == "POST" else {}
@@ -215,7 +230,10 @@ class Offers(HTMLParser):
                 for name in ("href", "src", "action")
                 if (value := given.get(name)) and not value.startswith("#")
             }
-        self.actions |= {value for name in ("data-action", "id") if (value := given.get(name))}
+        if tag == "form" and given.get("method") == "post":
+            self.actions.add(str(given["action"]).rpartition("/")[2])
+        if given.get("id"):
+            self.actions.add(str(given["id"]))
 
 
 PAGES = ("/", "/submit", "/caches", "/problems/forbidden", "/sign-in")

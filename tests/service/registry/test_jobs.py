@@ -218,3 +218,21 @@ def test_the_job_that_does_the_same(registry: Registry) -> None:
     assert registry.at_work("aa") == first.id
     registry.advance(first, JobState.CANCELLING)
     assert registry.at_work("aa") is None
+
+
+def test_of_an_ended_job_the_rate_is_kept_over_its_whole_run(registry: Registry) -> None:
+    row = registry.advance(registry.add(SPEC), JobState.QUEUED)
+    row = registry.advance(row, JobState.IN_PROGRESS)
+    for second in range(1000):
+        told = [("job.progress", {"pairs_per_second": float(second)})]
+        if second % 2:  # what else is told must not crowd the rate out
+            told += [("shard.committed", {"shard": f"{second}"})] * 3
+        registry.note(row, told)
+    running = [rate for _, rate in registry.rates(row.id)]
+    registry.advance(row, JobState.FAILED)
+    kept = [rate for _, rate in registry.rates(row.id)]
+    assert kept == running == [float(second) for second in range(3, 1000, 4)]
+    kinds = [event.kind for event in registry.events(row.id, 0, 10_000)]
+    assert kinds.count("job.progress") == 250
+    assert kinds.count("shard.committed") == 1500
+    assert list(registry.shard_outcomes(row.id, 6)) == ["997", "999"]

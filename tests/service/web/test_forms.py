@@ -19,6 +19,7 @@ from rhocache_service.app import create_app
 from rhocache_service.registry.tables import JobRow
 
 from ..conftest import served, settings_without_ray
+from ..made import make_cache
 
 LINE = st.characters(exclude_categories=["Cs", "Cc"])  # what can be typed into one line
 
@@ -53,10 +54,11 @@ def send(form: Page, app: FastAPI) -> JobRow:
     """Submit what is in the form, and wait for the page of the job that was made of it."""
     (before,) = app.state.registry.newest(1)
     form.get_by_role("button", name="Submit").click()
-    heading = form.get_by_role("heading", level=1).filter(has_not_text=before.id)
-    expect(heading.filter(has_text="job_").or_(form.locator("#told.fault"))).to_be_visible()
+    expect(
+        form.locator("#job").or_(form.locator("#plan .fault, .error:not(:empty)"))
+    ).to_be_visible()
     (row,) = app.state.registry.newest(1)
-    assert row.id != before.id, form.locator("#told").text_content()
+    assert row.id != before.id, form.locator("form").text_content()
     return row
 
 
@@ -72,12 +74,11 @@ def test_a_form_that_is_left_as_it_is_asks_for_the_same(
 ) -> None:
     """From a valid spec to the form on its job's page, and back."""
     made = data.draw(submissions(data.draw(st.sampled_from(sorted(KINDS))), str(root)))
-    assume((made.expires_after or 10**6) > 10**4)  # the page of a job that ends is loaded anew
     answer = httpx.post(f"{url}/v1/jobs", json=made.model_dump(mode="json"))
     assume(answer.is_success)  # as with a brace pattern that has no end
     (first,) = app.state.registry.newest(1)
     form.goto(f"/jobs/{first.id}")
-    form.get_by_text("With changes").click()
+    form.get_by_role("link", name="With changes").click()
     assert asked(send(form, app)) == asked(first)
 
 
@@ -97,6 +98,7 @@ def test_what_is_typed_is_what_is_asked_for(
     (first,) = app.state.registry.newest(1)
 
     form.goto(f"/submit?kind={kind}")
+    form.get_by_text("More settings").click()
     for field, value in zip(fields, values, strict=True):
         control = form.locator(f"[id='{field.pointer}']")
         if field.form == "flag":
@@ -110,17 +112,63 @@ def test_what_is_typed_is_what_is_asked_for(
     assert asked(send(form, app)) == asked(first)
 
 
+def test_what_is_filled_in_is_planned_beside_the_form(form: Page, root: Path) -> None:
+    make_cache(root / "made", {"a": "a picture", "b": "another"})
+    form.goto("/submit")
+    form.get_by_label("Dataset").fill(f"{root}/made/dataset")
+    form.get_by_label("Output").fill("/etc")
+    form.get_by_label("Model").fill(f"local-dir:{root}")
+    expect(form.locator("[id='/output-error']")).to_contain_text("is not under an allowed root")
+    form.get_by_label("Output").fill(f"{root}/new")
+    expect(form.locator("[id='/output-error']")).to_be_empty()
+    plan = form.locator("#plan .tile")
+    expect(plan).to_contain_text(["Shards1", "Pairs–", "Time–", "Cache–"])
+    form.get_by_label("Dataset").fill(f"{root}/nowhere")
+    expect(form.locator("[id='/dataset-error']")).to_contain_text("nowhere")  # a 404
+
+
 def test_a_fault_within_a_field_is_told_at_the_field(form: Page, root: Path) -> None:
     form.goto("/submit")
+    form.get_by_role("button", name="Submit").click()
+    expect(form.locator("[id='/dataset-error']")).to_have_text("Field required")
+    expect(form.get_by_label("Dataset")).to_be_focused()
     form.get_by_label("Dataset").fill(f"{root}/data")
     form.get_by_label("Output").fill(f"{root}/cache")
     form.get_by_label("Model").fill(f"local-dir:{root}")
+    form.get_by_text("More settings").click()
     form.get_by_label("Batch size").fill("many")
     form.get_by_label("Metadata").fill("owner=vision\nno note")
-    form.get_by_role("button", name="Check").click()
-    expect(form.locator("[id='/batch_size-error']")).to_contain_text("'auto'")
-    expect(form.locator("[id='/metadata-error']")).to_contain_text("valid string")
+    form.get_by_role("button", name="Submit").click()
     expect(form.get_by_label("Batch size")).to_be_focused()
+    expect(form.locator("[id='/batch_size-error']")).to_contain_text("'auto'")
+    expect(form.locator("[id='/metadata-error']")).to_contain_text("valid dictionary")
+    assert form.get_by_label("Metadata").input_value() == "owner=vision\nno note"
+
+
+def test_models_are_offered_with_the_weights_that_they_load(form: Page) -> None:
+    form.goto("/submit")
+    assert form.locator("#models option[value='ViT-B-32']").count() == 1
+    form.get_by_label("Model").fill("ViT-B-32")
+    weights = form.locator("#weights option:not([disabled])")
+    offered = weights.evaluate_all("options => options.map(option => option.dataset.model)")
+    assert set(offered) == {"ViT-B-32"}
+
+
+def test_a_job_is_submitted_without_a_script(
+    browser: Browser, app: FastAPI, url: str, root: Path
+) -> None:
+    page = browser.new_context(base_url=url, java_script_enabled=False).new_page()
+    page.goto("/submit")
+    page.get_by_label("Dataset").fill(str(root))
+    page.get_by_label("Output").fill(f"{root}/scriptless")
+    page.get_by_label("Model").fill(f"local-dir:{root}")
+    page.get_by_role("button", name="Plan it").click()
+    expect(page.locator("[id='/dataset-error']")).to_contain_text(str(root))  # has no shards
+    page.get_by_role("button", name="Submit").click()
+    expect(page.locator("#job")).to_be_visible()
+    (row,) = app.state.registry.newest(1)
+    assert row.spec["output"] == f"{root}/scriptless"
+    page.context.close()
 
 
 def test_there_is_no_form_for_a_kind_that_is_not_installed(url: str) -> None:

@@ -11,11 +11,9 @@ from rhocache_service.http.addresses import path_inside
 from rhocache_service.http.middleware.hosts import SAFE_METHODS
 from rhocache_service.http.problems import ProblemError, problem_response
 
-_FORMS = ("/sign-in", "/sign-out")  # what a page sends without a script
-
 
 class BodyLimit:
-    """Passes on JSON of at most ``most_bytes`` bytes, in one message; GET has no body."""
+    """Passes on JSON, or a page's form, of at most ``most_bytes`` bytes; GET has no body."""
 
     def __init__(self, app: ASGIApp, most_bytes: int) -> None:
         self._app = app
@@ -47,7 +45,8 @@ class BodyLimit:
                 detail = f"a body may have at most {self._most_bytes} bytes"
                 raise ProblemError("payload-too-large", detail)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        form = path_inside(request) in _FORMS and kind == "application/x-www-form-urlencoded"
+        page = not path_inside(request).startswith("/v1/")  # which sends forms, without a script
+        form = page and kind == "application/x-www-form-urlencoded"
         if body and kind != "application/json" and not form:
             raise ProblemError("unsupported-media-type", f"the body is {kind or 'of no type'!r}")
         return bytes(body)

@@ -1,111 +1,65 @@
+// A job before the reader's eyes: its numbers as the service renders them, and its shards.
+import { follow } from "./events.js";
+import { renew } from "./live.js";
+
 const { root } = document.documentElement.dataset; // the path that a proxy shows the service under
-const place = document.getElementById("job");
-const id = place.dataset.job;
-const rates = JSON.parse(place.dataset.rates); // [Unix seconds, pairs a second]
+const id = document.getElementById("job").dataset.job;
+const url = `${root}/jobs/${id}`;
 const cells = new Map([...document.querySelectorAll("[data-shard]")].map((cell) => [cell.dataset.shard, cell]));
+const now = () => document.getElementById("now").dataset;
+const ended = () => "ended" in now();
+const title = document.title;
 
-// Everything is set as text, never as markup.
-function show(place, job) {
-  const set = (name, text) => {
-    const found = place.querySelector(`[data-${name}]`);
-    if (found) found.textContent = text;
-  };
-  const state = place.querySelector("[data-state]");
-  state.textContent = job.status.replace("_", " ");
-  state.className = `state ${job.status}`;
-  const shards = job.shard_counts, pairs = job.request_counts, done = shards.committed + shards.failed;
-  const bar = place.querySelector("[data-progress]");
-  bar.max = shards.total || 1;
-  bar.value = done;
-  set("shards", `${done}/${shards.total ?? "?"}`);
-  set("pairs", pairs.completed + pairs.failed);
-  set("failed", pairs.failed);
-  set("rate", job.progress.pairs_per_second.toFixed(1));
-  set("left", job.progress.seconds_left == null ? "" : `, ${duration(job.progress.seconds_left)} left`);
-}
-
-function ended(job) {
-  return ["completed", "failed", "cancelled", "expired"].includes(job.status);
-}
-
-function duration(seconds) {
-  const two = (number) => String(number).padStart(2, "0");
-  const whole = Math.round(seconds), hours = Math.floor(whole / 3600);
-  const rest = `${two(Math.floor(whole / 60) % 60)}:${two(whole % 60)}`;
-  return hours ? `${hours}:${rest}` : rest;
-}
-
-function draw() {
-  if (rates.length < 2) return;
-  const [first] = rates[0], [last] = rates[rates.length - 1];
-  const most = Math.max(...rates.map(([, rate]) => rate), 1e-9);
-  const points = rates.map(([at, rate]) => `${(600 * (at - first)) / (last - first || 1)},${115 - (110 * rate) / most}`);
-  document.querySelector("#curve polyline").setAttribute("points", points.join(" "));
-  document.getElementById("scale").textContent = `0 to ${most.toFixed(1)} pairs/s over ${Math.round(last - first)} s`;
-}
-
-async function refresh() {
-  const answer = await fetch(`${root}/v1/jobs/${id}`);
-  if (answer.status === 401) location.reload(); // which leads to signing in
-  if (!answer.ok) return;
-  const job = await answer.json();
-  show(place, job);
-  const offer = (action, offered) => {
-    const button = place.querySelector(`[data-action=${action}]`); // none for who may not do it
-    if (button) button.hidden = !offered;
-  };
-  offer("cancel", !ended(job) && !["cancelling", "finalizing"].includes(job.status));
-  offer("retry", ended(job));
-  return job;
-}
-
-function mark(shard, state) {
+function mark(shard, state, told = "") {
   const cell = cells.get(shard);
   if (!cell) return;
-  const words = state.replace("_", " ");
+  const words = state.split(" ")[0].replace("_", " ");
   cell.className = state;
-  cell.title = `${shard}: ${words}`;
+  cell.dataset.told = words + told;
   cell.firstElementChild.textContent = `${shard} ${words}`;
 }
 
-function follow() {
-  const source = new EventSource(`${root}/v1/jobs/${id}/events`);
-  const known = rates.length ? rates[rates.length - 1][0] : 0;
-  source.addEventListener("shard.committed", (event) => mark(JSON.parse(event.data).shard, "committed"));
-  source.addEventListener("shard.failed", (event) => mark(JSON.parse(event.data).shard, "failed"));
-  source.addEventListener("job.progress", (event) => {
-    const progress = JSON.parse(event.data);
-    if (progress.at <= known) return;
-    rates.push([progress.at, progress.pairs_per_second]);
-    for (const shard of progress.shards_in_progress) mark(shard, "in_progress");
-    draw();
-    refresh();
-  });
-  const look = async () => {
-    const job = await refresh().catch(() => undefined);
-    if (!job || !ended(job)) return;
-    source.close();
-    // With its errors and its cache, but not while something may be typed into the form.
-    if (!document.querySelector("details[open]")) location.reload();
-  };
-  source.addEventListener("job.status", look);
-  source.addEventListener("error", () => {
+function told({ rows, failed, seconds, encoder, code }) {
+  const parts = [code, rows && `${rows.toLocaleString("en")} rows`, failed && `${failed} failed`];
+  if (seconds) parts.push(`${Math.round(seconds)} s`);
+  if (encoder) parts.push(`by ${encoder}`);
+  return parts.filter(Boolean).map((part) => `, ${part}`).join("");
+}
+
+// One look at a time, and one more where something has happened meanwhile.
+let looking = false, again = false;
+async function look() {
+  if (looking) return void (again = true);
+  looking = true;
+  do {
+    again = false;
+    await renew(`${url}/now`, "now").catch(() => {});
+    if (ended()) return location.reload(); // with its failures, and its cache
+    document.title = Number(now().done) ? `${now().done}% ${title}` : title;
+    const stoppable = !["cancelling", "finalizing"].some((state) => document.querySelector("#now .state").classList.contains(state));
+    const cancel = document.querySelector("[data-running]");
+    if (cancel) cancel.hidden = !stoppable;
+  } while (again);
+  looking = false;
+}
+
+if (!ended()) {
+  follow(`${root}/v1/jobs/${id}/events`, Number(now().event), (event) => {
+    if (event?.kind === "shard.committed") mark(event.data.shard, event.data.failed ? "committed some-failed" : "committed", told(event.data));
+    else if (event?.kind === "shard.failed") mark(event.data.shard, "failed", told(event.data));
+    else if (event?.kind === "job.progress") for (const shard of event.data.shards_in_progress) mark(shard, "in_progress");
     look();
-    // The browser tries again by itself after a lost connection, but not after a proxy's 502.
-    if (source.readyState === EventSource.CLOSED) setTimeout(follow, 2000);
+    return ended();
   });
 }
 
-for (const button of place.querySelectorAll("[data-action]")) {
-  button.addEventListener("click", async () => {
-    const answer = await fetch(`${root}/v1/jobs/${id}/${button.dataset.action}`, { method: "POST" });
-    const told = await answer.json();
-    document.getElementById("answer").textContent = answer.ok ? "" : told.detail;
-    if (answer.ok && button.dataset.action === "retry") location.assign(`${root}/jobs/${told.id}`);
-    else refresh();
-  });
-}
-
-draw();
-const states = ["completed", "failed", "cancelled", "expired"];
-if (!states.some((state) => place.querySelector("[data-state]").classList.contains(state))) follow();
+// What a shard is called and how it fared: said below the grid, where it is pointed at.
+const line = document.getElementById("shard");
+const legend = line && [...line.childNodes];
+document.querySelector(".grid")?.addEventListener("mouseover", ({ target }) => {
+  const cell = target.closest("[data-shard]");
+  if (!cell) return;
+  cell.title = `${cell.dataset.shard}: ${cell.dataset.told}`;
+  line.textContent = cell.title;
+});
+document.querySelector(".grid")?.addEventListener("mouseleave", () => line.replaceChildren(...legend));

@@ -1,16 +1,18 @@
-// The list as the service would show it now, new jobs among it.
-const SECONDS = 2;
+// The list as the service would show it now, new jobs among it, and as it is searched.
+import { keepLooking, renew } from "./live.js";
 
-async function look() {
-  if (document.hidden) return;
-  const answer = await fetch(location.href);
-  if (answer.redirected) location.reload(); // to where one signs in
-  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-  const [shown, fresh] = [document, page].map((each) => each.getElementById("jobs"));
-  if (!fresh || fresh.innerHTML === shown.innerHTML) return;
-  const focused = shown.contains(document.activeElement) && document.activeElement.getAttribute("href");
-  shown.replaceWith(fresh);
-  if (focused) fresh.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
-}
+const look = () => renew(location.href, "live");
+keepLooking(look, 2);
 
-setInterval(() => look().catch(() => {}), SECONDS * 1000);
+const search = document.getElementById("q");
+let pause;
+search?.addEventListener("input", () => {
+  clearTimeout(pause);
+  pause = setTimeout(() => {
+    const url = new URL(location.href);
+    url.searchParams.set("q", search.value);
+    url.searchParams.delete("page");
+    history.replaceState(null, "", url);
+    look().catch(() => {});
+  }, 200);
+});

@@ -1,0 +1,118 @@
+"""A cache's page: its similarities and pairs, what to do with it, and beside another cache."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pytest
+from playwright.sync_api import Page, expect
+
+from rhocache_schemas.cache.reader import CacheReader
+from rhocache_schemas.job.kinds.score import ScoreSpec
+from rhocache_service.caches.comparison import compare
+from rhocache_service.registry.caches import cache_id
+from rhocache_service.registry.jobs import Registry
+from rhocache_service.web.snippets import snippets
+from rhocache_trainer import load_config
+
+from ..made import completed, make_cache
+from .conftest import HOSTILE
+
+
+@pytest.fixture
+def place(registry: Registry, spec: ScoreSpec) -> str:
+    completed(registry, spec)
+    return f"/caches/{cache_id(spec.output)}"
+
+
+def test_what_the_reference_thinks_of_the_data(page: Page, place: str) -> None:
+    page.goto(place)
+    bars = page.locator(".histogram a")
+    counts = bars.evaluate_all("bars => bars.map(bar => parseInt(bar.getAttribute('aria-label')))")
+    assert sum(counts) == 60  # 007 has no similarity
+    cards = page.locator(".card")
+    expect(cards.first).to_contain_text("picture 0")
+    page.get_by_role("link", name="highest").click()
+    expect(cards.first).to_contain_text(HOSTILE)
+    expect(cards).to_have_count(24)
+    broken = "images => images.filter(i => i.complete && !i.naturalWidth).length"
+    assert page.locator(".card img").evaluate_all(broken) == 0
+    page.get_by_role("link", name="More pairs").click()
+    expect(cards.first).to_contain_text("picture 36")
+    page.get_by_role("link", name="failed 1").click()
+    expect(cards).to_have_count(1)
+    expect(cards).to_contain_text("image missing")
+    expect(page.locator(".absent")).to_have_text("no picture")
+    page.get_by_role("link", name="random").click()
+    expect(cards).to_have_count(24)
+    before = cards.all_text_contents()
+    page.get_by_role("link", name="Another sample").click()
+    expect(cards.first).not_to_have_text(before[0])
+
+
+def test_a_bar_opens_its_pairs_and_the_median_is_where_it_is(page: Page, place: str) -> None:
+    page.goto(place)
+    median = page.locator("line.median").get_attribute("x1")
+    assert median == "50.83%"  # 007, of the lower half, has none
+    page.locator(".histogram a").last.click()
+    expect(page.locator(".card")).to_have_count(1)
+    expect(page.get_by_role("heading", name="Similarity 0.483 to 0.500: 1 pairs")).to_be_visible()
+    page.get_by_label("Similarity from").fill("0.4")
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator(".card")).to_have_count(7)
+
+
+def test_pairs_are_found_by_key_and_by_words_of_their_captions(page: Page, place: str) -> None:
+    page.goto(place)
+    page.get_by_label("Key or caption").fill("007")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator(".card")).to_have_count(1)
+    expect(page.locator(".card")).to_contain_text("picture 7")
+    page.get_by_label("Key or caption").fill("5 PICTURE")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator(".card")).to_have_count(15)
+    page.get_by_label("Key or caption").fill("ostrich")
+    page.get_by_role("button", name="Search").click()
+    expect(page.get_by_text("No pair has this key or caption")).to_be_visible()
+
+
+def test_a_card_is_shown_large_with_its_whole_caption(page: Page, place: str) -> None:
+    page.goto(f"{place}?q=evil")
+    page.locator(".card a").click()
+    expect(page.get_by_role("dialog")).to_contain_text(HOSTILE)
+    page.get_by_role("button", name="Close").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_two_caches_of_the_same_data_are_compared(
+    page: Page, registry: Registry, spec: ScoreSpec, place: str, root: Path
+) -> None:
+    other = root / "other"
+    captions = {f"{number:03}": f"picture {number}" for number in range(60)} | {"evil": HOSTILE}
+    # The same pictures in another order of similarity: 007, first, has none again.
+    twin = make_cache(other, captions, missing="001")
+    completed(registry, twin)
+    page.goto(f"{place}/compare")
+    expect(page.get_by_text("No other cache of this dataset")).to_be_visible()
+    page.goto(f"{place}/compare?other={cache_id(twin.output)}")
+    expect(page.locator(".scatter circle")).to_have_count(59)
+    expect(page.locator(".tile").first).to_contain_text("59")
+    expect(page.locator(".tile").nth(1)).to_contain_text("1.000")
+    found = compare(CacheReader.open(spec.output), CacheReader.open(twin.output))
+    assert (found.shards, found.pairs, found.mean_difference) == (1, 59, 0.0)
+
+
+def test_the_snippets_run(spec: ScoreSpec, tmp_path: Path) -> None:
+    texts = snippets(spec.output, CacheReader.open(spec.output).manifest)
+    lines = texts["Train with this"].splitlines()
+    (tmp_path / "steered.yaml").write_text("\n".join(lines[1:-2]))
+    config = load_config(str(tmp_path / "steered.yaml"))
+    assert (lines[-1], config.cache) == ("rhocache train steered.yaml", spec.output)
+    run = [sys.executable, "-c", texts["Load in Python"]]
+    told = subprocess.run(run, check=True, capture_output=True, text=True).stdout
+    assert told == "00000.tar 61\n"
+    shown: list[object] = []
+    code = texts["Query in DuckDB"].replace(".show()", ".fetchall()").replace("duckdb.sql", "keep")
+    exec(code, {"keep": lambda query: shown.append(query) or duckdb.sql(query)})
+    assert duckdb.sql(str(shown[0])).fetchall()[0] == ("000", -0.5)
