@@ -1,6 +1,7 @@
 """The bodies that the service sends, and the scopes of its API keys, shared with its client."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, Field, PlainValidator, create_model
@@ -15,15 +16,15 @@ Scope = Literal["jobs:read", "jobs:write", "caches:read", "metrics:read", "admin
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
-class Listed(BaseModel):
-    id: str
-
-
-Item = TypeVar("Item", bound=Listed)
+Item = TypeVar("Item", bound=BaseModel)
 
 
 class Page(BaseModel, Generic[Item]):
-    """A part of a list. The next one is asked for with ``last_id`` as ``after``."""
+    """A part of a list. The next one is asked for with ``last_id`` as ``after``.
+
+    The ids are those of its items, the names of shards, and of pairs and errors their places in
+    the list, counted from 1.
+    """
 
     object: Literal["list"] = "list"
     data: list[Item]
@@ -32,11 +33,17 @@ class Page(BaseModel, Generic[Item]):
     has_more: bool = False
 
     @classmethod
-    def of(cls, found: Sequence[Item], limit: int) -> Self:
+    def of(cls, found: Sequence[Item], limit: int, ids: Iterable[str]) -> Self:
         """Return the page of the first ``limit`` items: ask for one more to know of others."""
         data = list(found[:limit])
-        first, last = (data[0].id, data[-1].id) if data else (None, None)
+        named = [name for name, _ in zip(ids, data, strict=False)]
+        first, last = (named[0], named[-1]) if named else (None, None)
         return cls(data=data, first_id=first, last_id=last, has_more=len(found) > limit)
+
+
+def places(after: int) -> Iterator[str]:
+    """Yield the ids of what has none, behind as many items: places in the list, from 1."""
+    return map(str, count(after + 1))
 
 
 class RequestCounts(BaseModel):
@@ -95,9 +102,10 @@ AnySubmission = Annotated[
 ]
 
 
-class Job(Listed):
+class Job(BaseModel):
     """Field names as in the OpenAI Batch API; times are Unix seconds."""
 
+    id: str
     object: Literal["job"] = "job"
     status: JobState
     spec: AnySpec
@@ -141,18 +149,8 @@ class PairError(BaseModel):
     detail: str | None = None
 
 
-class PairErrorList(BaseModel):
-    object: Literal["list"] = "list"
-    data: list[PairError]
-    has_more: bool = False
-
-
-class Event(BaseModel):
-    """Something that happened to a job: job.status, job.progress, shard.committed, shard.failed."""
-
-    id: int
-    event: str
-    data: dict[str, Any]
+class PairErrorList(Page[PairError]):
+    pass
 
 
 class ShardStatus(BaseModel):
@@ -163,12 +161,8 @@ class ShardStatus(BaseModel):
     code: Annotated[str | None, Field(description="why it failed")] = None
 
 
-class ShardList(BaseModel):
-    object: Literal["list"] = "list"
-    data: list[ShardStatus]
-    first_id: str | None = None
-    last_id: str | None = None
-    has_more: bool = False
+class ShardList(Page[ShardStatus]):
+    pass
 
 
 class Validation(BaseModel):
@@ -184,9 +178,10 @@ class Validation(BaseModel):
     predicted_bytes: Annotated[int | None, Field(description="of the cache")] = None
 
 
-class CacheSummary(Listed):
+class CacheSummary(BaseModel):
     """A cache that a job has committed."""
 
+    id: str
     object: Literal["cache"] = "cache"
     fingerprint: str
     uri: str
@@ -209,10 +204,8 @@ class CachedPair(BaseModel):
     rank: int | None = None
 
 
-class CachedPairList(BaseModel):
-    object: Literal["list"] = "list"
-    data: list[CachedPair]
-    has_more: bool = False
+class CachedPairList(Page[CachedPair]):
+    pass
 
 
 class Model(BaseModel):
@@ -223,6 +216,5 @@ class Model(BaseModel):
     pretrained: list[str] = []
 
 
-class ModelList(BaseModel):
-    object: Literal["list"] = "list"
-    data: list[Model]
+class ModelList(Page[Model]):
+    pass

@@ -101,4 +101,4 @@ async def collect(client: AsyncClient, job: str) -> list[str]:
 
 
 async def happenings(client: AsyncClient, job: str) -> list[str]:
-    return [event.data["status"] async for event in client.jobs.events(job)]
+    return [event.data.status async for event in client.jobs.events(job)]

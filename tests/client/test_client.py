@@ -150,7 +150,7 @@ def test_what_happens_is_told_once_and_from_anywhere(
     assert [(event.id, event.event) for event in found] == [
         (1, "job.status"), (2, "job.status"), (3, "shard.committed"), (4, "job.status"),
     ]  # fmt: skip
-    assert found[2].data["shard"] == "é.tar"
+    assert found[2].data.name == "é.tar"
     assert [event.id for event in client.jobs.events(row.id, after=3)] == [4]
 
 

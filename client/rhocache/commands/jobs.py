@@ -13,6 +13,7 @@ from rhocache.commands.extras import extra
 from rhocache.commands.progress import Seen, ShardProgress
 from rhocache_schemas.api import SUBMISSIONS, Job, Submission
 from rhocache_schemas.errors import ErrorBudgetExceeded, JobError
+from rhocache_schemas.job.fields import read_notes
 from rhocache_schemas.job.kinds import DEFAULT, KINDS
 from rhocache_schemas.job.spec import JobState
 
@@ -96,12 +97,16 @@ def list_jobs(
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     status: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Only jobs with this in their note; repeatable."),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=100, help="How many, newest first.")] = 20,
     as_json: options.Json = False,
 ) -> None:
     """List jobs, newest first."""
     with Client(url, api_key=api_key) as client:
-        page = client.jobs.list(limit=limit, status=status)
+        page = client.jobs.list(limit=limit, status=status, metadata=read_notes(metadata or ()))
     if as_json:
         typer.echo(page.model_dump_json())
     else:

@@ -101,7 +101,7 @@ def read_notes(given: Iterable[str]) -> dict[str, str]:
         try:
             notes |= _read_note(text)
         except (ValueError, TypeError) as error:
-            raise InvalidInput(f"--metadata {text!r} is not of the form KEY=VALUE") from error
+            raise InvalidInput(f"metadata {text!r} is not of the form KEY=VALUE") from error
     return notes
 
 

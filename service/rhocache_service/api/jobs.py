@@ -15,8 +15,9 @@ from rhocache_schemas.job.spec import JobState
 from rhocache_service.api.auth import ReadsJobs, WritesJobs, unauthenticated
 from rhocache_service.api.dependencies import After, Found, InRegistry
 from rhocache_service.caches.failures import pair_errors
-from rhocache_service.http.openapi import api_problems
+from rhocache_service.http.openapi import EVENT_STREAM, api_problems
 from rhocache_service.http.problems import ProblemError
+from rhocache_service.jobs.events import event_data
 from rhocache_service.jobs.resource import job_resource, shard_resources
 from rhocache_service.registry.callers import Callers
 from rhocache_service.registry.notifier import Changes
@@ -43,7 +44,7 @@ def list_jobs(
     if after is not None and last is None:
         raise ProblemError("not-found", f"no job {after!r} to list after")
     rows = registry.newest(limit + 1, last, status)
-    return JobList.of([job_resource(row) for row in rows], limit)
+    return JobList.of([job_resource(row) for row in rows], limit, [row.id for row in rows])
 
 
 @router.get(
@@ -102,13 +103,13 @@ def _is_among(row: JobRow, if_none_match: list[str]) -> bool:
     summary="Forget a job",
     responses=api_problems("validation-failed", "not-found", "job-state-conflict"),
 )
-def delete(_: WritesJobs, row: Found, registry: InRegistry) -> None:
+def delete_job(_: WritesJobs, row: Found, registry: InRegistry) -> None:
     """Forget a job that has ended. Its cache stays."""
     registry.delete(row)
 
 
 @router.get("/{job}/shards", summary="List a job's shards", responses=_OF_ITS_CACHE)
-def shards(
+def list_job_shards(
     _: ReadsJobs,
     row: Found,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
@@ -119,7 +120,7 @@ def shards(
 
 
 @router.get("/{job}/errors", summary="List what failed", responses=_OF_ITS_CACHE)
-def errors(
+def list_job_errors(
     _: ReadsJobs,
     row: Found,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
@@ -131,7 +132,7 @@ def errors(
 
 
 @router.get("/{job}/manifest", summary="Get a job's manifest", responses=_OF_ITS_CACHE)
-def manifest(_: ReadsJobs, row: Found) -> Manifest:
+def get_job_manifest(_: ReadsJobs, row: Found) -> Manifest:
     """Return the manifest of the cache that the job has committed."""
     cache = CacheReader.find(row.spec["output"]) if row.state is JobState.COMPLETED else None
     if cache is None:
@@ -148,9 +149,9 @@ def _no_store(response: Response) -> None:
     dependencies=[Depends(_no_store)],
     response_class=EventSourceResponse,
     summary="Follow a job",
-    responses=_OF_A_JOB,
+    responses=_OF_A_JOB | EVENT_STREAM,
 )
-async def events(
+async def stream_job_events(
     who: ReadsJobs,
     row: Found,
     request: Request,
@@ -176,8 +177,7 @@ async def events(
             return
         for event in found:
             number = event.number
-            data = event.data | {"at": event.at}
-            yield ServerSentEvent(id=str(number), event=event.kind, data=data)
+            yield ServerSentEvent(id=str(number), event=event.kind, data=event_data(event))
         ended = current is None or (current.state.terminal and number >= current.last_event)
         if ended or changes.closed:
             return

@@ -24,7 +24,10 @@ router = APIRouter(prefix="/v1")
 _RETRY_AFTER = {"Retry-After": "1"}  # when there may be news of a job that was just taken
 
 # What can be done with the job that is answered, for tools that follow links.
-_LINKED = ("get_job", "cancel", "retry", "shards", "errors", "manifest", "delete")
+_LINKED = (
+    "get_job", "cancel_job", "retry_job", "list_job_shards", "list_job_errors", "get_job_manifest",
+    "delete_job",
+)  # fmt: skip
 _JOB: Responses = {
     202: {
         "links": {
@@ -52,7 +55,7 @@ IdempotencyKey = Annotated[
     summary="Submit a job",
     responses=_JOB | api_problems(*BODY, "fingerprint-mismatch", *NEW_JOB),
 )
-def submit(
+def submit_job(
     who: WritesJobs,
     submission: AnySubmission,
     request: Request,
@@ -123,7 +126,7 @@ def validate_job(
     summary="Cancel a job",
     responses=_JOB | api_problems("validation-failed", "not-found", "job-state-conflict"),
 )
-def cancel(_: WritesJobs, row: Found, registry: InRegistry) -> Job:
+def cancel_job(_: WritesJobs, row: Found, registry: InRegistry) -> Job:
     """Stop a job. What it has committed stays, and a later job goes on from there."""
     return job_resource(registry.advance(row, JobState.CANCELLING, stopped_by="request"))
 
@@ -135,7 +138,7 @@ def cancel(_: WritesJobs, row: Found, registry: InRegistry) -> Job:
     summary="Try again",
     responses=_JOB | api_problems("validation-failed", "not-found", "job-state-conflict", *NEW_JOB),
 )
-def retry(
+def retry_job(
     who: WritesJobs,
     row: Found,
     request: Request,
@@ -157,6 +160,5 @@ def list_models(_: ReadsJobs) -> ModelList:
     listed: dict[str, list[str]] = json.loads(
         files("rhocache_service.api").joinpath("models.json").read_bytes()
     )
-    return ModelList(
-        data=[Model(id=name, pretrained=tags) for name, tags in sorted(listed.items())]
-    )
+    found = [Model(id=name, pretrained=tags) for name, tags in sorted(listed.items())]
+    return ModelList.of(found, len(found), [model.id for model in found])

@@ -20,6 +20,13 @@ from rhocache_service.registry.tables import JobRow
 
 from ..conftest import metric, served, settings_without_ray, wait_until
 
+# As a service of the time before wrote it into its registry.
+OLD_PROGRESS = {
+    "format_version": "1.0", "phase": "encoding", "shards_done": 1, "shards_total": 2,
+    "shards_failed": 1, "settled": 2, "pairs_done": 10, "pairs_failed": 2, "updated_at": 1.0,
+    "pairs_per_second": 4.0,
+}  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -120,7 +127,9 @@ def test_events_as_they_happen_and_again_from_anywhere(
     def move() -> None:
         row = registry.advance(row_of(registry, job), JobState.QUEUED, shards=2)
         row = registry.advance(row, JobState.IN_PROGRESS)
-        registry.note(row, [("shard.committed", {"shard": "<é>\n0.tar"})])
+        registry.note(row, [("shard.committed", {"shard": "<é>\n0.tar", "rows": 3})])
+        registry.note(row, [("shard.failed", {"shard": "1.tar", "code": "io_error"})])
+        registry.note(row, [("job.progress", OLD_PROGRESS)])
         time.sleep(0.5)
         registry.advance(row, JobState.FAILED, Fault(code="job", detail="x"))
 
@@ -129,15 +138,24 @@ def test_events_as_they_happen_and_again_from_anywhere(
     with connect_sse(http, "GET", f"/v1/jobs/{job}/events") as source:
         found = list(source.iter_sse())
     mover.join()
-    assert [int(event.id) for event in found] == [1, 2, 3, 4, 5]
+    assert [int(event.id) for event in found] == [1, 2, 3, 4, 5, 6, 7]
     assert [event.event for event in found] == [
-        "job.status", "job.status", "job.status", "shard.committed", "job.status",
+        "job.status", "job.status", "job.status", "shard.committed", "shard.failed", "job.progress",
+        "job.status",
     ]  # fmt: skip
-    assert found[3].json()["shard"] == "<é>\n0.tar"
-    assert found[4].json()["error"] == {"code": "job", "detail": "x"}
-    headers = {"Last-Event-ID": "3"}
+    data = [event.json() for event in found]
+    assert all(each.pop("at") > 0 for each in data)
+    committed = {"name": "<é>\n0.tar", "status": "committed", "rows": 3, "failed": 0}
+    assert data[3:5] == [committed, {"name": "1.tar", "status": "failed", "code": "io_error"}]
+    assert data[5]["request_counts"] == {"total": None, "completed": 8, "failed": 2}
+    assert data[5]["shard_counts"] == {"total": 2, "committed": 1, "failed": 1}
+    assert data[5]["progress"]["pairs_per_second"] == 4.0
+    assert data[6] == {"status": "failed", "errors": [{"code": "job", "detail": "x"}]}
+    resource = http.get(f"/v1/jobs/{job}").json()
+    assert all(each.keys() - {"shards_in_progress"} <= resource.keys() for each in (data[5:]))
+    headers = {"Last-Event-ID": "5"}
     with connect_sse(http, "GET", f"/v1/jobs/{job}/events", headers=headers) as source:
-        assert [int(event.id) for event in source.iter_sse()] == [4, 5]
+        assert [int(event.id) for event in source.iter_sse()] == [6, 7]
     with connect_sse(http, "GET", f"/v1/jobs/{job}/events", headers={"Last-Event-ID": "9"}) as none:
         assert list(none.iter_sse()) == []
 

@@ -71,12 +71,12 @@ function mark(shard, state) {
 function follow() {
   const source = new EventSource(`${root}/v1/jobs/${id}/events`);
   const known = rates.length ? rates[rates.length - 1][0] : 0;
-  source.addEventListener("shard.committed", (event) => mark(JSON.parse(event.data).shard, "committed"));
-  source.addEventListener("shard.failed", (event) => mark(JSON.parse(event.data).shard, "failed"));
+  source.addEventListener("shard.committed", (event) => mark(JSON.parse(event.data).name, "committed"));
+  source.addEventListener("shard.failed", (event) => mark(JSON.parse(event.data).name, "failed"));
   source.addEventListener("job.progress", (event) => {
     const progress = JSON.parse(event.data);
     if (progress.at <= known) return;
-    rates.push([progress.at, progress.pairs_per_second]);
+    rates.push([progress.at, progress.progress.pairs_per_second]);
     for (const shard of progress.shards_in_progress) mark(shard, "in_progress");
     draw();
     refresh();

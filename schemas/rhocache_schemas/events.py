@@ -1,0 +1,66 @@
+"""What happens to a job, as its event stream and its webhook tell it: names are those of a Job."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from rhocache_schemas.api import JobProgress, RequestCounts, ShardCounts
+from rhocache_schemas.cache.documents import Fault
+from rhocache_schemas.job.spec import JobState
+
+At = Annotated[float, Field(description="when it happened, in Unix seconds")]
+
+
+class JobStatusEvent(BaseModel):
+    """Data of ``job.status``: the job has entered a state."""
+
+    at: At
+    status: JobState
+    errors: Annotated[list[Fault], Field(description="why the job failed")] = []
+
+
+class JobProgressEvent(BaseModel):
+    """Data of ``job.progress``: how far the job is."""
+
+    at: At
+    request_counts: RequestCounts
+    shard_counts: ShardCounts
+    progress: JobProgress
+    failed_by_code: Annotated[dict[str, int], Field(description="failed pairs by error code")] = {}
+    shards_in_progress: Annotated[list[str], Field(description="by name")] = []
+
+
+class ShardCommittedEvent(BaseModel):
+    """Data of ``shard.committed``: a shard's rows are in the cache."""
+
+    at: At
+    name: str
+    status: Literal["committed"] = "committed"
+    rows: int
+    failed: Annotated[int, Field(description="rows without embeddings")]
+
+
+class ShardFailedEvent(BaseModel):
+    """Data of ``shard.failed``: a shard could not be read."""
+
+    at: At
+    name: str
+    status: Literal["failed"] = "failed"
+    code: str
+
+
+EventData = JobStatusEvent | JobProgressEvent | ShardCommittedEvent | ShardFailedEvent
+EVENTS: dict[str, type[EventData]] = {
+    "job.status": JobStatusEvent,
+    "job.progress": JobProgressEvent,
+    "shard.committed": ShardCommittedEvent,
+    "shard.failed": ShardFailedEvent,
+}
+
+
+class Event(BaseModel):
+    """Something that happened to a job. ``event`` is one of EVENTS, and says what ``data`` is."""
+
+    id: int
+    event: str
+    data: EventData
