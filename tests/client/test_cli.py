@@ -16,6 +16,7 @@ from unittest import mock
 import pytest
 from caches import flip_index
 
+from rhocache import Client
 from rhocache.cli import main
 from rhocache_schemas.job.spec import JobState
 from rhocache_service.registry.jobs import Registry
@@ -100,7 +101,8 @@ def test_a_command_loads_no_room_that_it_does_not_use() -> None:
     ],
 )
 def test_a_missing_extra_is_named(arguments: list[str], package: str, extra: str) -> None:
-    code = f"import sys; sys.modules[{package!r}] = None; from rhocache.cli import main; main()"
+    code = f"import sys; sys.modules[{package!r}] = None; from rhocache import Client
+from rhocache.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
     )
@@ -170,6 +172,14 @@ def test_jobs_are_listed_shown_and_cancelled(url: str, submit: Callable[[], str]
     run("jobs", "watch", first, "--url", url, "--json", code=1)  # it never had a driver
     found = json.loads(run("jobs", "list", "--url", url, "--status=cancelled", "--json").stdout)
     assert first in {job["id"] for job in found["data"]}
+    metadata = "--metadata=for=a test"
+    with Client(url) as client:
+        spec = client.jobs.get(second).spec.model_copy(update={"metadata": {"for": "a test"}})
+        noted = client.jobs.submit(spec).id
+    found = json.loads(run("jobs", "list", "--url", url, metadata, "--json").stdout)
+    assert [job["id"] for job in found["data"]] == [noted]
+    wrong = error_line("jobs", "list", "--url", url, "--metadata=for", code=2)
+    assert "'for' is not of the form KEY=VALUE" in wrong
     line = error_line("jobs", "cancel", first, "--url", url, code=1)
     assert f"job {first} is cancelled" in line
     assert "no job 'job_0'" in error_line("jobs", "show", "job_0", "--url", url, code=1)

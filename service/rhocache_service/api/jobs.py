@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from rhocache_schemas.api import JobList, PairErrorList, ShardList
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.cache.reader import CacheReader
+from rhocache_schemas.job.fields import read_notes
 from rhocache_schemas.job.spec import JobState
 from rhocache_service.api.auth import ReadsJobs, WritesJobs, unauthenticated
 from rhocache_service.api.dependencies import After, Found, InRegistry
@@ -38,12 +39,17 @@ def list_jobs(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     after: After = None,
     status: JobState | None = None,
+    metadata: Annotated[
+        list[str],
+        Query(max_length=16, description="KEY=VALUE: only jobs with all of this in their metadata"),
+    ] = [],  # noqa: B006 (never changed)
 ) -> JobList:
     """List jobs, newest first."""
+    notes = read_notes(metadata)
     last = None if after is None else registry.get(after)
     if after is not None and last is None:
         raise ProblemError("not-found", f"no job {after!r} to list after")
-    rows = registry.newest(limit + 1, last, status)
+    rows = registry.newest(limit + 1, last, status, notes)
     return JobList.of([job_resource(row) for row in rows], limit, [row.id for row in rows])
 
 

@@ -9,12 +9,16 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request, Response
 
 from rhocache_schemas.api import AnySubmission, Job, Model, ModelList, Validation
+from rhocache_schemas.errors import TooManyJobs
 from rhocache_schemas.job.spec import JobState
 from rhocache_service.api.auth import ReadsJobs, WritesJobs
 from rhocache_service.api.dependencies import Found, InRegistry, WithSubmissions
 from rhocache_service.http.addresses import root_path
-from rhocache_service.http.openapi import BODY, NEW_JOB, Responses, api_problems
+from rhocache_service.http.openapi import BODY, NEW_JOB, NEW_JOB_HEADERS, Responses, api_problems
+from rhocache_service.http.problems import as_problem
+from rhocache_service.http.rate_limits import rate_limit_headers
 from rhocache_service.jobs.resource import job_resource
+from rhocache_service.jobs.submit import Submissions
 from rhocache_service.registry.callers import Caller
 from rhocache_service.registry.idempotency import Answer, Answers
 from rhocache_service.registry.tables import JobRow
@@ -36,6 +40,7 @@ _JOB: Responses = {
         }
     }
 }
+_NEW_JOB: Responses = {202: _JOB[202] | {"headers": NEW_JOB_HEADERS}}
 
 IdempotencyKey = Annotated[
     str | None,
@@ -53,7 +58,7 @@ IdempotencyKey = Annotated[
     tags=["jobs"],
     status_code=202,
     summary="Submit a job",
-    responses=_JOB | api_problems(*BODY, "fingerprint-mismatch", *NEW_JOB),
+    responses=_NEW_JOB | api_problems(*BODY, "fingerprint-mismatch", *NEW_JOB),
 )
 def submit_job(
     who: WritesJobs,
@@ -84,21 +89,26 @@ def _once(
     take: Callable[[], JobRow],
 ) -> Job:
     """Answer a request that makes a job; a repeated one as it was answered before."""
+    submissions: Submissions = request.app.state.submissions
     answers: Answers = request.app.state.answers
     if key is not None:
         given = answers.begin(who.key or "", key, f"{request.url.path}\n{body}".encode())
         if given is not None:
-            response.headers.update(given.headers)
+            response.headers.update(given.headers | {"Idempotent-Replayed": "true"})
             return Job.model_validate_json(given.body)
     try:
         job = job_resource(take())
-    except BaseException:
+    except BaseException as error:
         if key is not None:
             answers.end(who.key or "", key, None)
+        if isinstance(error, TooManyJobs):
+            problem = as_problem(error)
+            problem.headers |= rate_limit_headers(submissions.limits(who))
+            raise problem from error
         raise
     place = f"{root_path(request)}/v1/jobs/{job.id}"
     headers = {"Location": place, **_RETRY_AFTER}
-    response.headers.update(headers)
+    response.headers.update(headers | rate_limit_headers(submissions.limits(who)))
     if key is not None:
         answers.end(who.key or "", key, Answer(202, headers, job.model_dump_json()))
     return job
@@ -136,7 +146,8 @@ def cancel_job(_: WritesJobs, row: Found, registry: InRegistry) -> Job:
     tags=["jobs"],
     status_code=202,
     summary="Try again",
-    responses=_JOB | api_problems("validation-failed", "not-found", "job-state-conflict", *NEW_JOB),
+    responses=_NEW_JOB
+    | api_problems("validation-failed", "not-found", "job-state-conflict", *NEW_JOB),
 )
 def retry_job(
     who: WritesJobs,

@@ -19,6 +19,17 @@ BODY = (
     "validation-failed",
 )  # fmt: skip
 NEW_JOB = ("idempotency-in-flight", "idempotency-key-reused", "rate-limited", "queue-full")
+NEW_JOB_HEADERS = {
+    name: {"description": text, "schema": {"type": "string"}}
+    for name, text in {
+        "Location": "where the job is",
+        "Retry-After": "seconds until there may be news of it",
+        "Idempotent-Replayed": "``true`` where this is the answer that the same request with this "
+        "Idempotency-Key was given before",
+        "RateLimit-Policy": "what may be submitted: jobs in a window of seconds, and waiting ones",
+        "RateLimit": "how many jobs may still be submitted, and the seconds until it is more",
+    }.items()
+}
 
 
 def api_problems(*slugs: str) -> Responses:

@@ -11,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     Connection,
     Double,
+    Index,
     Integer,
     String,
     Text,
@@ -73,6 +74,18 @@ class JobRow(Base):
 
     def job_spec(self) -> JobSpec:
         return read_spec(self.spec)
+
+
+class NoteRow(Base):
+    """An entry of a job's metadata, to find the job by."""
+
+    __tablename__ = "notes"
+
+    job: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[str] = mapped_column(String(512))
+
+    __table_args__ = (Index("ix_notes_key_value", "key", "value"),)
 
 
 class CacheRow(Base):

@@ -1,5 +1,6 @@
 """``/v1/jobs`` over real HTTP, with jobs moved by hand."""
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -72,10 +73,13 @@ def test_the_same_request_makes_one_job(http: httpx.Client, root: Path) -> None:
             pool.map(lambda _: http.post("/v1/jobs", json=spec(root), headers=headers), range(8))
         )
     assert {answer.status_code for answer in answers} <= {202, 409}
-    made = {answer.json()["id"] for answer in answers if answer.status_code == 202}
+    taken = [answer for answer in answers if answer.status_code == 202]
+    made = {answer.json()["id"] for answer in taken}
     assert len(made) == 1
+    assert sum("idempotent-replayed" not in answer.headers for answer in taken) == 1
     again = http.post("/v1/jobs", json=spec(root), headers=headers)
     assert (again.status_code, again.json()["id"]) == (202, made.pop())
+    assert again.headers["idempotent-replayed"] == "true"
     assert again.headers["location"] == f"/v1/jobs/{again.json()['id']}"
     other = http.post("/v1/jobs", json=spec(root, workers=2), headers=headers)
     assert (other.status_code, other.json()["type"]) == (422, "/problems/idempotency-key-reused")
@@ -239,11 +243,19 @@ def test_limits(tmp_path: Path) -> None:
     limits = {"max_waiting_jobs": 3, "submits_per_minute": 2, "max_body_bytes": 2000}
     app = create_app(settings_without_ray(tmp_path, **limits))
     with served(app) as url, httpx.Client(base_url=url) as http:
-        for _ in range(2):
-            assert http.post("/v1/jobs", json=spec(tmp_path)).status_code == 202
+        for left in (1, 0):
+            taken = http.post("/v1/jobs", json=spec(tmp_path))
+            assert taken.status_code == 202
+            policy = '"submissions";q=2;w=60, "waiting-jobs";q=3'
+            assert taken.headers["ratelimit-policy"] == policy
+            told = rf'"submissions";r={left};t=\d+, "waiting-jobs";r={left + 1}'
+            assert re.fullmatch(told, taken.headers["ratelimit"])
         limited = http.post("/v1/jobs", json=spec(tmp_path))
         assert (limited.status_code, limited.json()["type"]) == (429, "/problems/rate-limited")
         assert 0 < int(limited.headers["retry-after"]) <= 60
+        reset = f't={limited.headers["retry-after"]}, "waiting-jobs";r=1'
+        assert limited.headers["ratelimit"] == f'"submissions";r=0;{reset}'
+        assert limited.headers["ratelimit-policy"] == policy
         large = http.post("/v1/jobs", json=spec(tmp_path, metadata={"a": "b" * 3000}))
         assert (large.status_code, large.json()["type"]) == (413, "/problems/payload-too-large")
 
@@ -255,5 +267,6 @@ def test_a_full_queue(tmp_path: Path) -> None:
         full = http.post("/v1/jobs", json=spec(tmp_path))
         assert (full.status_code, full.json()["type"]) == (429, "/problems/queue-full")
         assert full.headers["retry-after"]
+        assert full.headers["ratelimit"].endswith('"waiting-jobs";r=0')
         http.post(f"/v1/jobs/{ids[0]}/cancel")
         assert http.post("/v1/jobs", json=spec(tmp_path)).status_code == 202
