@@ -2,6 +2,7 @@
 
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from urllib.parse import quote
 
 from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
@@ -13,6 +14,8 @@ from rhocache_schemas.reference import ReferenceSpec
 # No argument of a command can have a NUL in it, and no JSON half a surrogate pair.
 LETTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 
+WEBHOOK = "https://hooks.example.org/"  # which tests' services allow
+
 
 def submissions(kind: str, root: str, letters: Any = LETTERS) -> st.SearchStrategy[Submission]:
     """Submissions whose places lie under ``root``, and whose texts are of these letters."""
@@ -22,6 +25,7 @@ def submissions(kind: str, root: str, letters: Any = LETTERS) -> st.SearchStrate
         for name, info in model.model_fields.items()
         if name not in ("format_version", "kind")
     }
+    fields["webhook"] = st.none() | st.text(letters).map(lambda text: WEBHOOK + quote(text))
     return st.fixed_dictionaries(fields).map(model.model_validate)
 
 

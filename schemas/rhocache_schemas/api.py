@@ -82,6 +82,10 @@ class Submission(Strict):
             description="Seconds from now until the job expires; default: never.",
         ),
     ] = None
+    webhook: Annotated[
+        str | None,
+        Field(max_length=2048, description="URL that is told when the job has come to its end."),
+    ] = None
 
     def job_spec(self) -> JobSpec:
         return read_spec(self.model_dump(exclude=set(Submission.model_fields)))
@@ -120,6 +124,7 @@ class Job(BaseModel):
     failed_by_code: Annotated[dict[str, int], Field(description="failed pairs by error code")] = {}
     metadata: dict[str, str] = {}
     priority: int = 0
+    webhook: Annotated[str | None, Field(description="what is told of its end")] = None
     follows: Annotated[
         str | None, Field(description="the same job, submitted before, whose end is this one's")
     ] = None

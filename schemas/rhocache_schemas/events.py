@@ -1,8 +1,9 @@
 """What happens to a job, as its event stream and its webhook tell it: names are those of a Job."""
 
-from typing import Annotated, Literal
+from datetime import UTC, datetime
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import AwareDatetime, BaseModel, Field
 
 from rhocache_schemas.api import JobProgress, RequestCounts, ShardCounts
 from rhocache_schemas.cache.documents import Fault
@@ -56,6 +57,28 @@ EVENTS: dict[str, type[EventData]] = {
     "shard.committed": ShardCommittedEvent,
     "shard.failed": ShardFailedEvent,
 }
+
+
+class EndedJob(BaseModel):
+    id: str
+    object: Literal["job"] = "job"
+    status: JobState
+    metadata: dict[str, str]
+
+
+class JobEnded(BaseModel):
+    """The body of a webhook: a job has come to an end. What it was asked for is not told."""
+
+    type: Literal["job.completed", "job.failed", "job.cancelled", "job.expired"]
+    timestamp: Annotated[AwareDatetime, Field(description="when it ended")]
+    data: EndedJob
+
+    @classmethod
+    def now(cls, job: str, status: JobState, metadata: dict[str, str]) -> Self:
+        data = EndedJob(id=job, status=status, metadata=metadata)
+        return cls.model_validate(
+            {"type": f"job.{status}", "timestamp": datetime.now(UTC), "data": data}
+        )
 
 
 class Event(BaseModel):

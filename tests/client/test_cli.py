@@ -101,8 +101,7 @@ def test_a_command_loads_no_room_that_it_does_not_use() -> None:
     ],
 )
 def test_a_missing_extra_is_named(arguments: list[str], package: str, extra: str) -> None:
-    code = f"import sys; sys.modules[{package!r}] = None; from rhocache import Client
-from rhocache.cli import main; main()"
+    code = f"import sys; sys.modules[{package!r}] = None; from rhocache.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
     )

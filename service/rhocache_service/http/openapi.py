@@ -15,8 +15,8 @@ Responses = dict[int | str, dict[str, Any]]  # as FastAPI's routes take them
 # Problems of every operation of the API, of those with a body, and of those that make a job.
 _ALWAYS = ("unauthenticated", "forbidden", "internal", "unavailable")
 BODY = (
-    "malformed-request", "uri-not-allowed", "payload-too-large", "unsupported-media-type",
-    "validation-failed",
+    "malformed-request", "uri-not-allowed", "webhook-not-allowed", "payload-too-large",
+    "unsupported-media-type", "validation-failed",
 )  # fmt: skip
 NEW_JOB = ("idempotency-in-flight", "idempotency-key-reused", "rate-limited", "queue-full")
 NEW_JOB_HEADERS = {

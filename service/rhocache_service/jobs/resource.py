@@ -94,6 +94,7 @@ def job_resource(row: JobRow) -> Job:
         else [],
         metadata=row.spec["metadata"],
         priority=row.priority,
+        webhook=row.webhook,
         follows=row.follows,
         retries=row.retries,
         created_at=int(row.created_at),

@@ -12,6 +12,7 @@ from rhocache_schemas.job.paths import absolute
 from rhocache_schemas.job.spec import JobSpec
 from rhocache_service.http.rate_limits import Limit
 from rhocache_service.jobs.kinds import kind_of
+from rhocache_service.jobs.webhooks import check_target
 from rhocache_service.registry.callers import Caller
 from rhocache_service.registry.jobs import SUBMITTED_SECONDS, Registry
 from rhocache_service.registry.tables import JobRow
@@ -29,12 +30,14 @@ class Submissions:
     def admit(self, submission: Submission) -> JobSpec:
         """Return the spec of a job that may be run, with its paths spelled out.
 
-        Raises UriNotAllowed, InvalidInput, FingerprintMismatch and StorageError.
+        Raises UriNotAllowed, WebhookNotAllowed, InvalidInput, FingerprintMismatch and StorageError.
         """
         spec = submission.job_spec()
         check_version(spec.format_version, "the job spec")
         spec = absolute(spec)
         check_job(spec, self.settings.roots)
+        if submission.webhook is not None:
+            check_target(submission.webhook, self.settings)
         kind_of(spec).check(spec)
         return spec
 
@@ -51,6 +54,7 @@ class Submissions:
             spec,
             api_key=who.key,
             priority=submission.priority,
+            webhook=submission.webhook,
             deadline=None if expires is None else self.registry.now() + expires,
             **self._place(spec),
         )
@@ -70,6 +74,7 @@ class Submissions:
             spec,
             api_key=who.key,
             priority=row.priority,
+            webhook=row.webhook,
             retries=row.id,
             **self._place(spec),
         )

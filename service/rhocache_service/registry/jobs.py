@@ -16,6 +16,7 @@ from rhocache_schemas.errors import JobStateConflict
 from rhocache_schemas.job.spec import JobSpec, JobState, transition
 from rhocache_service import metrics
 from rhocache_service.registry.caches import Committed
+from rhocache_service.registry.deliveries import delivery
 from rhocache_service.registry.tables import EventRow, JobRow, LeaseRow, NoteRow, now
 
 SUBMITTED_SECONDS = 60  # in which a key may submit so many jobs
@@ -238,8 +239,10 @@ class Registry:
             last = session.scalar(statement)
             if last is not None:
                 _append(session, row.id, last - len(happenings) + 1, happenings)
-                if JobState(changes.get("status", row.status)).terminal:
+                if (state := JobState(changes.get("status", row.status))).terminal:
                     _thin_out(session, row.id, last - _RATES)
+                    if row.webhook is not None:
+                        session.add(delivery(session, row, row.webhook, state))
         return last is not None
 
 
