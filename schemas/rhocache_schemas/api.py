@@ -10,6 +10,7 @@ from rhocache_schemas.cache.documents import Fault, Step
 from rhocache_schemas.documents import Strict
 from rhocache_schemas.job.kinds import KINDS, AnySpec, by_kind, either, read_spec
 from rhocache_schemas.job.spec import JobSpec, JobState
+from rhocache_schemas.reference import Dtype
 
 # What an API key may permit.
 Scope = Literal["jobs:read", "jobs:write", "caches:read", "metrics:read", "admin"]
@@ -170,8 +171,13 @@ class ShardList(Page[ShardStatus]):
     pass
 
 
+class Range(BaseModel):
+    low: float
+    high: float
+
+
 class Validation(BaseModel):
-    """What a job would do. Predictions are null where no earlier job tells of this reference."""
+    """What a job would do. What neither its spec nor an earlier job tells is null."""
 
     object: Literal["validation"] = "validation"
     shards: int
@@ -179,8 +185,23 @@ class Validation(BaseModel):
     source_bytes: Annotated[int, Field(description="of the dataset")]
     pairs: Annotated[int | None, Field(description="where every shard was read before")] = None
     fingerprint: Annotated[str | None, Field(description="of the cache, where it was begun")] = None
-    predicted_seconds: float | None = None
-    predicted_bytes: Annotated[int | None, Field(description="of the cache")] = None
+    dimension: Annotated[
+        int | None, Field(description="of the embeddings; null where only the weights tell it")
+    ] = None
+    dtype: Annotated[Dtype | None, Field(description="of the embeddings")] = None
+    bytes_per_pair: Annotated[
+        int | None, Field(description="of the cache, by dimension and dtype; without the key")
+    ] = None
+    predicted_seconds: Annotated[
+        Range | None, Field(description="at the rates that jobs with this reference had")
+    ] = None
+    predicted_bytes: Annotated[
+        Range | None,
+        Field(
+            description="of the cache; of pairs that were not read yet, as many as in a byte of "
+            "datasets that this reference scored"
+        ),
+    ] = None
 
 
 class CacheSummary(BaseModel):
@@ -218,6 +239,7 @@ class Model(BaseModel):
 
     id: str
     object: Literal["model"] = "model"
+    dimension: Annotated[int, Field(description="of its embeddings")]
     pretrained: list[str] = []
 
 

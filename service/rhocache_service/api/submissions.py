@@ -1,9 +1,7 @@
 """``/v1/jobs`` (POST), ``/v1/jobs:validate``, ``/v1/models``: submits, cancels and retries jobs,
 and lists the models that open_clip can load."""
 
-import json
 from collections.abc import Callable
-from importlib.resources import files
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
@@ -17,6 +15,7 @@ from rhocache_service.http.addresses import root_path
 from rhocache_service.http.openapi import BODY, NEW_JOB, NEW_JOB_HEADERS, Responses, api_problems
 from rhocache_service.http.problems import as_problem
 from rhocache_service.http.rate_limits import rate_limit_headers
+from rhocache_service.jobs.references import known_models
 from rhocache_service.jobs.resource import job_resource
 from rhocache_service.jobs.submit import Submissions
 from rhocache_service.registry.callers import Caller
@@ -125,7 +124,7 @@ def _once(
 def validate_job(
     _: WritesJobs, submission: AnySubmission, submissions: WithSubmissions
 ) -> Validation:
-    """Tell what a job would do: shards, those committed before, and the bytes that it takes."""
+    """Tell what a job would do: shards, those committed before, and what it will take."""
     return submissions.preview(submission)
 
 
@@ -168,8 +167,5 @@ def list_models(_: ReadsJobs) -> ModelList:
 
     ``local-dir:PATH`` and ``hf-hub:ORG/REPO`` name others.
     """
-    listed: dict[str, list[str]] = json.loads(
-        files("rhocache_service.api").joinpath("models.json").read_bytes()
-    )
-    found = [Model(id=name, pretrained=tags) for name, tags in sorted(listed.items())]
+    found = [Model(id=name, **known) for name, known in sorted(known_models().items())]
     return ModelList.of(found, len(found), [model.id for model in found])

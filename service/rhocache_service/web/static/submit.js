@@ -77,13 +77,18 @@ async function send(path) {
   complain(told);
 }
 
+function between({ low, high }, unit) {
+  const [least, most] = [low, high].map((value) => (value / unit).toFixed(1));
+  return least === most ? `about ${least}` : `${least} to ${most}`;
+}
+
 document.getElementById("check").addEventListener("click", async () => {
   const found = await send(`${root}/v1/jobs:validate`);
   if (!found) return;
   const parts = [`${found.shards} shards, ${found.shards_committed} of them committed already`];
   if (found.pairs != null) parts.push(`${found.pairs} pairs`);
-  if (found.predicted_seconds != null) parts.push(`about ${Math.ceil(found.predicted_seconds)} s`);
-  if (found.predicted_bytes != null) parts.push(`about ${(found.predicted_bytes / 1e6).toFixed(1)} MB`);
+  if (found.predicted_seconds != null) parts.push(`${between(found.predicted_seconds, 1)} s`);
+  if (found.predicted_bytes != null) parts.push(`${between(found.predicted_bytes, 1e6)} MB`);
   answer.textContent = `${parts.join(", ")}.`;
 });
 
