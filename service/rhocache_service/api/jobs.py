@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
-from rhocache_schemas.api import JobList, PairErrorList, ShardList
+from rhocache_schemas.api import Job, JobList, PairErrorList, ShardList
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.job.fields import read_notes
@@ -55,6 +55,7 @@ def list_jobs(
 
 @router.get(
     "/{job}",
+    response_model=Job,
     summary="Get a job",
     responses=_OF_A_JOB | {304: {"description": "Nothing has changed since If-None-Match"}},
 )

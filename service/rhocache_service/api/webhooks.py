@@ -10,7 +10,11 @@ router = APIRouter(tags=["webhooks"])
 
 
 @router.post(
-    "job-ended", operation_id="job_ended", status_code=204, summary="A job has come to its end"
+    "job-ended",
+    operation_id="job_ended",
+    status_code=204,
+    summary="A job has come to its end",
+    responses={"default": {"description": "It was not received, and is sent again later"}},
 )
 def job_ended(
     body: JobEnded,
