@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
 from rhocache_schemas.api import Job, JobList, PairErrorList, ShardList
@@ -28,6 +29,8 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 LONGEST_WAIT = 60
 LOOK_SECONDS = 15  # at the latest after which a stream looks at its job again
+# Keys that this can't say are told as a JSON object.
+Note = Annotated[str, Field(json_schema_extra={"pattern": "^([^{=][^=]*)?="})]
 _OF_A_JOB = api_problems("validation-failed", "not-found")
 _OF_ITS_CACHE = api_problems("validation-failed", "not-found", "cache-corrupt")
 
@@ -40,7 +43,7 @@ def list_jobs(
     after: After = None,
     status: JobState | None = None,
     metadata: Annotated[
-        list[str],
+        list[Note],
         Query(max_length=16, description="KEY=VALUE: only jobs with all of this in their metadata"),
     ] = [],  # noqa: B006 (never changed)
 ) -> JobList:
