@@ -186,7 +186,7 @@ async def deliveries(url: str, ids: list[str], registry: Registry) -> list[float
                     if event.event == "job.status":
                         listening.release()
                         continue
-                    found.append(time.time() - json.loads(event.data)["committed"])
+                    found.append(time.time() - float(json.loads(event.data)["name"]))
                     seen += 1
                     if seen == EVENTS:
                         return
@@ -198,7 +198,7 @@ async def deliveries(url: str, ids: list[str], registry: Registry) -> list[float
             for job in ids[:LISTENERS]:
                 row = await asyncio.to_thread(registry.get, job)
                 assert row is not None
-                told: Any = [("job.progress", {"committed": time.time()})]
+                told: Any = [("shard.committed", {"shard": repr(time.time())})]
                 await asyncio.to_thread(registry.note, row, told)
         await asyncio.gather(*tasks)
     return found

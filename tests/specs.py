@@ -2,17 +2,20 @@
 
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from urllib.parse import quote
 
 from hypothesis import strategies as st
 from pydantic.fields import FieldInfo
 
 from rhocache_schemas.api import SUBMISSIONS, Submission
 from rhocache_schemas.job.spec import LOCATION
-from rhocache_schemas.models import known_models
+from rhocache_schemas.models import known_tags
 from rhocache_schemas.reference import ReferenceSpec
 
 # No argument of a command can have a NUL in it, and no JSON half a surrogate pair.
 LETTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+
+WEBHOOK = "https://hooks.example.org/"  # which tests' services allow
 
 
 def submissions(kind: str, root: str, letters: Any = LETTERS) -> st.SearchStrategy[Submission]:
@@ -23,6 +26,7 @@ def submissions(kind: str, root: str, letters: Any = LETTERS) -> st.SearchStrate
         for name, info in model.model_fields.items()
         if name not in ("format_version", "kind")
     }
+    fields["webhook"] = st.none() | st.text(letters).map(lambda text: WEBHOOK + quote(text))
     return st.fixed_dictionaries(fields).map(model.model_validate)
 
 
@@ -60,7 +64,7 @@ def _references(root: str, letters: Any) -> Any:
     text = st.text(letters, min_size=1, max_size=20)
     precision = st.sampled_from(["fp32", "bf16", "fp16"])
     brings = text.map(lambda name: f"local-dir:{root}/{name}") | text.map("hf-hub:{}".format)
-    models = known_models()
+    models = known_tags()
     tagged = st.sampled_from([(name, tag) for name, tags in models.items() for tag in tags])
     of_file = st.tuples(st.sampled_from(list(models)), text.map(lambda name: f"{root}/{name}"))
     named = (tagged | of_file).map(

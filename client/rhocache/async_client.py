@@ -1,7 +1,7 @@
 """A client for the REST API."""
 
 from asyncio import sleep
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
 from time import monotonic
 from typing import Any, Self
@@ -14,17 +14,21 @@ from rhocache import calls
 from rhocache.calls import DEFAULT_URL, Body, Call
 from rhocache.patience import POLL_SECONDS, SECONDS, Patience
 from rhocache_schemas.api import (
+    CachedPair,
     CachedPairList,
     CacheList,
-    Event,
+    CacheSummary,
     Job,
     JobList,
     ModelList,
+    PairError,
     PairErrorList,
     ShardList,
+    ShardStatus,
     Validation,
 )
 from rhocache_schemas.cache.documents import Manifest
+from rhocache_schemas.events import Event
 from rhocache_schemas.job.spec import JobSpec
 
 
@@ -87,6 +91,16 @@ class AsyncClient:
     async def send(self, call: Call[Body]) -> Body:
         return call.read(await self.answer(call))
 
+    async def walk(self, call: Call[Any]) -> AsyncIterator[Any]:
+        """Yield the items of a list: of the page that is called for, and of all behind it."""
+        while True:
+            page = await self.send(call)
+            for item in page.data:
+                yield item
+            if not page.has_more:
+                return
+            call = call.following(page.last_id)
+
     async def answer(self, call: Call[Any], *, stream: bool = False) -> httpx.Response:
         """Send a request until its answer is final.
 
@@ -140,10 +154,25 @@ class AsyncJobs:
         return await self._client.send(calls.get(job))
 
     async def list(
-        self, *, limit: int = 20, after: str | None = None, status: str | None = None
+        self,
+        *,
+        limit: int = 20,
+        after: str | None = None,
+        status: str | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> JobList:
-        """List jobs, newest first; ``after`` is the last id of the page before."""
-        return await self._client.send(calls.list_jobs(limit, after, status))
+        """List a page of jobs, newest first; ``after`` is the last id of the page before.
+
+        Only those in a state, and with this metadata among theirs, if these are given.
+        """
+        return await self._client.send(calls.list_jobs(limit, after, status, metadata))
+
+    async def iterate(
+        self, *, status: str | None = None, metadata: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Job]:
+        """Yield all jobs that ``list`` has on its pages."""
+        async for job in self._client.walk(calls.list_jobs(100, None, status, metadata)):
+            yield job
 
     async def cancel(self, job: str) -> Job:
         """Stop a job. What it has committed stays."""
@@ -162,11 +191,23 @@ class AsyncJobs:
     async def shards(self, job: str, *, limit: int = 1000, after: str | None = None) -> ShardList:
         return await self._client.send(calls.shards(job, limit, after))
 
+    async def iterate_shards(self, job: str) -> AsyncIterator[ShardStatus]:
+        """Yield all shards of a job's dataset, by name."""
+        async for shard in self._client.walk(calls.shards(job, 1000, None)):
+            yield shard
+
     async def errors(
         self, job: str, *, limit: int = 100, after: int = 0, code: str | None = None
     ) -> PairErrorList:
         """List the pairs and shards that failed."""
         return await self._client.send(calls.errors(job, limit, after, code))
+
+    async def iterate_errors(
+        self, job: str, *, code: str | None = None
+    ) -> AsyncIterator[PairError]:
+        """Yield all pairs and shards that failed."""
+        async for error in self._client.walk(calls.errors(job, 1000, 0, code)):
+            yield error
 
     async def manifest(self, job: str) -> Manifest:
         """Return the manifest of a completed job's cache."""
@@ -205,13 +246,14 @@ class AsyncJobs:
             try:
                 if not response.is_success:
                     raise calls.service_error(response)
-                async for event in EventSource(response).aiter_sse():
-                    last = Event(id=int(event.id), event=event.event, data=event.json())
-                    after = last.id
-                    yield last
+                async for sent in EventSource(response).aiter_sse():
+                    event, after = calls.read_event(sent), int(sent.id)
+                    if event is not None:
+                        last = event
+                        yield event
                 if ended if last is None else calls.is_end(last):
                     return
-            except SSEError as error:
+            except (SSEError, ValueError) as error:
                 raise calls.stranger(response) from error
             except httpx.RequestError:
                 pass  # a connection that broke
@@ -230,6 +272,11 @@ class AsyncCaches:
         """List the caches that jobs have committed, the last committed first."""
         return await self._client.send(calls.list_caches(limit, after))
 
+    async def iterate(self) -> AsyncIterator[CacheSummary]:
+        """Yield all caches that jobs have committed."""
+        async for cache in self._client.walk(calls.list_caches(1000, None)):
+            yield cache
+
     async def manifest(self, cache: str) -> Manifest:
         """Return the manifest of a cache, named by its id or fingerprint."""
         return await self._client.send(calls.cache_manifest(cache))
@@ -245,6 +292,13 @@ class AsyncCaches:
     ) -> CachedPairList:
         """List pairs from the lowest or highest similarity on, or those of a key."""
         return await self._client.send(calls.pairs(cache, key, order, after, limit))
+
+    async def iterate_pairs(
+        self, cache: str, *, key: str | None = None, order: str = "lowest"
+    ) -> AsyncIterator[CachedPair]:
+        """Yield all pairs that ``pairs`` has on its pages."""
+        async for pair in self._client.walk(calls.pairs(cache, key, order, 0, 100)):
+            yield pair
 
     async def picture(self, cache: str, shard: str, row: int) -> bytes:
         """Return a pair's picture as the dataset has it."""

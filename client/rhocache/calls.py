@@ -2,19 +2,20 @@
 
 import os
 import secrets
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
+from httpx_sse import ServerSentEvent
 from pydantic import BaseModel, ValidationError
 
 from rhocache_schemas.api import (
     CachedPair,
     CachedPairList,
     CacheList,
-    Event,
     Job,
     JobList,
     ModelList,
@@ -27,8 +28,9 @@ from rhocache_schemas.api import (
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.documents import describe
 from rhocache_schemas.errors import InvalidInput, Problem, ServiceError
+from rhocache_schemas.events import EVENTS, Event, JobStatusEvent
+from rhocache_schemas.job.fields import write_note
 from rhocache_schemas.job.paths import absolute
-from rhocache_schemas.job.spec import JobState
 from rhocache_schemas.network import is_loopback
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -53,6 +55,10 @@ class Call(Generic[Body]):
         return http.build_request(
             self.method, self.path, params=chosen, json=self.body, headers=self.headers
         )
+
+    def following(self, last_id: str | None) -> Self:
+        """The call for the page of a list that comes after the one with this ``last_id``."""
+        return replace(self, params=self.params | {"after": last_id})
 
     def read(self, response: httpx.Response) -> Body:
         """Raises ServiceError for a problem, and for what is no answer of this service."""
@@ -135,8 +141,12 @@ def get_newer(job: str, seen: str | None, timeout: float) -> Call[Job]:
     )
 
 
-def list_jobs(limit: int, after: str | None, status: str | None) -> Call[JobList]:
-    params = {"limit": limit, "after": after, "status": status}
+def list_jobs(
+    limit: int, after: str | None, status: str | None, metadata: Mapping[str, str] | None
+) -> Call[JobList]:
+    """``metadata``: what the listed jobs were given, among other things."""
+    params: dict[str, Any] = {"limit": limit, "after": after, "status": status}
+    params["metadata"] = [write_note(*item) for item in (metadata or {}).items()]
     return Call(JobList, "GET", "/v1/jobs", params=params)
 
 
@@ -171,8 +181,16 @@ def events(job: str, after: int) -> Call[Event]:
     return Call(Event, "GET", _job(job, "events"), headers=headers)
 
 
+def read_event(sent: ServerSentEvent) -> Event | None:
+    """None for a kind that only a newer service knows. Raises ValueError for what is no event."""
+    if sent.event not in EVENTS:
+        return None
+    data = EVENTS[sent.event].model_validate_json(sent.data)
+    return Event(id=int(sent.id), event=sent.event, data=data)
+
+
 def is_end(event: Event) -> bool:
-    return event.event == "job.status" and JobState(event.data["status"]).terminal
+    return isinstance(event.data, JobStatusEvent) and event.data.status.terminal
 
 
 def list_caches(limit: int, after: str | None) -> Call[CacheList]:

@@ -1,7 +1,7 @@
 # Generated from async_client.py by `make client`: change that file.
 """A client for the REST API."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from time import monotonic, sleep
 from typing import Any, Self
@@ -14,17 +14,21 @@ from rhocache import calls
 from rhocache.calls import DEFAULT_URL, Body, Call
 from rhocache.patience import POLL_SECONDS, SECONDS, Patience
 from rhocache_schemas.api import (
+    CachedPair,
     CachedPairList,
     CacheList,
-    Event,
+    CacheSummary,
     Job,
     JobList,
     ModelList,
+    PairError,
     PairErrorList,
     ShardList,
+    ShardStatus,
     Validation,
 )
 from rhocache_schemas.cache.documents import Manifest
+from rhocache_schemas.events import Event
 from rhocache_schemas.job.spec import JobSpec
 
 
@@ -85,6 +89,15 @@ class Client:
     def send(self, call: Call[Body]) -> Body:
         return call.read(self.answer(call))
 
+    def walk(self, call: Call[Any]) -> Iterator[Any]:
+        """Yield the items of a list: of the page that is called for, and of all behind it."""
+        while True:
+            page = self.send(call)
+            yield from page.data
+            if not page.has_more:
+                return
+            call = call.following(page.last_id)
+
     def answer(self, call: Call[Any], *, stream: bool = False) -> httpx.Response:
         """Send a request until its answer is final.
 
@@ -138,10 +151,24 @@ class Jobs:
         return self._client.send(calls.get(job))
 
     def list(
-        self, *, limit: int = 20, after: str | None = None, status: str | None = None
+        self,
+        *,
+        limit: int = 20,
+        after: str | None = None,
+        status: str | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> JobList:
-        """List jobs, newest first; ``after`` is the last id of the page before."""
-        return self._client.send(calls.list_jobs(limit, after, status))
+        """List a page of jobs, newest first; ``after`` is the last id of the page before.
+
+        Only those in a state, and with this metadata among theirs, if these are given.
+        """
+        return self._client.send(calls.list_jobs(limit, after, status, metadata))
+
+    def iterate(
+        self, *, status: str | None = None, metadata: Mapping[str, str] | None = None
+    ) -> Iterator[Job]:
+        """Yield all jobs that ``list`` has on its pages."""
+        yield from self._client.walk(calls.list_jobs(100, None, status, metadata))
 
     def cancel(self, job: str) -> Job:
         """Stop a job. What it has committed stays."""
@@ -160,11 +187,19 @@ class Jobs:
     def shards(self, job: str, *, limit: int = 1000, after: str | None = None) -> ShardList:
         return self._client.send(calls.shards(job, limit, after))
 
+    def iterate_shards(self, job: str) -> Iterator[ShardStatus]:
+        """Yield all shards of a job's dataset, by name."""
+        yield from self._client.walk(calls.shards(job, 1000, None))
+
     def errors(
         self, job: str, *, limit: int = 100, after: int = 0, code: str | None = None
     ) -> PairErrorList:
         """List the pairs and shards that failed."""
         return self._client.send(calls.errors(job, limit, after, code))
+
+    def iterate_errors(self, job: str, *, code: str | None = None) -> Iterator[PairError]:
+        """Yield all pairs and shards that failed."""
+        yield from self._client.walk(calls.errors(job, 1000, 0, code))
 
     def manifest(self, job: str) -> Manifest:
         """Return the manifest of a completed job's cache."""
@@ -203,13 +238,14 @@ class Jobs:
             try:
                 if not response.is_success:
                     raise calls.service_error(response)
-                for event in EventSource(response).iter_sse():
-                    last = Event(id=int(event.id), event=event.event, data=event.json())
-                    after = last.id
-                    yield last
+                for sent in EventSource(response).iter_sse():
+                    event, after = calls.read_event(sent), int(sent.id)
+                    if event is not None:
+                        last = event
+                        yield event
                 if ended if last is None else calls.is_end(last):
                     return
-            except SSEError as error:
+            except (SSEError, ValueError) as error:
                 raise calls.stranger(response) from error
             except httpx.RequestError:
                 pass  # a connection that broke
@@ -228,6 +264,10 @@ class Caches:
         """List the caches that jobs have committed, the last committed first."""
         return self._client.send(calls.list_caches(limit, after))
 
+    def iterate(self) -> Iterator[CacheSummary]:
+        """Yield all caches that jobs have committed."""
+        yield from self._client.walk(calls.list_caches(1000, None))
+
     def manifest(self, cache: str) -> Manifest:
         """Return the manifest of a cache, named by its id or fingerprint."""
         return self._client.send(calls.cache_manifest(cache))
@@ -243,6 +283,12 @@ class Caches:
     ) -> CachedPairList:
         """List pairs from the lowest or highest similarity on, or those of a key."""
         return self._client.send(calls.pairs(cache, key, order, after, limit))
+
+    def iterate_pairs(
+        self, cache: str, *, key: str | None = None, order: str = "lowest"
+    ) -> Iterator[CachedPair]:
+        """Yield all pairs that ``pairs`` has on its pages."""
+        yield from self._client.walk(calls.pairs(cache, key, order, 0, 100))
 
     def picture(self, cache: str, shard: str, row: int) -> bytes:
         """Return a pair's picture as the dataset has it."""

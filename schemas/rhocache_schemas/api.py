@@ -1,6 +1,7 @@
 """The bodies that the service sends, and the scopes of its API keys, shared with its client."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, Field, PlainValidator, create_model
@@ -9,21 +10,22 @@ from rhocache_schemas.cache.documents import Fault, Step
 from rhocache_schemas.documents import Strict
 from rhocache_schemas.job.kinds import KINDS, AnySpec, by_kind, either, read_spec
 from rhocache_schemas.job.spec import JobSpec, JobState
+from rhocache_schemas.reference import Dtype
 
 # What an API key may permit.
 Scope = Literal["jobs:read", "jobs:write", "caches:read", "metrics:read", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
-class Listed(BaseModel):
-    id: str
-
-
-Item = TypeVar("Item", bound=Listed)
+Item = TypeVar("Item", bound=BaseModel)
 
 
 class Page(BaseModel, Generic[Item]):
-    """A part of a list. The next one is asked for with ``last_id`` as ``after``."""
+    """A part of a list. The next one is asked for with ``last_id`` as ``after``.
+
+    The ids are those of its items, the names of shards, and of pairs and errors their places in
+    the list, counted from 1.
+    """
 
     object: Literal["list"] = "list"
     data: list[Item]
@@ -32,11 +34,17 @@ class Page(BaseModel, Generic[Item]):
     has_more: bool = False
 
     @classmethod
-    def of(cls, found: Sequence[Item], limit: int) -> Self:
+    def of(cls, found: Sequence[Item], limit: int, ids: Iterable[str]) -> Self:
         """Return the page of the first ``limit`` items: ask for one more to know of others."""
         data = list(found[:limit])
-        first, last = (data[0].id, data[-1].id) if data else (None, None)
+        named = [name for name, _ in zip(ids, data, strict=False)]
+        first, last = (named[0], named[-1]) if named else (None, None)
         return cls(data=data, first_id=first, last_id=last, has_more=len(found) > limit)
+
+
+def places(after: int) -> Iterator[str]:
+    """Yield the ids of what has none, behind as many items: places in the list, from 1."""
+    return map(str, count(after + 1))
 
 
 class RequestCounts(BaseModel):
@@ -56,6 +64,9 @@ class ShardCounts(BaseModel):
 class JobProgress(BaseModel):
     pairs_per_second: float = 0.0
     seconds_left: float | None = None
+    limited_by: Annotated[
+        str | None, Field(description="the stage that keeps the others waiting, and how much")
+    ] = None
     steps: Annotated[
         list[Step], Field(description="what its driver did so far, and does now; in their order")
     ] = []
@@ -74,6 +85,10 @@ class Submission(Strict):
             le=31_536_000,
             description="Seconds from now until the job expires; default: never.",
         ),
+    ] = None
+    webhook: Annotated[
+        str | None,
+        Field(max_length=2048, description="URL that is told when the job has come to its end."),
     ] = None
 
     def job_spec(self) -> JobSpec:
@@ -95,9 +110,10 @@ AnySubmission = Annotated[
 ]
 
 
-class Job(Listed):
+class Job(BaseModel):
     """Field names as in the OpenAI Batch API; times are Unix seconds."""
 
+    id: str
     object: Literal["job"] = "job"
     status: JobState
     spec: AnySpec
@@ -112,6 +128,7 @@ class Job(Listed):
     failed_by_code: Annotated[dict[str, int], Field(description="failed pairs by error code")] = {}
     metadata: dict[str, str] = {}
     priority: int = 0
+    webhook: Annotated[str | None, Field(description="what is told of its end")] = None
     follows: Annotated[
         str | None, Field(description="the same job, submitted before, whose end is this one's")
     ] = None
@@ -141,18 +158,8 @@ class PairError(BaseModel):
     detail: str | None = None
 
 
-class PairErrorList(BaseModel):
-    object: Literal["list"] = "list"
-    data: list[PairError]
-    has_more: bool = False
-
-
-class Event(BaseModel):
-    """Something that happened to a job: job.status, job.progress, shard.committed, shard.failed."""
-
-    id: int
-    event: str
-    data: dict[str, Any]
+class PairErrorList(Page[PairError]):
+    pass
 
 
 class ShardStatus(BaseModel):
@@ -163,16 +170,17 @@ class ShardStatus(BaseModel):
     code: Annotated[str | None, Field(description="why it failed")] = None
 
 
-class ShardList(BaseModel):
-    object: Literal["list"] = "list"
-    data: list[ShardStatus]
-    first_id: str | None = None
-    last_id: str | None = None
-    has_more: bool = False
+class ShardList(Page[ShardStatus]):
+    pass
+
+
+class Range(BaseModel):
+    low: float
+    high: float
 
 
 class Validation(BaseModel):
-    """What a job would do. Predictions are null where no earlier job tells of this reference."""
+    """What a job would do. What neither its spec nor an earlier job tells is null."""
 
     object: Literal["validation"] = "validation"
     shards: int
@@ -180,13 +188,29 @@ class Validation(BaseModel):
     source_bytes: Annotated[int, Field(description="of the dataset")]
     pairs: Annotated[int | None, Field(description="where every shard was read before")] = None
     fingerprint: Annotated[str | None, Field(description="of the cache, where it was begun")] = None
-    predicted_seconds: float | None = None
-    predicted_bytes: Annotated[int | None, Field(description="of the cache")] = None
+    dimension: Annotated[
+        int | None, Field(description="of the embeddings; null where only the weights tell it")
+    ] = None
+    dtype: Annotated[Dtype | None, Field(description="of the embeddings")] = None
+    bytes_per_pair: Annotated[
+        int | None, Field(description="of the cache, by dimension and dtype; without the key")
+    ] = None
+    predicted_seconds: Annotated[
+        Range | None, Field(description="at the rates that jobs with this reference had")
+    ] = None
+    predicted_bytes: Annotated[
+        Range | None,
+        Field(
+            description="of the cache; of pairs that were not read yet, as many as in a byte of "
+            "datasets that this reference scored"
+        ),
+    ] = None
 
 
-class CacheSummary(Listed):
+class CacheSummary(BaseModel):
     """A cache that a job has committed."""
 
+    id: str
     object: Literal["cache"] = "cache"
     fingerprint: str
     uri: str
@@ -209,10 +233,8 @@ class CachedPair(BaseModel):
     rank: int | None = None
 
 
-class CachedPairList(BaseModel):
-    object: Literal["list"] = "list"
-    data: list[CachedPair]
-    has_more: bool = False
+class CachedPairList(Page[CachedPair]):
+    pass
 
 
 class Model(BaseModel):
@@ -220,9 +242,9 @@ class Model(BaseModel):
 
     id: str
     object: Literal["model"] = "model"
+    dimension: Annotated[int, Field(description="of its embeddings")]
     pretrained: list[str] = []
 
 
-class ModelList(BaseModel):
-    object: Literal["list"] = "list"
-    data: list[Model]
+class ModelList(Page[Model]):
+    pass

@@ -4,7 +4,8 @@
     ├── InvalidInput                a value that the caller gave
     │   ├── InvalidDocument         a job spec, plan, manifest, ... that does not fit its schema
     │   ├── UnsupportedVersion      a document written by a newer major version
-    │   └── UriNotAllowed           a location outside the allowed roots, or nowhere
+    │   ├── UriNotAllowed           a location outside the allowed roots, or nowhere
+    │   └── WebhookNotAllowed       a URL that the service tells nothing
     ├── MissingExtra                a room whose packages are not installed
     ├── StorageError                a file or object that could not be read or written
     ├── DatasetError                no dataset, or no shard, at the given place
@@ -69,6 +70,10 @@ class UnsupportedVersion(InvalidInput):
 
 class UriNotAllowed(InvalidInput):
     code = "uri-not-allowed"
+
+
+class WebhookNotAllowed(InvalidInput):
+    code = "webhook-not-allowed"
 
 
 class MissingExtra(RhocacheError):

@@ -5,16 +5,27 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
+from typing import TypedDict
 
 from rhocache_schemas.errors import InvalidInput
 from rhocache_schemas.reference import HF_HUB, LOCAL_DIR, ReferenceSpec
 
 
+class KnownModel(TypedDict):
+    dimension: int  # of its embeddings
+    pretrained: list[str]  # open_clip's tags
+
+
 @cache
-def known_models() -> dict[str, list[str]]:
-    """Architecture -> its tags, of the newest open_clip that rhocache is tested with."""
+def known_models() -> dict[str, KnownModel]:
+    """The architectures by name, of the newest open_clip that rhocache is tested with."""
     listed = files("rhocache_schemas").joinpath("models.json").read_bytes()
     return dict(sorted(json.loads(listed).items()))
+
+
+def known_tags() -> dict[str, list[str]]:
+    """Architecture -> its tags."""
+    return {name: model["pretrained"] for name, model in known_models().items()}
 
 
 def check_name(reference: ReferenceSpec, known: dict[str, list[str]] | None = None) -> None:
@@ -24,7 +35,7 @@ def check_name(reference: ReferenceSpec, known: dict[str, list[str]] | None = No
     """
     if reference.model.startswith((LOCAL_DIR, HF_HUB)):
         return
-    known = known_models() if known is None else known
+    known = known_tags() if known is None else known
     model, tag = reference.model.replace("/", "-"), reference.pretrained or ""  # as open_clip reads
     if model not in known:
         raise InvalidInput(

@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.concurrency import run_in_threadpool
 
 from rhocache_schemas.errors import RhocacheError
-from rhocache_service.api import caches, health, jobs, submissions
+from rhocache_service.api import caches, health, jobs, submissions, webhooks
 from rhocache_service.caches.comparison import remember_comparisons
 from rhocache_service.caches.images import Pictures
 from rhocache_service.caches.similarity import remember_similarities
@@ -20,6 +20,7 @@ from rhocache_service.http.middleware import HttpMiddleware
 from rhocache_service.jobs.submit import Submissions
 from rhocache_service.registry.api_keys import Keys
 from rhocache_service.registry.callers import Callers
+from rhocache_service.registry.deliveries import Deliveries
 from rhocache_service.registry.idempotency import Answers
 from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.leader_lease import Leadership
@@ -28,6 +29,7 @@ from rhocache_service.registry.sessions import Sessions
 from rhocache_service.registry.tables import open_database
 from rhocache_service.scheduling.ray_cluster import RayCluster
 from rhocache_service.scheduling.reconciler import Reconciler
+from rhocache_service.scheduling.webhooks import Webhooks
 from rhocache_service.settings import Settings
 from rhocache_service.web import pages
 
@@ -53,16 +55,16 @@ def create_app(settings: Settings) -> FastAPI:
         registry, leadership, cluster.drivers, settings.roots, settings.max_running_jobs
     )
 
+    sender = Webhooks(Deliveries(engine), leadership, settings)
+    steps = (reconciler.end_idle, reconciler.drive, reconciler.admit, sender.send_due)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
-        threads = CapacityLimiter(3)  # of the jobs' own, that no request can take
+        threads = CapacityLimiter(4)  # of the jobs' own, that no request can take
         loops = [
             # Apart: a Ray that does not answer keeps no job from being cancelled, and a dataset
             # that takes long to be listed keeps none from being started.
-            *(
-                asyncio.create_task(_keep_stepping(step, threads))
-                for step in (reconciler.end_idle, reconciler.drive, reconciler.admit)
-            ),
+            *(asyncio.create_task(_keep_stepping(step, threads)) for step in steps),
             asyncio.create_task(changes.keep_looking()),
         ]
         yield
@@ -85,6 +87,7 @@ def create_app(settings: Settings) -> FastAPI:
         version="1",
         summary="Reference-model caches for DRRHO model steering",
         lifespan=lifespan,
+        webhooks=webhooks.router,
         generate_unique_id_function=lambda route: route.name,
         docs_url=None,  # pages.py has one that loads nothing from elsewhere
         redoc_url=None,

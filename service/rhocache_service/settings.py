@@ -1,5 +1,6 @@
 """What ``rhocache serve`` can be told, by flags or by ``RHOCACHE_...`` variables."""
 
+from base64 import b64decode
 from collections.abc import Callable
 from ipaddress import ip_network
 from pathlib import Path
@@ -24,7 +25,7 @@ from rhocache_service.http.addresses import LOOPBACK, check_host_pattern, check_
 from rhocache_service.registry.tables import parse_url
 from rhocache_service.variables import PREFIX, split_list, without_foreign
 
-_SECRET = {"database_url", "ray_token"}  # settings whose values no message shows
+_SECRET = {"database_url", "ray_token", "webhook_secret"}  # settings whose values no message shows
 
 
 def _network(value: str) -> str:
@@ -53,6 +54,20 @@ def _absolute(value: object) -> object:
 
 def _database(value: str) -> str:
     parse_url(value)
+    return value
+
+
+def _signing_secret(value: SecretStr) -> SecretStr:
+    prefix, _, encoded = value.get_secret_value().partition("_")
+    try:
+        length = len(b64decode(encoded, validate=True))
+    except ValueError:
+        length = 0
+    if prefix != "whsec" or not 24 <= length <= 64:
+        raise ValueError(
+            "it should be whsec_ and the base64 of 24 to 64 random bytes, "
+            "as of echo whsec_$(openssl rand -base64 32)"
+        )
     return value
 
 
@@ -118,6 +133,13 @@ class Settings(BaseSettings):
         Annotated[str, AfterValidator(check_root_path)],
         Field(description="path that a proxy shows the service under"),
     ] = ""
+    webhook_host: Annotated[
+        Hosts, Field(description="hosts that webhooks may go to: NAME, NAME:PORT, *.NAME or *")
+    ] = []
+    webhook_secret: Annotated[
+        Annotated[SecretStr, AfterValidator(_signing_secret)] | None,
+        Field(description="what webhooks are signed with: whsec_BASE64"),
+    ] = None
     max_running_jobs: Annotated[int, Field(ge=1, description="jobs that run at once")] = 1
     max_waiting_jobs: Annotated[
         int, Field(ge=1, description="jobs of one API key that may wait for their turn")
@@ -169,13 +191,19 @@ class Settings(BaseSettings):
         return URL.create("sqlite", database=str(self.registry_file))  # whose name may have a "?"
 
     def check(self, *, has_keys: bool) -> None:
-        """Raise InvalidInput where the settings would open the service or Ray to a network."""
+        """Raise InvalidInput where the settings would open the service or Ray to a network, or have
+        webhooks sent that nobody could trust."""
         ray = urlsplit(self.ray_address or "").hostname
         if ray and ray not in LOOPBACK and self.ray_token is None:
             raise InvalidInput(
                 f"the Ray at {self.ray_address} is not on this machine, and no token is given: "
                 "whoever reaches such a Ray runs code there. Start it with RAY_AUTH_MODE=token, "
                 "and give the token as RHOCACHE_RAY_TOKEN"
+            )
+        if self.webhook_host and self.webhook_secret is None:
+            raise InvalidInput(
+                "RHOCACHE_WEBHOOK_HOST allows webhooks, and RHOCACHE_WEBHOOK_SECRET has nothing to "
+                "sign them with: set it to $(echo whsec_$(openssl rand -base64 32))"
             )
         if self.host not in LOOPBACK and not has_keys:
             raise InvalidInput(

@@ -26,6 +26,7 @@ from rhocache_service.app import create_app
 
 from ..service.conftest import served, settings_without_ray
 
+ASKED = ("spec", "priority", "webhook")
 QUOTES = 'it\'s "$HOME" `id` <b> ${PATH} \\'
 
 
@@ -53,6 +54,7 @@ def test_nothing_that_was_asked_for_is_lost(url: str, root: Path, way: str) -> N
         "metadata": {"owner": QUOTES, "a=b": "c=d", "{x": "=", "-flag": "-v", "empty": ""},
         "priority": -3,
         "expires_after": 86_400,
+        "webhook": "https://hooks.example.org/it's?a=b&c",
     }
     made = SUBMISSIONS["score"].model_validate(asked)
     told = made.model_dump(exclude_defaults=True).keys()
@@ -68,6 +70,7 @@ def test_nothing_that_was_asked_for_is_lost(url: str, root: Path, way: str) -> N
     assert second["id"] != first["id"]
     assert second["spec"] == first["spec"]
     assert second["priority"] == first["priority"]
+    assert second["webhook"] == first["webhook"] == asked["webhook"]
     left = second["expires_at"] - time.time()
     assert 80_000 < left <= 86_400
 
@@ -108,7 +111,7 @@ def test_any_job_comes_back_as_it_was(busy: str, root: Path, data: st.DataObject
     posted = httpx.post(f"{busy}/v1/jobs", json=body).raise_for_status().json()
     for second in (submitted, posted):
         assert second["id"] != first["id"]
-        assert [second[name] for name in ("spec", "priority")] == [first["spec"], first["priority"]]
+        assert [second[name] for name in ASKED] == [first[name] for name in ASKED]
         assert left(second) == pytest.approx(left(first), abs=1)
 
 

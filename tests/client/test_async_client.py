@@ -79,6 +79,14 @@ def test_a_committed_cache(url: str, root: Path, registry: Registry) -> None:
                 assert manifest == other.caches.manifest(cache.id)
                 pairs = await client.caches.pairs(cache.id, order="highest")
                 assert pairs == other.caches.pairs(cache.id, order="highest")
+                for ones, others in (
+                    (ours.iterate(), theirs.iterate()),
+                    (ours.iterate_shards(row.id), theirs.iterate_shards(row.id)),
+                    (ours.iterate_errors(row.id), theirs.iterate_errors(row.id)),
+                    (client.caches.iterate(), other.caches.iterate()),
+                    (client.caches.iterate_pairs(cache.id), other.caches.iterate_pairs(cache.id)),
+                ):
+                    assert [each async for each in ones] == list(others)
             assert await client.caches.picture(cache.id, SHARD, 1) == picture(1)
             parts = [part async for part in client.caches.download(cache.id, "manifest.json")]
             assert b"".join(parts) == manifest.to_json()
@@ -101,4 +109,4 @@ async def collect(client: AsyncClient, job: str) -> list[str]:
 
 
 async def happenings(client: AsyncClient, job: str) -> list[str]:
-    return [event.data["status"] async for event in client.jobs.events(job)]
+    return [event.data.status async for event in client.jobs.events(job)]

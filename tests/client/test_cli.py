@@ -17,6 +17,7 @@ from unittest import mock
 import pytest
 from caches import FINGERPRINT, flip_index
 
+from rhocache import Client
 from rhocache.cli import main
 from rhocache.commands.tables import short_id
 from rhocache_schemas import layout, storage
@@ -251,6 +252,14 @@ def test_jobs_are_listed_shown_and_cancelled(url: str, submit: Callable[[], str]
     run("jobs", "watch", first, "--url", url, "--json", code=1)  # it never had a driver
     found = json.loads(run("jobs", "list", "--url", url, "--status=cancelled", "--json").stdout)
     assert first in {job["id"] for job in found["data"]}
+    metadata = "--metadata=for=a test"
+    with Client(url) as client:
+        spec = client.jobs.get(second).spec.model_copy(update={"metadata": {"for": "a test"}})
+        noted = client.jobs.submit(spec).id
+    found = json.loads(run("jobs", "list", "--url", url, metadata, "--json").stdout)
+    assert [job["id"] for job in found["data"]] == [noted]
+    wrong = error_line("jobs", "list", "--url", url, "--metadata=for", code=2)
+    assert "'for' is not of the form KEY=VALUE" in wrong
     line = error_line("jobs", "cancel", first, "--url", url, code=1)
     assert f"job {first} is cancelled" in line
     unknown = f"job_{0:024}"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rhocache import AsyncClient, Client
+from rhocache import AsyncClient, Client, calls
 from rhocache_schemas.errors import InvalidInput, ServiceError
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.spec import JobState
@@ -48,6 +48,41 @@ def test_pages(client: Client, fields: dict[str, Any]) -> None:
     page = client.jobs.list(limit=2)
     assert [job.id for job in page.data] == [ids[2], ids[1]]
     assert client.jobs.list(limit=1, after=page.last_id, status="validating").data[0].id == ids[0]
+
+
+def test_lists_are_walked_to_their_ends(
+    client: Client, registry: Registry, root: Path, fields: dict[str, Any]
+) -> None:
+    """Over pages of one item: every list has a last_id that leads to its next page."""
+    made = [client.jobs.submit(**fields, metadata={"walk": "a=b"}).id for _ in range(3)]
+    listed = client.walk(calls.list_jobs(1, None, None, {"walk": "a=b"}))
+    assert [job.id for job in listed] == made[::-1]
+    assert [job.id for job in client.jobs.iterate(metadata={"walk": "a=b"})] == made[::-1]
+    assert list(client.jobs.iterate(metadata={"walk": "a"})) == []
+
+    captions = dict.fromkeys("abcd", "a caption")
+    rows = [
+        completed(registry, make_cache(root / f"walk-{name}", captions, missing="b"))
+        for name in ("first", "second")
+    ]
+    cache = client.caches.list(limit=1).data[0].id
+    job = rows[0].id
+    for one, all_ in (
+        (calls.list_caches(1, None), client.caches.iterate()),
+        (
+            calls.pairs(cache, None, "highest", 0, 1),
+            client.caches.iterate_pairs(cache, order="highest"),
+        ),
+        (calls.pairs(cache, "b", "lowest", 0, 1), client.caches.iterate_pairs(cache, key="b")),
+        (calls.errors(job, 1, 0, None), client.jobs.iterate_errors(job)),
+        (calls.shards(job, 1, None), client.jobs.iterate_shards(job)),
+    ):
+        walked = list(all_)
+        assert walked
+        assert list(client.walk(one)) == walked
+    assert client.models().first_id == client.models().data[0].id
+    page = client.caches.pairs(cache, after=1, limit=1)
+    assert (page.first_id, page.last_id, page.has_more) == ("2", "2", True)
 
 
 def test_relative_paths_are_the_callers(
@@ -150,7 +185,7 @@ def test_what_happens_is_told_once_and_from_anywhere(
     assert [(event.id, event.event) for event in found] == [
         (1, "job.status"), (2, "job.status"), (3, "shard.committed"), (4, "job.status"),
     ]  # fmt: skip
-    assert found[2].data["shard"] == "é.tar"
+    assert found[2].data.name == "é.tar"
     assert [event.id for event in client.jobs.events(row.id, after=3)] == [4]
 
 

@@ -59,7 +59,7 @@ def events(url: str, job: str, first: threading.Event, **options: Any) -> list[s
     seen: list[str] = []
     with Client(url, **options) as client:
         for event in client.jobs.events(job):
-            seen.append(event.data["status"])
+            seen.append(event.data.status)
             first.set()
     return seen
 
@@ -69,7 +69,7 @@ def events_async(url: str, job: str, first: threading.Event, **options: Any) -> 
         seen: list[str] = []
         async with AsyncClient(url, **options) as client:
             async for event in client.jobs.events(job):
-                seen.append(event.data["status"])
+                seen.append(event.data.status)
                 first.set()
         return seen
 
@@ -192,7 +192,7 @@ def torn(_: Request) -> Response:
 
 def first_event(_: Request) -> Response:
     """Of a stream that ends before the job does, as those of a service that ends."""
-    event = b'id: 1\nevent: job.status\ndata: {"status": "validating", "error": null}\n\n'
+    event = b'id: 1\nevent: job.status\ndata: {"at": 1.0, "status": "validating"}\n\n'
     return Response(event, media_type="text/event-stream")
 
 

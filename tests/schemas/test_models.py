@@ -13,19 +13,21 @@ from rhocache_schemas.reference import ReferenceSpec
 # In a process of its own: other tests add architectures to open_clip's in theirs.
 CODE = """
 import json, open_clip
-listed = {name: [] for name in open_clip.list_models()}
+listed = {
+    name: {"dimension": open_clip.get_model_config(name)["embed_dim"], "pretrained": []}
+    for name in open_clip.list_models()
+}
 for name, tag in open_clip.list_pretrained():
-    listed[name].append(tag)
+    listed[name]["pretrained"].append(tag)
 print(json.dumps(listed))
 """
 
 
 def test_the_list_is_open_clips() -> None:
     told = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
-    listed = known_models()
     ours, theirs = (
-        {name: set(tags) for name, tags in each.items()}
-        for each in (listed, json.loads(told.stdout))
+        {name: (model["dimension"], set(model["pretrained"])) for name, model in each.items()}
+        for each in (known_models(), json.loads(told.stdout))
     )
     assert ours == theirs
 

@@ -1,5 +1,6 @@
 """The service as its users run it: a process with a Ray of its own."""
 
+import base64
 import contextlib
 import json
 import os
@@ -31,6 +32,7 @@ from rhocache_service.settings import Settings
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "openclipart"
 ODD_NAME = b"-~ %41%{1..2}?a=b#c$HOME\\'\"\n\xc3\xa9\xe9" + 200 * b"x"
+WEBHOOK_SECRET = f"whsec_{base64.b64encode(bytes(range(24))).decode()}"
 COMMAND = str(Path(sys.executable).with_name("rhocache"))
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -111,7 +113,8 @@ def metric(url: str | httpx.URL, name: str, **labels: str) -> float:
 def settings_without_ray(root: Path, *more_roots: str, **changes: Any) -> Settings:
     """Of a service whose jobs stay where a test puts them."""
     roots, nowhere = [str(root), *more_roots], "http://127.0.0.1:9"
-    return Settings(data_dir=root, allow_root=roots, ray_address=nowhere, **changes)
+    hooks = {"webhook_host": ["hooks.example.org"], "webhook_secret": WEBHOOK_SECRET}
+    return Settings(data_dir=root, allow_root=roots, ray_address=nowhere, **hooks | changes)
 
 
 class Service:

@@ -10,10 +10,10 @@ from rich.console import Console
 from rhocache.commands import options, tables
 from rhocache_schemas import layout, storage
 from rhocache_schemas.cache.documents import Plan, Progress
-from rhocache_schemas.cache.failures import errors_by_code
 from rhocache_schemas.cache.listing import find_caches
 from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.errors import CacheNotFound, RowErrorCode
+from rhocache_schemas.failures import errors_by_code
 
 _SAMPLES = 3  # of each code
 

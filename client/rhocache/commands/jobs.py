@@ -13,6 +13,7 @@ from rhocache.commands import options, tables
 from rhocache.commands.progress import Seen, ShardProgress
 from rhocache_schemas.api import SUBMISSIONS, Job, Submission
 from rhocache_schemas.errors import ErrorBudgetExceeded, InvalidInput, JobError
+from rhocache_schemas.job.fields import read_notes
 from rhocache_schemas.job.kinds import DEFAULT, KINDS
 from rhocache_schemas.job.spec import JobState
 
@@ -74,6 +75,10 @@ def list_jobs(
     status: Annotated[
         str | None, typer.Option(metavar="|".join(JobState), help="Only jobs in this state.")
     ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Only jobs with this in their note; repeatable."),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=100, help="How many, newest first.")] = 20,
     after: Annotated[str | None, typer.Option(help="Only jobs older than this one.")] = None,
     as_json: options.Json = False,
@@ -85,7 +90,10 @@ def list_jobs(
         )
     with Client(url, api_key=api_key) as client:
         page = client.jobs.list(
-            limit=limit, after=_find(client, after) if after else None, status=status
+            limit=limit,
+            after=_find(client, after) if after else None,
+            status=status,
+            metadata=read_notes(metadata or ()),
         )
     if as_json:
         typer.echo(page.model_dump_json())

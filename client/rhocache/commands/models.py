@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 
 from rhocache.commands import options, tables
-from rhocache_schemas.models import known_models
+from rhocache_schemas.models import known_tags
 
 
 def add_to(app: typer.Typer) -> None:
@@ -24,7 +24,7 @@ def models(
     wanted = name.lower()
     found = {
         model: tags if wanted in model.lower() else [tag for tag in tags if wanted in tag.lower()]
-        for model, tags in known_models().items()
+        for model, tags in known_tags().items()
         if wanted in model.lower() or any(wanted in tag.lower() for tag in tags)
     }
     if as_json:

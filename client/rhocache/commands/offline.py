@@ -10,7 +10,7 @@ from rich.console import Console
 from rhocache.commands import options, tables
 from rhocache.commands.extras import extra
 from rhocache.commands.progress import Seen, ShardProgress
-from rhocache_schemas.cache.failures import errors_by_code
+from rhocache_schemas.failures import errors_by_code
 from rhocache_schemas.job.kinds.score import ScoreSpec
 
 if TYPE_CHECKING:

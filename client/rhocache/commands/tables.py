@@ -20,7 +20,7 @@ from rhocache_schemas.text import printable, printable_lines
 if TYPE_CHECKING:
     from rhocache.commands.caches import Found
     from rhocache.commands.doctor import Check
-    from rhocache_schemas.cache.failures import Failed
+    from rhocache_schemas.failures import Failed
     from rhocache_service.registry.tables import KeyRow
     from rhocache_trainer import EvaluationResult
     from rhocache_workers.maintain.inspect import Inspection
@@ -110,9 +110,19 @@ def validated(found: Validation) -> Table:
         "shards": f"{found.shards:,}, {found.shards_committed:,} of them done",
         "source": decimal(found.source_bytes),
         "pairs": None if found.pairs is None else f"{found.pairs:,}",
+        "time": found.predicted_seconds
+        and _between(
+            *(_spoken(each / 3600) for each in found.predicted_seconds.model_dump().values())
+        ),
+        "cache": found.predicted_bytes
+        and _between(*(decimal(int(each)) for each in found.predicted_bytes.model_dump().values())),
         "nothing was done": "leave out --dry-run to submit it",
     }
     return _facts(facts.items())
+
+
+def _between(low: str, high: str) -> str:
+    return low if low == high else f"{low} to {high}"
 
 
 def inspection(found: "Inspection") -> Table:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from rhocache_schemas.errors import InvalidInput
@@ -18,6 +18,7 @@ from rhocache_schemas.job.spec import Ask, JobSpec
 
 Form = Literal["text", "integer", "number", "flag", "choice", "notes"]
 
+_NOTES = TypeAdapter(dict[str, str])
 _NOT_ASKED = ("format_version", "kind")
 _PLAIN: dict[Any, Form] = {str: "text", int: "integer", float: "number", bool: "flag"}
 
@@ -100,14 +101,14 @@ def read_notes(given: Iterable[str]) -> dict[str, str]:
     for text in given:
         try:
             notes |= _read_note(text)
-        except (ValueError, TypeError) as error:
-            raise InvalidInput(f"--metadata {text!r} is not of the form KEY=VALUE") from error
+        except ValueError as error:
+            raise InvalidInput(f"metadata {text!r} is not of the form KEY=VALUE") from error
     return notes
 
 
 def _read_note(text: str) -> dict[str, str]:
     if text.startswith("{"):
-        return json.loads(text)
+        return _NOTES.validate_json(text)
     key, value = text.split("=", 1)
     return {key: value}
 

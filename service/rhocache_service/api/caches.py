@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 from pyarrow import fs
 
 from rhocache_schemas import layout, storage
-from rhocache_schemas.api import CachedPairList, CacheList, CacheSummary
+from rhocache_schemas.api import CachedPairList, CacheList, CacheSummary, places
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.job.allowed_roots import check_allowed
@@ -48,17 +48,17 @@ def list_caches(
     last = None if after is None else registry.caches.find(after)
     rows = registry.caches.newest(limit + 1, last)
     found = [CacheSummary.model_validate(row, from_attributes=True) for row in rows]
-    return CacheList.of(found, limit)
+    return CacheList.of(found, limit, [cache.id for cache in found])
 
 
 @router.get("/{cache}", summary="Get a cache's manifest", responses=_OF_A_CACHE)
-def cache_manifest(cache: InCache) -> Manifest:
+def get_cache_manifest(cache: InCache) -> Manifest:
     """Return the manifest of a cache, named by its id or by its fingerprint."""
     return CacheReader.open(cache.uri).manifest
 
 
 @router.get("/{cache}/pairs", summary="Look at pairs", responses=_OF_A_CACHE)
-def pairs(
+def list_cache_pairs(
     request: Request,
     cache: InCache,
     key: Annotated[str | None, Query(description="only pairs of this key")] = None,
@@ -71,17 +71,14 @@ def pairs(
     """List pairs by the rank of their similarity, or those of a key."""
     reader = CacheReader.open(cache.uri)
     if key is not None:
-        found = list(similarity.find_key(reader, key))
-        return CachedPairList(
-            data=found[after : after + limit], has_more=len(found) > after + limit
-        )
+        found = list(similarity.find_key(reader, key))[after:]
+        return CachedPairList.of(found, limit, places(after))
     ranked = request.app.state.similarities(reader)
     total = len(ranked.similarity)
-    ranks = range(after, min(after + limit, total))
+    ranks = range(after, min(after + limit + 1, total))
     if order == "highest":
         ranks = [total - 1 - rank for rank in ranks]
-    data = similarity.pairs_at(reader, ranked, ranks)
-    return CachedPairList(data=data, has_more=after + limit < total)
+    return CachedPairList.of(similarity.pairs_at(reader, ranked, ranks), limit, places(after))
 
 
 @router.get(
@@ -90,7 +87,7 @@ def pairs(
     response_class=Response,
     responses=_OF_A_CACHE,
 )
-def picture(
+def get_picture(
     request: Request,
     cache: InCache,
     shard: Annotated[str, Query(description="name of the dataset shard")],
@@ -118,7 +115,7 @@ def picture(
         416: problems("malformed-request")[400],
     },
 )
-def file(request: Request, who: ReadsCaches, cache: InCache, name: str) -> Response:
+def download_cache_file(request: Request, who: ReadsCaches, cache: InCache, name: str) -> Response:
     """Download a file of a cache: manifest.json, index.parquet, plan.json or shards/NAME.parquet.
 
     One byte range may be asked for. An index that is not the one that the manifest names is none.

@@ -67,7 +67,7 @@ def _write(folder: Path) -> None:
     summary="Metrics",
     responses=problems("unauthenticated", "forbidden"),
 )
-def show_metrics(_: ReadsMetrics, registry: InRegistry) -> Response:
+def get_metrics(_: ReadsMetrics, registry: InRegistry) -> Response:
     """Prometheus metrics."""
     text = metrics.exposition(registry.counts(), last_progress(registry).values())
     return Response(text, media_type=CONTENT_TYPE_LATEST)

@@ -6,17 +6,20 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
-from rhocache_schemas.api import JobList, PairErrorList, ShardList
+from rhocache_schemas.api import Job, JobList, PairErrorList, ShardList
 from rhocache_schemas.cache.documents import Manifest
-from rhocache_schemas.cache.failures import pair_errors
 from rhocache_schemas.cache.reader import CacheReader
+from rhocache_schemas.failures import pair_errors
+from rhocache_schemas.job.fields import read_notes
 from rhocache_schemas.job.spec import JobState
 from rhocache_service.api.auth import ReadsJobs, WritesJobs, unauthenticated
 from rhocache_service.api.dependencies import After, Found, InRegistry
-from rhocache_service.http.openapi import api_problems
+from rhocache_service.http.openapi import EVENT_STREAM, api_problems
 from rhocache_service.http.problems import ProblemError
+from rhocache_service.jobs.events import event_data
 from rhocache_service.jobs.resource import job_resource, shard_resources
 from rhocache_service.registry.callers import Callers
 from rhocache_service.registry.notifier import Changes
@@ -26,6 +29,8 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 LONGEST_WAIT = 60
 LOOK_SECONDS = 15  # at the latest after which a stream looks at its job again
+# Keys that this can't say are told as a JSON object.
+Note = Annotated[str, Field(json_schema_extra={"pattern": "^([^{=][^=]*)?="})]
 _OF_A_JOB = api_problems("validation-failed", "not-found")
 _OF_ITS_CACHE = api_problems("validation-failed", "not-found", "cache-corrupt")
 
@@ -37,17 +42,23 @@ def list_jobs(
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     after: After = None,
     status: JobState | None = None,
+    metadata: Annotated[
+        list[Note],
+        Query(max_length=16, description="KEY=VALUE: only jobs with all of this in their metadata"),
+    ] = [],  # noqa: B006 (never changed)
 ) -> JobList:
     """List jobs, newest first."""
+    notes = read_notes(metadata)
     last = None if after is None else registry.get(after)
     if after is not None and last is None:
         raise ProblemError("not-found", f"no job {after!r} to list after")
-    rows = registry.newest(limit + 1, last, status)
-    return JobList.of([job_resource(row) for row in rows], limit)
+    rows = registry.newest(limit + 1, last, status, notes)
+    return JobList.of([job_resource(row) for row in rows], limit, [row.id for row in rows])
 
 
 @router.get(
     "/{job}",
+    response_model=Job,
     summary="Get a job",
     responses=_OF_A_JOB | {304: {"description": "Nothing has changed since If-None-Match"}},
 )
@@ -102,13 +113,13 @@ def _is_among(row: JobRow, if_none_match: list[str]) -> bool:
     summary="Forget a job",
     responses=api_problems("validation-failed", "not-found", "job-state-conflict"),
 )
-def delete(_: WritesJobs, row: Found, registry: InRegistry) -> None:
+def delete_job(_: WritesJobs, row: Found, registry: InRegistry) -> None:
     """Forget a job that has ended. Its cache stays."""
     registry.delete(row)
 
 
 @router.get("/{job}/shards", summary="List a job's shards", responses=_OF_ITS_CACHE)
-def shards(
+def list_job_shards(
     _: ReadsJobs,
     row: Found,
     limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
@@ -119,7 +130,7 @@ def shards(
 
 
 @router.get("/{job}/errors", summary="List what failed", responses=_OF_ITS_CACHE)
-def errors(
+def list_job_errors(
     _: ReadsJobs,
     row: Found,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
@@ -131,7 +142,7 @@ def errors(
 
 
 @router.get("/{job}/manifest", summary="Get a job's manifest", responses=_OF_ITS_CACHE)
-def manifest(_: ReadsJobs, row: Found) -> Manifest:
+def get_job_manifest(_: ReadsJobs, row: Found) -> Manifest:
     """Return the manifest of the cache that the job has committed."""
     cache = CacheReader.find(row.spec["output"]) if row.state is JobState.COMPLETED else None
     if cache is None:
@@ -148,9 +159,9 @@ def _no_store(response: Response) -> None:
     dependencies=[Depends(_no_store)],
     response_class=EventSourceResponse,
     summary="Follow a job",
-    responses=_OF_A_JOB,
+    responses=_OF_A_JOB | EVENT_STREAM,
 )
-async def events(
+async def stream_job_events(
     who: ReadsJobs,
     row: Found,
     request: Request,
@@ -176,8 +187,7 @@ async def events(
             return
         for event in found:
             number = event.number
-            data = event.data | {"at": event.at}
-            yield ServerSentEvent(id=str(number), event=event.kind, data=data)
+            yield ServerSentEvent(id=str(number), event=event.kind, data=event_data(event))
         ended = current is None or (current.state.terminal and number >= current.last_event)
         if ended or changes.closed:
             return

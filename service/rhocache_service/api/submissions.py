@@ -7,13 +7,17 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request, Response
 
 from rhocache_schemas.api import AnySubmission, Job, Model, ModelList, Validation
+from rhocache_schemas.errors import TooManyJobs
 from rhocache_schemas.job.spec import JobState
 from rhocache_schemas.models import known_models
 from rhocache_service.api.auth import ReadsJobs, WritesJobs
 from rhocache_service.api.dependencies import Found, InRegistry, WithSubmissions
 from rhocache_service.http.addresses import root_path
-from rhocache_service.http.openapi import BODY, NEW_JOB, Responses, api_problems
+from rhocache_service.http.openapi import BODY, NEW_JOB, NEW_JOB_HEADERS, Responses, api_problems
+from rhocache_service.http.problems import as_problem
+from rhocache_service.http.rate_limits import rate_limit_headers
 from rhocache_service.jobs.resource import job_resource
+from rhocache_service.jobs.submit import Submissions
 from rhocache_service.registry.callers import Caller
 from rhocache_service.registry.idempotency import Answer, Answers
 from rhocache_service.registry.tables import JobRow
@@ -23,7 +27,10 @@ router = APIRouter(prefix="/v1")
 _RETRY_AFTER = {"Retry-After": "1"}  # when there may be news of a job that was just taken
 
 # What can be done with the job that is answered, for tools that follow links.
-_LINKED = ("get_job", "cancel", "retry", "shards", "errors", "manifest", "delete")
+_LINKED = (
+    "get_job", "cancel_job", "retry_job", "list_job_shards", "list_job_errors", "get_job_manifest",
+    "delete_job",
+)  # fmt: skip
 _JOB: Responses = {
     202: {
         "links": {
@@ -32,6 +39,7 @@ _JOB: Responses = {
         }
     }
 }
+_NEW_JOB: Responses = {202: _JOB[202] | {"headers": NEW_JOB_HEADERS}}
 
 IdempotencyKey = Annotated[
     str | None,
@@ -49,9 +57,9 @@ IdempotencyKey = Annotated[
     tags=["jobs"],
     status_code=202,
     summary="Submit a job",
-    responses=_JOB | api_problems(*BODY, "fingerprint-mismatch", *NEW_JOB),
+    responses=_NEW_JOB | api_problems(*BODY, "fingerprint-mismatch", *NEW_JOB),
 )
-def submit(
+def submit_job(
     who: WritesJobs,
     submission: AnySubmission,
     request: Request,
@@ -80,21 +88,26 @@ def _once(
     take: Callable[[], JobRow],
 ) -> Job:
     """Answer a request that makes a job; a repeated one as it was answered before."""
+    submissions: Submissions = request.app.state.submissions
     answers: Answers = request.app.state.answers
     if key is not None:
         given = answers.begin(who.key or "", key, f"{request.url.path}\n{body}".encode())
         if given is not None:
-            response.headers.update(given.headers)
+            response.headers.update(given.headers | {"Idempotent-Replayed": "true"})
             return Job.model_validate_json(given.body)
     try:
         job = job_resource(take())
-    except BaseException:
+    except BaseException as error:
         if key is not None:
             answers.end(who.key or "", key, None)
+        if isinstance(error, TooManyJobs):
+            problem = as_problem(error)
+            problem.headers |= rate_limit_headers(submissions.limits(who))
+            raise problem from error
         raise
     place = f"{root_path(request)}/v1/jobs/{job.id}"
     headers = {"Location": place, **_RETRY_AFTER}
-    response.headers.update(headers)
+    response.headers.update(headers | rate_limit_headers(submissions.limits(who)))
     if key is not None:
         answers.end(who.key or "", key, Answer(202, headers, job.model_dump_json()))
     return job
@@ -111,7 +124,7 @@ def _once(
 def validate_job(
     _: WritesJobs, submission: AnySubmission, submissions: WithSubmissions
 ) -> Validation:
-    """Tell what a job would do: shards, those committed before, and the bytes that it takes."""
+    """Tell what a job would do: shards, those committed before, and what it will take."""
     return submissions.preview(submission)
 
 
@@ -122,7 +135,7 @@ def validate_job(
     summary="Cancel a job",
     responses=_JOB | api_problems("validation-failed", "not-found", "job-state-conflict"),
 )
-def cancel(_: WritesJobs, row: Found, registry: InRegistry) -> Job:
+def cancel_job(_: WritesJobs, row: Found, registry: InRegistry) -> Job:
     """Stop a job. What it has committed stays, and a later job goes on from there."""
     return job_resource(registry.advance(row, JobState.CANCELLING, stopped_by="request"))
 
@@ -132,9 +145,10 @@ def cancel(_: WritesJobs, row: Found, registry: InRegistry) -> Job:
     tags=["jobs"],
     status_code=202,
     summary="Try again",
-    responses=_JOB | api_problems("validation-failed", "not-found", "job-state-conflict", *NEW_JOB),
+    responses=_NEW_JOB
+    | api_problems("validation-failed", "not-found", "job-state-conflict", *NEW_JOB),
 )
-def retry(
+def retry_job(
     who: WritesJobs,
     row: Found,
     request: Request,
@@ -153,6 +167,5 @@ def list_models(_: ReadsJobs) -> ModelList:
 
     ``local-dir:PATH`` and ``hf-hub:ORG/REPO`` name others.
     """
-    return ModelList(
-        data=[Model(id=name, pretrained=tags) for name, tags in known_models().items()]
-    )
+    found = [Model(id=name, **known) for name, known in known_models().items()]
+    return ModelList.of(found, len(found), [model.id for model in found])

@@ -20,16 +20,11 @@ def shard_list(spec: ScoreSpec, limit: int, after: str | None) -> ShardList:
     """
     names = sorted(shard.name for shard in list_shards(spec.dataset, spec.shards))
     first = 0 if after is None else bisect_right(names, after)
-    page = names[first : first + limit]
+    names = names[first : first + limit + 1]
     rows, there = committed_rows(spec.output), shard_files(spec.output).keys()
     failed = failure_files(spec.output)
-    data = [_status(spec.output, name, rows, there, failed) for name in page]
-    return ShardList(
-        data=data,
-        first_id=page[0] if page else None,
-        last_id=page[-1] if page else None,
-        has_more=first + limit < len(names),
-    )
+    found = [_status(spec.output, name, rows, there, failed) for name in names]
+    return ShardList.of(found, limit, names)
 
 
 def _status(

@@ -3,8 +3,11 @@
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from rhocache_schemas.errors import Problem
+from rhocache_schemas.events import EVENTS
 from rhocache_service.http.problems import KINDS, MEDIA_TYPE
 
 Responses = dict[int | str, dict[str, Any]]  # as FastAPI's routes take them
@@ -12,10 +15,21 @@ Responses = dict[int | str, dict[str, Any]]  # as FastAPI's routes take them
 # Problems of every operation of the API, of those with a body, and of those that make a job.
 _ALWAYS = ("unauthenticated", "forbidden", "internal", "unavailable")
 BODY = (
-    "malformed-request", "uri-not-allowed", "payload-too-large", "unsupported-media-type",
-    "validation-failed",
+    "malformed-request", "uri-not-allowed", "webhook-not-allowed", "payload-too-large",
+    "unsupported-media-type", "validation-failed",
 )  # fmt: skip
 NEW_JOB = ("idempotency-in-flight", "idempotency-key-reused", "rate-limited", "queue-full")
+NEW_JOB_HEADERS = {
+    name: {"description": text, "schema": {"type": "string"}}
+    for name, text in {
+        "Location": "where the job is",
+        "Retry-After": "seconds until there may be news of it",
+        "Idempotent-Replayed": "``true`` where this is the answer that the same request with this "
+        "Idempotency-Key was given before",
+        "RateLimit-Policy": "what may be submitted: jobs in a window of seconds, and waiting ones",
+        "RateLimit": "how many jobs may still be submitted, and the seconds until it is more",
+    }.items()
+}
 
 
 def api_problems(*slugs: str) -> Responses:
@@ -54,10 +68,39 @@ def _response(slugs: list[str]) -> dict[str, Any]:
     }
 
 
+def _sent_event(kind: str) -> dict[str, Any]:
+    """An event as its reader has it, with data that is a JSON text of its own (OpenAPI 3.2)."""
+    data = {
+        "contentMediaType": "application/json",
+        "contentSchema": {"$ref": f"#/components/schemas/{EVENTS[kind].__name__}"},
+    }
+    return {"properties": {"event": {"const": kind}, "data": data}}
+
+
+EVENT_STREAM: Responses = {
+    200: {
+        "description": "The events, each with its number as ``id`` and a kind that says what its "
+        "``data`` is: "
+        + "; ".join(f"``{kind}``: {model.__name__}" for kind, model in EVENTS.items()),
+        "content": {
+            "text/event-stream": {
+                "itemSchema": {
+                    "required": ["id", "event", "data"],
+                    "oneOf": [_sent_event(kind) for kind in EVENTS],
+                }
+            }
+        },
+    }
+}
+
+
 def install(app: FastAPI) -> None:
-    """Add the schema of problems: FastAPI takes models of a route's own media type alone."""
-    schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-    schemas = {**schema.pop("$defs"), "Problem": schema}
+    """Add the schemas of problems and events: FastAPI takes models of JSON answers alone."""
+    models: list[tuple[type[BaseModel], JsonSchemaMode]] = [
+        (model, "serialization") for model in (Problem, *EVENTS.values())
+    ]
+    _, found = models_json_schema(models, ref_template="#/components/schemas/{model}")
+    schemas = found["$defs"]
     make = app.openapi
 
     def document() -> dict[str, Any]:

@@ -30,6 +30,7 @@ from rhocache_schemas.errors import (
     RhocacheError,
     TooManyJobs,
     UriNotAllowed,
+    WebhookNotAllowed,
 )
 from rhocache_service.http.addresses import root_path
 
@@ -72,6 +73,12 @@ KINDS = {
         "A location lies outside the allowed roots",
         "A dataset, an output or a model lies, once its links are followed, outside the places "
         "that the service was started with (`--allow-root`).",
+    ),
+    "webhook-not-allowed": Kind(
+        403,
+        "The webhook's host is not allowed",
+        "Webhooks go by https, and only to hosts that the service was started with "
+        "(`RHOCACHE_WEBHOOK_HOST`). Name one of those, or ask whoever runs the service for yours.",
     ),
     "not-found": Kind(
         404,
@@ -248,6 +255,8 @@ def as_problem(error: RhocacheError | RequestValidationError) -> ProblemError:  
             return _from_validation(error)
         case UriNotAllowed():
             return ProblemError("uri-not-allowed", str(error))
+        case WebhookNotAllowed():
+            return ProblemError("webhook-not-allowed", str(error))
         case InvalidInput():
             return ProblemError("validation-failed", str(error))
         case RequestInFlight():

@@ -1,5 +1,7 @@
 """A job of the registry as the REST resource that clients see."""
 
+from typing import Any, TypedDict
+
 from rhocache_schemas.api import (
     Job,
     JobProgress,
@@ -36,45 +38,67 @@ def shard_resources(row: JobRow, limit: int, after: str | None) -> ShardList:
     return page.model_copy(update={"data": data})
 
 
-def job_resource(row: JobRow) -> Job:
-    progress = Progress.model_validate(row.progress) if row.progress else None
-    counts, shards, speed = RequestCounts(), ShardCounts(total=row.shards), JobProgress()
-    failed_by_code: dict[str, int] = {}
-    if progress is not None:
-        counts = RequestCounts(
-            total=progress.pairs_done if row.state is JobState.COMPLETED else None,
-            completed=progress.pairs_done - progress.pairs_failed,
-            failed=progress.pairs_failed,
-        )
-        failed_by_code = progress.failed_by_code
-        shards = ShardCounts(
+class HowFar(TypedDict):
+    """The fields of a job that tell how far it is, in its resource and in its events."""
+
+    request_counts: RequestCounts
+    shard_counts: ShardCounts
+    progress: JobProgress
+    failed_by_code: dict[str, int]
+
+
+def how_far(progress: Progress) -> HowFar:
+    """Return what a driver tells of a job that goes on."""
+    return {
+        "request_counts": RequestCounts(
+            completed=progress.pairs_done - progress.pairs_failed, failed=progress.pairs_failed
+        ),
+        "shard_counts": ShardCounts(
             total=progress.shards_total,
             committed=progress.shards_committed,
             failed=progress.shards_failed,
-        )
-        speed = JobProgress(
+        ),
+        "progress": JobProgress(
             pairs_per_second=progress.pairs_per_second,
-            seconds_left=None if row.state.terminal else progress.seconds_left,
+            seconds_left=progress.seconds_left,
+            limited_by=progress.limited_by,
             steps=progress.steps,
-        )
+        ),
+        "failed_by_code": progress.failed_by_code,
+    }
+
+
+def job_resource(row: JobRow) -> Job:
+    far: HowFar = {
+        "request_counts": RequestCounts(),
+        "shard_counts": ShardCounts(total=row.shards),
+        "progress": JobProgress(),
+        "failed_by_code": {},
+    }
+    if row.progress:
+        far = how_far(Progress.model_validate(row.progress))
+        if row.state.terminal:
+            far["progress"].seconds_left = None
+        if row.state is JobState.COMPLETED:
+            counts = far["request_counts"]
+            counts.total = counts.completed + counts.failed
+    times: Any = {f"{name}_at": row.times.get(name) for name in _TIMES}
     return Job(
         id=row.id,
         status=row.state,
         spec=row.job_spec(),
         output_uri=row.spec["output"],
-        request_counts=counts,
-        shard_counts=shards,
-        progress=speed,
+        **far,
         fingerprint=row.fingerprint,
         errors=[Fault(code=row.error_code, detail=row.error_detail or "")]
         if row.error_code
         else [],
-        failed_by_code=failed_by_code,
         metadata=row.spec["metadata"],
         priority=row.priority,
+        webhook=row.webhook,
         follows=row.follows,
         retries=row.retries,
         created_at=int(row.created_at),
         expires_at=None if row.deadline is None else int(row.deadline),
-        **{f"{name}_at": row.times.get(name) for name in _TIMES},  # pyright: ignore
+        **times,
     )

@@ -10,9 +10,11 @@ from rhocache_schemas.errors import JobStateConflict, QueueFull, RateLimited
 from rhocache_schemas.job.allowed_roots import check_job, true_place
 from rhocache_schemas.job.paths import absolute
 from rhocache_schemas.job.spec import JobSpec
+from rhocache_service.http.rate_limits import Limit
 from rhocache_service.jobs.kinds import kind_of
+from rhocache_service.jobs.webhooks import check_target
 from rhocache_service.registry.callers import Caller
-from rhocache_service.registry.jobs import Registry
+from rhocache_service.registry.jobs import SUBMITTED_SECONDS, Registry
 from rhocache_service.registry.tables import JobRow
 from rhocache_service.settings import Settings
 
@@ -28,12 +30,14 @@ class Submissions:
     def admit(self, submission: Submission) -> JobSpec:
         """Return the spec of a job that may be run, with its paths spelled out.
 
-        Raises UriNotAllowed, InvalidInput, FingerprintMismatch and StorageError.
+        Raises UriNotAllowed, WebhookNotAllowed, InvalidInput, FingerprintMismatch and StorageError.
         """
         spec = submission.job_spec()
         check_version(spec.format_version, "the job spec")
         spec = absolute(spec)
         check_job(spec, self.settings.roots)
+        if submission.webhook is not None:
+            check_target(submission.webhook, self.settings)
         kind_of(spec).check(spec)
         return spec
 
@@ -50,6 +54,7 @@ class Submissions:
             spec,
             api_key=who.key,
             priority=submission.priority,
+            webhook=submission.webhook,
             deadline=None if expires is None else self.registry.now() + expires,
             **self._place(spec),
         )
@@ -69,6 +74,7 @@ class Submissions:
             spec,
             api_key=who.key,
             priority=row.priority,
+            webhook=row.webhook,
             retries=row.id,
             **self._place(spec),
         )
@@ -82,10 +88,21 @@ class Submissions:
         ).hexdigest()
         return {"content_sha256": digest, "follows": self.registry.at_work(digest)}
 
+    def limits(self, who: Caller) -> tuple[Limit, Limit]:
+        """What the caller may still submit: in this minute, and until some jobs have begun."""
+        most, most_waiting = self.settings.submits_per_minute, self.settings.max_waiting_jobs
+        submitted, reset = self.registry.submitted(who.key)
+        left = max(0, most - submitted)
+        left_waiting = max(0, most_waiting - self.registry.waiting(who.key))
+        return (
+            Limit("submissions", most, left, SUBMITTED_SECONDS, reset),
+            Limit("waiting-jobs", most_waiting, left_waiting),
+        )
+
     def _check_limits(self, who: Caller) -> None:
-        settings = self.settings
-        if self.registry.waiting(who.key) >= settings.max_waiting_jobs:
-            raise QueueFull(f"{settings.max_waiting_jobs} jobs wait already", _RETRY_SECONDS)
-        if wait := self.registry.seconds_to_wait(who.key, settings.submits_per_minute):
-            detail = f"at most {settings.submits_per_minute} jobs a minute may be submitted"
-            raise RateLimited(detail, wait)
+        submissions, waiting = self.limits(who)
+        if not waiting.left:
+            raise QueueFull(f"{waiting.quota} jobs wait already", _RETRY_SECONDS)
+        if not submissions.left:
+            detail = f"at most {submissions.quota} jobs a minute may be submitted"
+            raise RateLimited(detail, submissions.reset or 1)

@@ -4,10 +4,10 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Select, delete, func, insert, select, update
+from sqlalchemy import Select, delete, exists, func, insert, select, update
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -16,7 +16,10 @@ from rhocache_schemas.errors import JobStateConflict
 from rhocache_schemas.job.spec import JobSpec, JobState, transition
 from rhocache_service import metrics
 from rhocache_service.registry.caches import Committed
-from rhocache_service.registry.tables import EventRow, JobRow, LeaseRow, now
+from rhocache_service.registry.deliveries import delivery
+from rhocache_service.registry.tables import EventRow, JobRow, LeaseRow, NoteRow, now
+
+SUBMITTED_SECONDS = 60  # in which a key may submit so many jobs
 
 _ID = re.compile("job_[0-9a-f]{24}")
 _LOOK_AT = 200  # jobs of a kind, in one step
@@ -60,6 +63,7 @@ class Registry:
         with self._session.begin() as session:
             row.created_at = now(session.connection())
             session.add(row)
+            session.add_all(_notes(row))
             _append(session, row.id, 1, [_status_event(JobState.VALIDATING)])
         return row
 
@@ -70,14 +74,24 @@ class Registry:
             return session.scalar(select(JobRow).where(JobRow.id == job))
 
     def newest(
-        self, limit: int, after: JobRow | None = None, status: JobState | None = None
+        self,
+        limit: int,
+        after: JobRow | None = None,
+        status: JobState | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> list[JobRow]:
-        """Jobs in the order of arrival backwards, from the one that came before ``after``."""
+        """Jobs in the order of arrival backwards, from the one that came before ``after``; only
+        those that have all of this metadata, among other."""
         query = select(JobRow).order_by(JobRow.number.desc()).limit(limit)
         if after is not None:
             query = query.where(JobRow.number < after.number)
         if status is not None:
             query = query.where(JobRow.status == status)
+        for key, value in (metadata or {}).items():
+            if "\0" in key + value:
+                return []  # PostgreSQL refuses to look for it
+            noted = exists().where(NoteRow.job == JobRow.id, NoteRow.key == key)
+            query = query.where(noted.where(NoteRow.value == value))
         with self._session() as session:
             return list(session.scalars(query))
 
@@ -136,18 +150,19 @@ class Registry:
         with self._session() as session:
             return session.scalar(query) or 0
 
-    def seconds_to_wait(self, api_key: str | None, most: int) -> int:
-        """Until a key may submit again, at ``most`` jobs a minute; 0 where it may now.
+    def submitted(self, api_key: str | None) -> tuple[int, int]:
+        """How many jobs a key has submitted in the last SUBMITTED_SECONDS, and in how many seconds
+        the oldest of them counts no more.
 
         Jobs of a time to come were submitted before the clock was set back, and don't count.
         """
         with self._session() as session:
             at = now(session.connection())
-            query = select(JobRow.created_at).where(
-                JobRow.api_key == api_key, JobRow.created_at.between(at - 60, at)
+            query = select(func.count(), func.min(JobRow.created_at)).where(
+                JobRow.api_key == api_key, JobRow.created_at.between(at - SUBMITTED_SECONDS, at)
             )
-            then = session.scalar(query.order_by(JobRow.number.desc()).offset(most - 1).limit(1))
-        return 0 if then is None else math.ceil(then + 60 - at)
+            count, oldest = session.execute(query).one()
+        return count, math.ceil(oldest + SUBMITTED_SECONDS - at) if count else 0
 
     def counts(self) -> dict[JobState, int]:
         """How many jobs are in each state."""
@@ -190,7 +205,8 @@ class Registry:
         if not row.state.terminal:
             raise JobStateConflict(f"job {row.id} is {row.status}: cancel it first")
         with self._session.begin() as session:
-            session.execute(delete(EventRow).where(EventRow.job == row.id))
+            for table in (EventRow, NoteRow):
+                session.execute(delete(table).where(table.job == row.id))
             session.execute(delete(JobRow).where(JobRow.id == row.id))
 
     def events(self, job: str, after: int, limit: int = 1000) -> Sequence[EventRow]:
@@ -245,9 +261,17 @@ class Registry:
             last = session.scalar(statement)
             if last is not None:
                 _append(session, row.id, last - len(happenings) + 1, happenings)
-                if JobState(changes.get("status", row.status)).terminal:
+                if (state := JobState(changes.get("status", row.status))).terminal:
                     _thin_out(session, row.id)
+                    if row.webhook is not None:
+                        session.add(delivery(session, row, row.webhook, state))
         return last is not None
+
+
+def _notes(row: JobRow) -> list[NoteRow]:
+    """Without those that PostgreSQL has no text for."""
+    entries = row.spec["metadata"].items()
+    return [NoteRow(job=row.id, key=k, value=v) for k, v in entries if "\0" not in k + v]
 
 
 def _append(session: Session, job: str, first: int, happenings: Sequence[Happening]) -> None:

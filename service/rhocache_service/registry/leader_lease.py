@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from rhocache_schemas.job.spec import JobState
-from rhocache_service.registry.tables import AnswerRow, JobRow, LeaseRow, now
+from rhocache_service.registry.tables import AnswerRow, DeliveryRow, JobRow, LeaseRow, now
 
 SECONDS = 10.0  # without a renewal, after which another may take over
 JUMP_SECONDS = 2.0  # that a clock is off by before it counts as set; a busy machine is late too
@@ -96,3 +96,5 @@ def _move_times(connection: Connection, seconds: float) -> None:
     }
     connection.execute(update(JobRow).where(unfinished).values(moved))
     connection.execute(update(AnswerRow).values({AnswerRow.at: AnswerRow.at + seconds}))
+    due_at = DeliveryRow.due_at + seconds
+    connection.execute(update(DeliveryRow).values({DeliveryRow.due_at: due_at}))

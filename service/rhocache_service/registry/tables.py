@@ -11,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     Connection,
     Double,
+    Index,
     Integer,
     String,
     Text,
@@ -57,6 +58,7 @@ class JobRow(Base):
     # Unix seconds: when it was seen to be started or to get further, by the registry's clock.
     moved_at: Mapped[float] = mapped_column(default=0.0, server_default="0")
     stopped_by: Mapped[str | None] = mapped_column(String(16))  # "request" or "deadline"
+    webhook: Mapped[str | None] = mapped_column(Text)  # URL to tell of its end
     shards: Mapped[int | None]  # of the dataset, known once it is validated
     progress: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # a Progress, as last read
     fingerprint: Mapped[str | None] = mapped_column(String(64))  # of the cache that it committed
@@ -73,6 +75,18 @@ class JobRow(Base):
 
     def job_spec(self) -> JobSpec:
         return read_spec(self.spec)
+
+
+class NoteRow(Base):
+    """An entry of a job's metadata, to find the job by."""
+
+    __tablename__ = "notes"
+
+    job: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[str] = mapped_column(String(512))
+
+    __table_args__ = (Index("ix_notes_key_value", "key", "value"),)
 
 
 class CacheRow(Base):
@@ -97,6 +111,19 @@ class EventRow(Base):
     kind: Mapped[str] = mapped_column(String(32))
     data: Mapped[dict[str, Any]] = mapped_column(JSON)
     at: Mapped[float]  # Unix seconds
+
+
+class DeliveryRow(Base):
+    """A webhook that has not been received yet."""
+
+    __tablename__ = "deliveries"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)  # the same at each try
+    job: Mapped[str] = mapped_column(String(64))
+    url: Mapped[str] = mapped_column(Text)
+    body: Mapped[str] = mapped_column(Text)
+    tries: Mapped[int] = mapped_column(default=0)  # that have failed
+    due_at: Mapped[float] = mapped_column(index=True)  # Unix seconds, of the next try
 
 
 class KeyRow(Base):

@@ -14,7 +14,8 @@ from rhocache_service.registry.tables import JobRow
 def submission_of(row: JobRow) -> Submission:
     """Return what was submitted. A deadline is as far away again as it was then."""
     after = None if row.deadline is None else max(1, round(row.deadline - row.created_at))
-    return read_submission(row.spec | {"priority": row.priority, "expires_after": after})
+    beside = {"priority": row.priority, "expires_after": after, "webhook": row.webhook}
+    return read_submission(row.spec | beside)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ It works without a script. With one, the same form is sent to be planned as it i
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.resources import files
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -19,6 +18,7 @@ from rhocache_schemas.api import SUBMISSIONS, Submission, Validation
 from rhocache_schemas.errors import RhocacheError
 from rhocache_schemas.job.fields import nest, read_notes
 from rhocache_schemas.job.kinds import DEFAULT, KINDS
+from rhocache_schemas.models import known_tags
 from rhocache_service.api.auth import WritesJobs
 from rhocache_service.api.dependencies import InRegistry, WithSubmissions
 from rhocache_service.http.addresses import root_path
@@ -146,7 +146,7 @@ def _shown(
         like=like,
         main=[each for part in main for each in controls if each.field.path[0] == part],
         more=[each for each in controls if each.field.path[0] not in main],
-        models=_models() if kind == DEFAULT else {},
+        models=known_tags() if kind == DEFAULT else {},
         errors=errors,
         problem=problem,
         plan=plan,
@@ -185,8 +185,3 @@ def _at_fields(controls: list[Control], problem: ProblemError) -> dict[str, str]
 
 def _place(text: str) -> str:
     return text.removeprefix("local-dir:") if "/" in text else ""
-
-
-def _models() -> dict[str, list[str]]:
-    """open_clip's architectures, each with the weights that it can load."""
-    return json.loads(files("rhocache_service.api").joinpath("models.json").read_bytes())

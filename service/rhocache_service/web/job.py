@@ -9,10 +9,10 @@ from sqlalchemy.orm import Session
 
 from rhocache_schemas.api import ShardList
 from rhocache_schemas.cache.documents import Progress
-from rhocache_schemas.cache.failures import Failed, errors_by_code
 from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.dataset.pair import Pair
 from rhocache_schemas.errors import RhocacheError
+from rhocache_schemas.failures import Failed, errors_by_code
 from rhocache_schemas.job.fields import chosen
 from rhocache_schemas.job.kinds import UnknownKind
 from rhocache_schemas.job.spec import JobState

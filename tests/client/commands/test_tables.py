@@ -6,7 +6,7 @@ from rich.table import Table
 
 from rhocache.commands import tables
 from rhocache_schemas.api import PairError, PairErrorList
-from rhocache_schemas.cache.failures import Failed
+from rhocache_schemas.failures import Failed
 from rhocache_trainer import EvaluationResult
 from rhocache_workers.maintain.verify import Finding, VerifyReport
 from rhocache_workers.plan.devices import Device

@@ -1,5 +1,6 @@
 """``/v1/jobs`` over real HTTP, with jobs moved by hand."""
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +20,13 @@ from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.tables import JobRow
 
 from ..conftest import metric, served, settings_without_ray, wait_until
+
+# As a service of the time before wrote it into its registry.
+OLD_PROGRESS = {
+    "format_version": "1.0", "phase": "encoding", "shards_done": 1, "shards_total": 2,
+    "shards_failed": 1, "settled": 2, "pairs_done": 10, "pairs_failed": 2, "updated_at": 1.0,
+    "pairs_per_second": 4.0,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +73,13 @@ def test_the_same_request_makes_one_job(http: httpx.Client, root: Path) -> None:
             pool.map(lambda _: http.post("/v1/jobs", json=spec(root), headers=headers), range(8))
         )
     assert {answer.status_code for answer in answers} <= {202, 409}
-    made = {answer.json()["id"] for answer in answers if answer.status_code == 202}
+    taken = [answer for answer in answers if answer.status_code == 202]
+    made = {answer.json()["id"] for answer in taken}
     assert len(made) == 1
+    assert sum("idempotent-replayed" not in answer.headers for answer in taken) == 1
     again = http.post("/v1/jobs", json=spec(root), headers=headers)
     assert (again.status_code, again.json()["id"]) == (202, made.pop())
+    assert again.headers["idempotent-replayed"] == "true"
     assert again.headers["location"] == f"/v1/jobs/{again.json()['id']}"
     other = http.post("/v1/jobs", json=spec(root, workers=2), headers=headers)
     assert (other.status_code, other.json()["type"]) == (422, "/problems/idempotency-key-reused")
@@ -120,7 +131,9 @@ def test_events_as_they_happen_and_again_from_anywhere(
     def move() -> None:
         row = registry.advance(row_of(registry, job), JobState.QUEUED, shards=2)
         row = registry.advance(row, JobState.IN_PROGRESS)
-        registry.note(row, [("shard.committed", {"shard": "<é>\n0.tar"})])
+        registry.note(row, [("shard.committed", {"shard": "<é>\n0.tar", "rows": 3})])
+        registry.note(row, [("shard.failed", {"shard": "1.tar", "code": "io_error"})])
+        registry.note(row, [("job.progress", OLD_PROGRESS)])
         time.sleep(0.5)
         registry.advance(row, JobState.FAILED, Fault(code="job", detail="x"))
 
@@ -129,15 +142,24 @@ def test_events_as_they_happen_and_again_from_anywhere(
     with connect_sse(http, "GET", f"/v1/jobs/{job}/events") as source:
         found = list(source.iter_sse())
     mover.join()
-    assert [int(event.id) for event in found] == [1, 2, 3, 4, 5]
+    assert [int(event.id) for event in found] == [1, 2, 3, 4, 5, 6, 7]
     assert [event.event for event in found] == [
-        "job.status", "job.status", "job.status", "shard.committed", "job.status",
+        "job.status", "job.status", "job.status", "shard.committed", "shard.failed", "job.progress",
+        "job.status",
     ]  # fmt: skip
-    assert found[3].json()["shard"] == "<é>\n0.tar"
-    assert found[4].json()["error"] == {"code": "job", "detail": "x"}
-    headers = {"Last-Event-ID": "3"}
+    data = [event.json() for event in found]
+    assert all(each.pop("at") > 0 for each in data)
+    committed = {"name": "<é>\n0.tar", "status": "committed", "rows": 3, "failed": 0}
+    assert data[3:5] == [committed, {"name": "1.tar", "status": "failed", "code": "io_error"}]
+    assert data[5]["request_counts"] == {"total": None, "completed": 8, "failed": 2}
+    assert data[5]["shard_counts"] == {"total": 2, "committed": 1, "failed": 1}
+    assert data[5]["progress"]["pairs_per_second"] == 4.0
+    assert data[6] == {"status": "failed", "errors": [{"code": "job", "detail": "x"}]}
+    resource = http.get(f"/v1/jobs/{job}").json()
+    assert all(each.keys() - {"shards_in_progress"} <= resource.keys() for each in (data[5:]))
+    headers = {"Last-Event-ID": "5"}
     with connect_sse(http, "GET", f"/v1/jobs/{job}/events", headers=headers) as source:
-        assert [int(event.id) for event in source.iter_sse()] == [4, 5]
+        assert [int(event.id) for event in source.iter_sse()] == [6, 7]
     with connect_sse(http, "GET", f"/v1/jobs/{job}/events", headers={"Last-Event-ID": "9"}) as none:
         assert list(none.iter_sse()) == []
 
@@ -221,11 +243,19 @@ def test_limits(tmp_path: Path) -> None:
     limits = {"max_waiting_jobs": 3, "submits_per_minute": 2, "max_body_bytes": 2000}
     app = create_app(settings_without_ray(tmp_path, **limits))
     with served(app) as url, httpx.Client(base_url=url) as http:
-        for _ in range(2):
-            assert http.post("/v1/jobs", json=spec(tmp_path)).status_code == 202
+        for left in (1, 0):
+            taken = http.post("/v1/jobs", json=spec(tmp_path))
+            assert taken.status_code == 202
+            policy = '"submissions";q=2;w=60, "waiting-jobs";q=3'
+            assert taken.headers["ratelimit-policy"] == policy
+            told = rf'"submissions";r={left};t=\d+, "waiting-jobs";r={left + 1}'
+            assert re.fullmatch(told, taken.headers["ratelimit"])
         limited = http.post("/v1/jobs", json=spec(tmp_path))
         assert (limited.status_code, limited.json()["type"]) == (429, "/problems/rate-limited")
         assert 0 < int(limited.headers["retry-after"]) <= 60
+        reset = f't={limited.headers["retry-after"]}, "waiting-jobs";r=1'
+        assert limited.headers["ratelimit"] == f'"submissions";r=0;{reset}'
+        assert limited.headers["ratelimit-policy"] == policy
         large = http.post("/v1/jobs", json=spec(tmp_path, metadata={"a": "b" * 3000}))
         assert (large.status_code, large.json()["type"]) == (413, "/problems/payload-too-large")
 
@@ -237,5 +267,6 @@ def test_a_full_queue(tmp_path: Path) -> None:
         full = http.post("/v1/jobs", json=spec(tmp_path))
         assert (full.status_code, full.json()["type"]) == (429, "/problems/queue-full")
         assert full.headers["retry-after"]
+        assert full.headers["ratelimit"].endswith('"waiting-jobs";r=0')
         http.post(f"/v1/jobs/{ids[0]}/cancel")
         assert http.post("/v1/jobs", json=spec(tmp_path)).status_code == 202

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 
+from rhocache_schemas.events import EVENTS
 from rhocache_service.app import create_app
 from rhocache_service.http.problems import KINDS
 
@@ -54,6 +55,17 @@ def test_every_operation_says_what_it_does_and_how_it_fails(app: FastAPI) -> Non
                 }
                 assert {"unauthenticated", "forbidden", "internal"} <= told
                 assert told <= KINDS.keys()
+
+
+def test_each_kind_of_event_has_a_schema(app: FastAPI) -> None:
+    document = app.openapi()
+    stream = document["paths"]["/v1/jobs/{job}/events"]["get"]["responses"]["200"]["content"]
+    (sent,) = (content["itemSchema"] for content in stream.values())
+    for kind, model in EVENTS.items():
+        (one,) = (e for e in sent["oneOf"] if e["properties"]["event"] == {"const": kind})
+        reference = one["properties"]["data"]["contentSchema"]["$ref"]
+        schema = document["components"]["schemas"][reference.rpartition("/")[2]]
+        assert schema["properties"].keys() == model.model_fields.keys()
 
 
 def test_whatever_is_sent_the_service_keeps_to_its_document(app: FastAPI, tmp_path: Path) -> None:

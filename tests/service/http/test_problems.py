@@ -75,6 +75,8 @@ def test_pages(http: httpx.Client, root: Path) -> None:
     assert (page["object"], page["has_more"], page["last_id"]) == ("list", True, ids[1])
     rest = http.get("/v1/jobs", params={"after": ids[1]}).json()
     assert rest["first_id"] == ids[0]
+    for wrong in ("owner", "{", '{"owner": 1}'):
+        problem(http.get("/v1/jobs", params={"metadata": wrong}), 422, "validation-failed")
 
 
 @pytest.mark.parametrize("body", [b"{", b'{"dataset": "\xff"}', b"[" * 100_000, b"nan"])

@@ -98,6 +98,28 @@ def test_pages_newest_first(registry: Registry) -> None:
     assert [row.id for row in registry.newest(1, None, JobState.QUEUED)] == [ids[4]]
 
 
+def test_jobs_are_found_by_their_metadata(registry: Registry) -> None:
+    def add(**metadata: str) -> str:
+        return registry.add(SPEC.model_copy(update={"metadata": metadata})).id
+
+    def found(**metadata: str) -> list[str]:
+        return [row.id for row in registry.newest(9, metadata=metadata)]
+
+    odd = "\"é'%_$.[0]\\"
+    one = add(owner="vision", run="1")
+    two = add(owner="vision", run="2", **{odd: odd})
+    three = add(owner="text", nul="\0")
+    assert found() == [three, two, one]
+    assert found(owner="vision") == [two, one]
+    assert found(owner="vision", run="1") == [one]
+    assert found(**{odd: odd}) == [two]
+    assert found(owner="vis%") == found(owner="") == found(nul="\0") == found(other="1") == []
+    rows = registry.newest(9, metadata={"owner": "vision"})
+    assert [row.id for row in registry.newest(1, rows[0], metadata={"owner": "vision"})] == [one]
+    registry.delete(registry.advance(rows[0], JobState.FAILED))
+    assert found(owner="vision") == [one]
+
+
 def test_what_another_process_wrote_is_there(tmp_path: Path) -> None:
     url = Settings(data_dir=tmp_path).registry_url
     job = Registry(open_database(url)).add(SPEC).id
@@ -123,6 +145,8 @@ def test_the_migrations_make_the_tables_that_the_code_has(database: Engine) -> N
 def test_a_registry_of_an_older_service_is_brought_up_to_date(fresh_url: str) -> None:
     engine = open_database(fresh_url)
     row, key = Keys(engine).create("older", ["admin"])
+    noted = SPEC.model_copy(update={"metadata": {"owner": "vision", "nul": "\0"}})
+    job = Registry(engine).add(noted).id
     config = Config()
     config.set_main_option("script_location", "rhocache_service.registry:migrations")
     with engine.begin() as connection:
@@ -132,6 +156,7 @@ def test_a_registry_of_an_older_service_is_brought_up_to_date(fresh_url: str) ->
     engine = open_database(fresh_url)
     assert Keys(engine).check(key) is not None
     assert Sessions(engine).check(Sessions(engine).begin(row)) is not None
+    assert [row.id for row in Registry(engine).newest(9, metadata={"owner": "vision"})] == [job]
     engine.dispose()
 
 
@@ -208,8 +233,9 @@ def test_what_a_key_may_submit(registry: Registry) -> None:
     for _ in range(3):
         registry.add(SPEC, api_key="k")
     assert registry.waiting("k") == 3
-    assert registry.seconds_to_wait("k", 4) == 0
-    assert 50 < registry.seconds_to_wait("k", 3) <= 60
+    count, reset = registry.submitted("k")
+    assert (count, 50 < reset <= 60) == (3, True)
+    assert registry.submitted(None) == (0, 0)
 
 
 def test_the_job_that_does_the_same(registry: Registry) -> None:

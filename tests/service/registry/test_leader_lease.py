@@ -126,11 +126,13 @@ def test_a_job_at_its_end_keeps_its_times(registry: Registry, clocks: Clocks) ->
 
 def test_limits_do_not_wait_for_a_time_to_come(registry: Registry, clocks: Clocks) -> None:
     registry.add(spec(), api_key="k")
-    assert 50 < registry.seconds_to_wait("k", 1) <= 60
+    count, reset = registry.submitted("k")
+    assert (count, 50 < reset <= 60) == (1, True)
     clocks.set = -HOUR
-    assert registry.seconds_to_wait("k", 1) == 0
+    assert registry.submitted("k") == (0, 0)
     registry.add(spec(), api_key="k")
-    assert 50 < registry.seconds_to_wait("k", 1) <= 60
+    count, reset = registry.submitted("k")
+    assert (count, 50 < reset <= 60) == (1, True)
 
 
 def test_a_request_whose_service_was_killed_before_the_clock_was_set_back(

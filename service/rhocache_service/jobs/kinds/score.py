@@ -2,20 +2,25 @@
 
 from rhocache_schemas import layout, storage
 from rhocache_schemas.api import ShardList, Validation
-from rhocache_schemas.cache.documents import Plan, Progress
+from rhocache_schemas.cache.documents import Plan
 from rhocache_schemas.cache.listing import shard_files
 from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.dataset.shards import Shard, check_same_dataset, check_size
-from rhocache_schemas.errors import CacheError, CacheIncomplete, InvalidDocument, RhocacheError
+from rhocache_schemas.errors import CacheError, CacheIncomplete, InvalidDocument
 from rhocache_schemas.job.allowed_roots import allowed_shards
 from rhocache_schemas.job.kinds.score import ScoreSpec
-from rhocache_schemas.job.spec import JobState
 from rhocache_schemas.models import check_name
-from rhocache_service.caches.shard_status import committed_rows, shard_list
+from rhocache_service.caches.shard_status import shard_list
 from rhocache_service.jobs.kinds import JobKind
+from rhocache_service.jobs.prediction import (
+    bytes_per_pair,
+    jobs_alike,
+    predict_bytes,
+    predict_pairs,
+    predict_seconds,
+)
+from rhocache_service.jobs.references import dimension_of
 from rhocache_service.registry.jobs import Registry
-
-_EARLIER = 100  # jobs that are looked at for one to predict by
 
 
 class _Score(JobKind[ScoreSpec]):
@@ -42,7 +47,10 @@ class _Score(JobKind[ScoreSpec]):
         _check_dataset(spec, shards, cache)
         todo = [shard for shard in shards if shard.name not in there]
         known = all(shard.name in rows for shard in shards)
-        seconds, size = _predict(spec, shards, todo, registry)
+        alike = jobs_alike(spec, registry)
+        pairs, left = (predict_pairs(part, rows, alike) for part in (shards, todo))
+        dimension = dimension_of(spec.reference)
+        per_pair = dimension and bytes_per_pair(dimension, spec.dtype)
         plan = layout.plan_file(spec.output)
         return Validation(
             shards=len(shards),
@@ -50,8 +58,13 @@ class _Score(JobKind[ScoreSpec]):
             source_bytes=sum(shard.size for shard in shards),
             pairs=sum(rows[shard.name].rows for shard in shards) if known else None,
             fingerprint=Plan.read(plan).fingerprint.digest if storage.exists(plan) else None,
-            predicted_seconds=seconds,
-            predicted_bytes=size,
+            dimension=dimension,
+            dtype=spec.dtype,
+            bytes_per_pair=per_pair,
+            predicted_seconds=left and predict_seconds(left, alike),
+            predicted_bytes=predict_bytes(pairs, len(shards), per_pair)
+            if pairs and per_pair
+            else None,
         )
 
     def validate(self, spec: ScoreSpec, roots: list[str]) -> int:
@@ -113,27 +126,3 @@ def _check_dataset(spec: ScoreSpec, shards: list[Shard], cache: CacheReader | No
         changed=alike.count(False),
         unknown=len(rows) - len(alike),
     )
-
-
-def _predict(
-    spec: ScoreSpec, shards: list[Shard], todo: list[Shard], registry: Registry
-) -> tuple[float | None, int | None]:
-    """Seconds and bytes, by what the last job with this reference and dtype took for a byte."""
-    for job in registry.newest(_EARLIER, status=JobState.COMPLETED):
-        done = job.job_spec()
-        if not isinstance(done, ScoreSpec) or job.progress is None:
-            continue
-        if (done.reference, done.dtype) != (spec.reference, spec.dtype):
-            continue
-        rate = Progress.model_validate(job.progress).pairs_per_second
-        try:
-            rows = list(committed_rows(done.output).values())
-        except RhocacheError:  # a damaged cache predicts nothing, and hinders no other job
-            continue
-        pairs, source = sum(row.rows for row in rows), sum(row.source_size for row in rows)
-        if not (rate and pairs and source):
-            continue
-        left, whole = sum(s.size for s in todo), sum(s.size for s in shards)
-        size = sum(row.bytes for row in rows) * whole // source
-        return left * pairs / source / rate, size
-    return None, None

@@ -45,8 +45,8 @@ async function look() {
 
 if (!ended()) {
   follow(`${root}/v1/jobs/${id}/events`, Number(now().event), (event) => {
-    if (event?.kind === "shard.committed") mark(event.data.shard, event.data.failed ? "committed some-failed" : "committed", told(event.data));
-    else if (event?.kind === "shard.failed") mark(event.data.shard, "failed", told(event.data));
+    if (event?.kind === "shard.committed") mark(event.data.name, event.data.failed ? "committed some-failed" : "committed", told(event.data));
+    else if (event?.kind === "shard.failed") mark(event.data.name, "failed", told(event.data));
     else if (event?.kind === "job.progress") for (const shard of event.data.shards_in_progress) mark(shard, "in_progress");
     look();
     return ended();

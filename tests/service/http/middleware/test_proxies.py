@@ -156,7 +156,7 @@ def test_under_a_path_every_link_leads_on(tmp_path: Path, strip: bool) -> None:
             job = client.jobs.submit(spec)
             assert [each.id for each in client.jobs.list().data] == [job.id, row.id]
             assert list(client.jobs.watch(row.id))[-1].status == JobState.COMPLETED
-            assert list(client.jobs.events(row.id))[-1].data["status"] == JobState.COMPLETED
+            assert list(client.jobs.events(row.id))[-1].data.status == JobState.COMPLETED
             (cache,) = client.caches.list().data
             assert b"".join(client.caches.download(cache.id, "index.parquet"))
         with httpx.Client(base_url=url.removesuffix("/tools/rho")) as http:

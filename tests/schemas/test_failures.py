@@ -4,9 +4,9 @@ from pathlib import Path
 
 from rhocache_schemas import layout, storage
 from rhocache_schemas.cache.documents import ShardFailure
-from rhocache_schemas.cache.failures import errors_by_code, pair_errors
+from rhocache_schemas.failures import errors_by_code, pair_errors
 
-from ..made import SHARD, make_cache
+from ..service.made import SHARD, make_cache
 
 
 def test_samples_of_each_code(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from itertools import islice
 
 from rhocache_schemas import layout
 from rhocache_schemas.abandonment import keep_on
-from rhocache_schemas.api import PairError, PairErrorList
+from rhocache_schemas.api import PairError, PairErrorList, places
 from rhocache_schemas.cache.documents import ShardFailure
 from rhocache_schemas.cache.listing import failure_files, shard_files
 from rhocache_schemas.cache.reader import CacheReader
@@ -31,7 +31,7 @@ def pair_errors(cache: str, limit: int, after: int = 0, code: str | None = None)
     """
     chosen = (error for error in _all(cache) if code in (None, error.code))
     found = list(islice(chosen, after, after + limit + 1))
-    return PairErrorList(data=found[:limit], has_more=len(found) > limit)
+    return PairErrorList.of(found, limit, places(after))
 
 
 def errors_by_code(cache: str, failed_by_code: Mapping[str, int]) -> dict[str, Failed]:
