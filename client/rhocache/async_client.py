@@ -20,6 +20,7 @@ from rhocache_schemas.api import (
     CacheSummary,
     Job,
     JobList,
+    JobLog,
     ModelList,
     PairError,
     PairErrorList,
@@ -212,6 +213,10 @@ class AsyncJobs:
     async def manifest(self, job: str) -> Manifest:
         """Return the manifest of a completed job's cache."""
         return await self._client.send(calls.job_manifest(job))
+
+    async def log(self, job: str, *, limit: int = 200) -> JobLog:
+        """Return the last lines that a job's driver has printed."""
+        return await self._client.send(calls.log(job, limit))
 
     async def watch(self, job: str) -> AsyncIterator[Job]:
         """Yield the job, and again whenever it has changed, until it has come to an end.

@@ -18,6 +18,7 @@ from rhocache_schemas.api import (
     CacheList,
     Job,
     JobList,
+    JobLog,
     ModelList,
     PairErrorList,
     ShardList,
@@ -165,6 +166,10 @@ def shards(job: str, limit: int, after: str | None) -> Call[ShardList]:
 def errors(job: str, limit: int, after: int, code: str | None) -> Call[PairErrorList]:
     params = {"limit": limit, "after": after, "code": code}
     return Call(PairErrorList, "GET", _job(job, "errors"), params=params)
+
+
+def log(job: str, limit: int) -> Call[JobLog]:
+    return Call(JobLog, "GET", _job(job, "log"), params={"limit": limit})
 
 
 def job_manifest(job: str) -> Call[Manifest]:

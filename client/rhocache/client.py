@@ -20,6 +20,7 @@ from rhocache_schemas.api import (
     CacheSummary,
     Job,
     JobList,
+    JobLog,
     ModelList,
     PairError,
     PairErrorList,
@@ -204,6 +205,10 @@ class Jobs:
     def manifest(self, job: str) -> Manifest:
         """Return the manifest of a completed job's cache."""
         return self._client.send(calls.job_manifest(job))
+
+    def log(self, job: str, *, limit: int = 200) -> JobLog:
+        """Return the last lines that a job's driver has printed."""
+        return self._client.send(calls.log(job, limit))
 
     def watch(self, job: str) -> Iterator[Job]:
         """Yield the job, and again whenever it has changed, until it has come to an end.

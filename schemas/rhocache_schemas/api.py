@@ -162,6 +162,13 @@ class PairErrorList(Page[PairError]):
     pass
 
 
+class JobLog(BaseModel):
+    """The last lines that a job's driver has printed; none before it is started."""
+
+    object: Literal["log"] = "log"
+    lines: list[str]
+
+
 class ShardStatus(BaseModel):
     name: str
     status: Literal["pending", "in_progress", "committed", "failed"]

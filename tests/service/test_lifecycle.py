@@ -88,6 +88,11 @@ def test_a_job_from_end_to_end(client: Client, service: Service, fields: dict[st
     added = {name: value - before[name] for name, value in counted(service).items()}
     assert added == {"pairs ok": 512, "pairs failed": 1, "shards committed": 2, "shards failed": 1}
 
+    names = [step.name for step in done.progress.steps]
+    assert names[-4:] == ["loading the reference", "warming up", "encoding", "committing"]
+    assert done.progress.limited_by is not None
+    assert client.jobs.log(job.id).lines
+
     manifest = client.jobs.manifest(job.id)
     assert (manifest.rows, manifest.ok, manifest.failed) == (513, 512, 1)
     errors = {(error.shard, error.key, error.code) for error in client.jobs.errors(job.id).data}

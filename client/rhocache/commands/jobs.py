@@ -166,6 +166,19 @@ def errors(
         Console().print(tables.pair_errors(page))
 
 
+@jobs.command()
+def logs(
+    job: JobId,
+    lines: Annotated[int, typer.Option(min=1, max=10_000, help="How many, the last.")] = 200,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """Show what a job's driver has printed."""
+    with Client(url, api_key=api_key) as client:
+        for line in client.jobs.log(_find(client, job), limit=lines).lines:
+            typer.echo(line)
+
+
 def _find(client: Client, job: str) -> str:
     """Return the id of the job that a user means by it, by its first digits, or by its name.
 

@@ -9,7 +9,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
-from rhocache_schemas.api import Job, JobList, PairErrorList, ShardList
+from rhocache_schemas.api import Job, JobList, JobLog, PairErrorList, ShardList
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.failures import pair_errors
@@ -148,6 +148,21 @@ def get_job_manifest(_: ReadsJobs, row: Found) -> Manifest:
     if cache is None:
         raise ProblemError("not-found", f"job {row.id} is {row.state}: it has no manifest yet")
     return cache.manifest
+
+
+@router.get(
+    "/{job}/log",
+    summary="Read a job's log",
+    responses=_OF_A_JOB | api_problems("unavailable"),
+)
+def get_job_log(
+    _: ReadsJobs,
+    row: Found,
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=10_000, description="how many lines, the last")] = 200,
+) -> JobLog:
+    """Return the last lines that its driver has printed."""
+    return JobLog(lines=request.app.state.cluster.log(row.id, row.starts, limit))
 
 
 def _no_store(response: Response) -> None:

@@ -4,6 +4,7 @@ import sys
 import threading
 
 from rhocache_schemas.errors import RayUnreachable
+from rhocache_schemas.text import printable, redact
 from rhocache_service.scheduling.drivers import Drivers
 from rhocache_service.scheduling.embedded_ray import EmbeddedRay
 from rhocache_service.settings import Settings
@@ -38,11 +39,16 @@ class RayCluster:
         token = self._token.get_secret_value().strip() if self._token else None
         return {"Authorization": f"Bearer {token}"} if token else {}
 
-    def log(self, job: str, start: int) -> list[str]:
-        """What a job's driver printed, by lines. Raises JobError, also where Ray is not up."""
+    def log(self, job: str, start: int, most: int) -> list[str]:
+        """Return the last lines that a job's driver printed, fit to be shown; none before a start.
+
+        Raises JobError, also where Ray is not up.
+        """
+        if not start:
+            return []
         if self._drivers is None:
             raise RayUnreachable("Ray, which keeps the log, is not running")
-        return self._drivers.log(job, start)
+        return [redact(printable(line)) for line in self._drivers.log(job, start)[-most:]]
 
     def ping(self) -> None:
         """Raise JobError where Ray is not up or not well, without starting it."""

@@ -16,7 +16,6 @@ from rhocache_schemas.failures import Failed, errors_by_code
 from rhocache_schemas.job.fields import chosen
 from rhocache_schemas.job.kinds import UnknownKind
 from rhocache_schemas.job.spec import JobState
-from rhocache_schemas.text import printable_lines, redact
 from rhocache_service.api.auth import ReadsJobs, WritesJobs
 from rhocache_service.api.dependencies import Found, InRegistry, WithSubmissions
 from rhocache_service.caches.images import Place
@@ -66,11 +65,10 @@ def log(_: ReadsJobs, request: Request, row: Found):
     lines: list[str] = []
     trouble = None
     try:
-        if row.starts:
-            lines = request.app.state.cluster.log(row.id, row.starts)[-_LINES:]
+        lines = request.app.state.cluster.log(row.id, row.starts, _LINES)
     except RhocacheError as error:
         trouble = str(error)
-    text = redact(printable_lines("\n".join(lines)))
+    text = "\n".join(lines)
     return page("log.html", request, job=named(row, {}), text=text, trouble=trouble)
 
 

@@ -32,6 +32,7 @@ NEEDED: dict[tuple[str, str], Scope | None] = {
     ("POST", "/v1/jobs/{job}/retry"): "jobs:write",
     ("GET", "/v1/jobs/{job}/shards"): "jobs:read",
     ("GET", "/v1/jobs/{job}/errors"): "jobs:read",
+    ("GET", "/v1/jobs/{job}/log"): "jobs:read",
     ("GET", "/v1/jobs/{job}/manifest"): "jobs:read",
     ("GET", "/v1/jobs/{job}/events"): "jobs:read",
     ("GET", "/v1/models"): "jobs:read",
