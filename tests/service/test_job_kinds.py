@@ -179,21 +179,22 @@ def test_on_the_page(
     page.get_by_role("link", name="count").click()
     page.get_by_label("Dataset").fill(str(dataset))
     page.get_by_label("Output").fill(f"{work}/page")
+    page.get_by_text("More settings").click()
     page.get_by_label("Unit").select_option("captions")
     page.get_by_label("Shade").select_option("dark")
     page.get_by_label("At least").fill("2")
-    page.get_by_role("button", name="Check").click()
-    expect(page.get_by_role("status")).to_contain_text("2 shards")
+    page.get_by_role("button", name="Plan it").click()
+    expect(page.locator("#plan .tile").first).to_contain_text("2")
     page.get_by_role("button", name="Submit").click()
-    expect(page.get_by_role("heading", level=1)).to_contain_text("job_")
+    page.wait_for_url(re.compile("/jobs/job_"))
     expect(page.locator("[data-state]")).to_have_text("completed", timeout=1_000_000)
     first = page.url.rpartition("/")[2]
-    facts = page.locator("dl").inner_text()
+    facts = page.locator("dl.facts").inner_text()
     for fact in ("count", "captions", "dark", f"{work}/page"):
         assert fact in facts
     assert counted(work / "page")["count"] > 1
 
-    command, curl = page.locator("pre").all_text_contents()
+    command, curl = page.locator(".copied pre").all_text_contents()
     words = command.split()
     assert words[:4] == ["rhocache", "jobs", "submit", "count"]
     done = run(installed, *words[1:], "--json", cwd=work)
@@ -201,7 +202,7 @@ def test_on_the_page(
     sent = json.loads(re.search("{.*}", curl)[0])  # pyright: ignore
     page.get_by_text("With changes").click()
     page.get_by_role("button", name="Submit").click()
-    expect(page.get_by_role("heading", level=1)).not_to_have_text(first)
+    page.wait_for_url(re.compile("/jobs/job_(?!" + first.removeprefix("job_") + ")"))
     third = page.url.rpartition("/")[2]
     spec = rest(service, "GET", f"/{first}")["spec"]
     assert json.loads(done.stdout)["spec"] == spec

@@ -47,8 +47,12 @@ class Plan(Document):
         )
 
     def to_json(self) -> bytes:
-        # Readers of format 1 know of no kinds: all that makes caches is score.
-        return self.model_dump_json(indent=1, exclude={"spec": {"kind"}}).encode() + b"\n"
+        # The first readers of format 1 know of no kinds, as all that makes caches is score, of no
+        # limit, and of no error budget that is not a number.
+        unknown = {"kind"} | {
+            name for name in ("limit", "error_budget") if getattr(self.spec, name) is None
+        }
+        return self.model_dump_json(indent=1, exclude={"spec": unknown}).encode() + b"\n"
 
 
 class ShardFailure(Document):

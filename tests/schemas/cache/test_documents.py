@@ -64,6 +64,7 @@ def test_what_is_left_out_is_nothing_yet() -> None:
     progress = Progress(phase="planning", updated_at=1.0)
     assert progress.model_dump(exclude={"format_version", "phase", "updated_at"}) == {
         "job": None,
+        "steps": [],
         "shards_total": 0,
         "shards_committed": 0,
         "shards_failed": 0,
@@ -72,6 +73,7 @@ def test_what_is_left_out_is_nothing_yet() -> None:
         "failed_by_code": {},
         "pairs_per_second": 0.0,
         "seconds_left": None,
+        "limited_by": None,
         "started_at": 0.0,
         "shards_ended": 0,
         "shards_in_progress": [],

@@ -81,7 +81,9 @@ def test_the_limit_is_stated(http: httpx.Client, root: Path) -> None:
 def test_names_that_are_too_long_elsewhere(http: httpx.Client, root: Path) -> None:
     long = "a" * 5000
     model = {"model": "ViT-B-32", "pretrained": long}
-    assert http.post("/v1/jobs:validate", json=job(root, reference=model)).status_code == 404
+    refused = http.post("/v1/jobs:validate", json=job(root, reference=model))
+    assert refused.status_code == 422
+    assert "open_clip has no weights" in refused.json()["detail"]
     for path in (f"/v1/jobs/{long}", f"/v1/caches/{long}/files/shards/{long}"):
         assert http.get(path).status_code == 404
 

@@ -1,12 +1,14 @@
 """A job's page: while it runs, when it has ended, with many tabs, and without a script."""
 
 import re
+from contextlib import suppress
 
 import httpx
 from fastapi import FastAPI
 from playwright.sync_api import Browser, Page, expect
 
 from rhocache_schemas.cache.documents import Fault, Progress, Step
+from rhocache_schemas.errors import JobStateConflict
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.spec import JobState
 from rhocache_service.registry.jobs import Registry
@@ -151,7 +153,7 @@ def test_without_a_script_jobs_are_read_cancelled_and_tried_again(
     expect(page.locator("[data-state]")).to_have_text(re.compile("cancell(ing|ed)"))
     found = registry.get(row.id)
     assert found is not None
-    if not found.state.terminal:
+    with suppress(JobStateConflict):  # where the service has been faster
         registry.advance(found, JobState.CANCELLED)
     page.reload()
     page.get_by_role("button", name="Try again what failed").click()

@@ -22,10 +22,10 @@ pytestmark = pytest.mark.usefixtures("crew_here")
 def no_crew(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail where a run wants Ray or the reference."""
 
-    def hired(*_: object) -> None:
+    def hired(*_: object, here: bool) -> None:
         raise AssertionError("a crew was hired")
 
-    monkeypatch.setattr(driver, "Crew", hired)
+    monkeypatch.setattr(driver, "_crew", hired)
 
 
 @pytest.fixture
