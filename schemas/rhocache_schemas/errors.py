@@ -40,6 +40,7 @@ end on terminals and in logs: ``str`` gives them printable, in one line.
 """
 
 from enum import StrEnum
+from http import HTTPStatus
 
 from pydantic import BaseModel
 
@@ -238,6 +239,8 @@ class ServiceError(RhocacheError):
     def __init__(self, detail: str, problem: Problem | None = None) -> None:
         super().__init__(detail)
         self.problem = problem  # None when the service did not answer
+        if problem is not None and problem.status == HTTPStatus.UNPROCESSABLE_ENTITY:
+            self.exit_code = InvalidInput.exit_code
 
 
 class Abandoned(RhocacheError):

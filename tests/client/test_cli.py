@@ -164,6 +164,12 @@ def test_models_are_found_by_a_part_of_a_name() -> None:
     assert "did you mean ViT-B-32" in line
 
 
+def test_what_the_service_finds_wrong_is_bad_usage_too(url: str, root: Path) -> None:
+    wrong = [root / "data", "--model=ViT-B32", "--pretrained=openai", "--out", root / "cache"]
+    line = error_line("submit", *wrong, "--url", url, code=2)
+    assert "did you mean ViT-B-32" in line
+
+
 def test_caches_are_listed_and_what_failed_in_them(tmp_path: Path) -> None:
     captions = {f"{number:03}": "a caption" for number in range(50)}
     spec = make_cache(tmp_path / "here", captions, missing="bad")

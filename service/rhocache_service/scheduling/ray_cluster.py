@@ -48,7 +48,8 @@ class RayCluster:
             return []
         if self._drivers is None:
             raise RayUnreachable("Ray, which keeps the log, is not running")
-        return [redact(printable(line)) for line in self._drivers.log(job, start)[-most:]]
+        lines = self._drivers.log(job, start)[-most:]
+        return [redact(printable(line.expandtabs())) for line in lines]
 
     def ping(self) -> None:
         """Raise JobError where Ray is not up or not well, without starting it."""
