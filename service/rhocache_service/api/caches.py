@@ -15,7 +15,7 @@ from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.job.allowed_roots import check_allowed
 from rhocache_service.api.auth import ReadsCaches
 from rhocache_service.api.dependencies import After, InRegistry
-from rhocache_service.caches import similarity
+from rhocache_service.caches import search, similarity
 from rhocache_service.caches.images import media_type
 from rhocache_service.http.openapi import api_problems, problems
 from rhocache_service.http.problems import BrokenOff, ProblemError
@@ -71,7 +71,7 @@ def list_cache_pairs(
     """List pairs by the rank of their similarity, or those of a key."""
     reader = CacheReader.open(cache.uri)
     if key is not None:
-        found = list(similarity.find_key(reader, key))[after:]
+        found = list(search.with_key(reader, key))[after:]
         return CachedPairList.of(found, limit, places(after))
     ranked = request.app.state.similarities(reader)
     total = len(ranked.similarity)

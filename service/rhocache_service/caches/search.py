@@ -16,15 +16,20 @@ from rhocache_schemas.errors import ShardError
 from rhocache_schemas.job.allowed_roots import check_allowed
 
 LOOKED_THROUGH = 5000  # captions, which are in the dataset alone and are read with its pictures
-_COLUMNS = ["key", "row", "status", "similarity", "caption_hash"]
+_COLUMNS = ["key", "row", "status", "similarity"]
+
+
+def with_key(cache: CacheReader, key: str) -> Iterator[CachedPair]:
+    """Yield the pairs of a key, in each shard that has it. Raises CacheError and StorageError."""
+    for shard in cache.index:
+        yield from _matching(cache, shard, pc.field("key") == key)
 
 
 def with_text(cache: CacheReader, text: str) -> Iterator[CachedPair]:
     """Yield the pairs whose key or whole caption a text is. Raises CacheError and StorageError."""
     wanted = (pc.field("key") == text) | (pc.field("caption_hash") == hash_caption(text))
     for shard in cache.index:
-        for record in cache.columns(shard, _COLUMNS).filter(wanted).to_pylist():
-            yield _pair(shard, record)
+        yield from _matching(cache, shard, wanted, "caption_hash")
 
 
 def with_words(cache: CacheReader, roots: list[str], text: str) -> Iterator[CachedPair]:
@@ -51,7 +56,9 @@ def with_words(cache: CacheReader, roots: list[str], text: str) -> Iterator[Cach
                     rows.add(pair.row)
         except ShardError:
             continue
-        yield from _at(cache, shard.name, rows)
+        if rows:
+            among = pc.field("row").isin(sorted(rows))  # pyright: ignore[reportUnknownMemberType]
+            yield from _matching(cache, shard.name, among)
 
 
 def failed_pairs(cache: CacheReader) -> Iterator[CachedPair]:
@@ -61,18 +68,13 @@ def failed_pairs(cache: CacheReader) -> Iterator[CachedPair]:
             yield CachedPair(shard=shard, key=row.key, row=row.row, status=row.code)
 
 
-def _at(cache: CacheReader, shard: str, rows: set[int]) -> Iterator[CachedPair]:
-    if rows:
-        table = cache.columns(shard, _COLUMNS).filter(
-            pc.field("row").isin(sorted(rows))  # pyright: ignore[reportUnknownMemberType]
+def _matching(
+    cache: CacheReader, shard: str, wanted: pc.Expression, *columns: str
+) -> Iterator[CachedPair]:
+    """``columns`` are those that ``wanted`` asks for beside a pair's own."""
+    for record in cache.columns(shard, [*_COLUMNS, *columns]).filter(wanted).to_pylist():
+        value = record["similarity"]
+        usable = value is not None and np.isfinite(value)
+        yield CachedPair.model_validate(
+            record | {"shard": shard, "similarity": value if usable else None}
         )
-        for record in table.to_pylist():
-            yield _pair(shard, record)
-
-
-def _pair(shard: str, record: dict[str, object]) -> CachedPair:
-    value = record["similarity"]
-    usable = isinstance(value, float) and np.isfinite(value)
-    return CachedPair.model_validate(
-        record | {"shard": shard, "similarity": value if usable else None}
-    )

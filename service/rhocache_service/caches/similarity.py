@@ -1,12 +1,11 @@
 """The similarities of a committed cache: their distribution, and the most and least alike pairs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Condition
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from cachetools import LRUCache, cached
 
 from rhocache_schemas.api import CachedPair
@@ -80,19 +79,3 @@ def pairs_at(cache: CacheReader, ranked: Similarities, ranks: Sequence[int]) -> 
         key = keys[shard][int(ranked.row[rank])]
         found.append(ranked.pair(rank, str(key.as_py())))
     return found
-
-
-def find_key(cache: CacheReader, key: str) -> Iterator[CachedPair]:
-    """The pairs of a key, in each shard that has it. Raises CacheError and StorageError."""
-    for shard in cache.index:
-        table = cache.columns(shard, ["key", "row", "status", "similarity"])
-        for record in table.filter(pc.field("key") == key).to_pylist():
-            value = record["similarity"]
-            usable = value is not None and np.isfinite(value)
-            yield CachedPair(
-                shard=shard,
-                key=key,
-                row=record["row"],
-                status=record["status"],
-                similarity=value if usable else None,
-            )
