@@ -46,6 +46,13 @@ class CommittedShard:
         return self.index.rows - self.failed_by_code[RowErrorCode.OVER_LIMIT]
 
     @property
+    def failures(self) -> Counter[str]:
+        """Of those that were to be encoded, by code."""
+        found = self.failed_by_code.copy()
+        del found[RowErrorCode.OVER_LIMIT]
+        return found
+
+    @property
     def retryable(self) -> bool:
         """Whether it has rows that another try may mend."""
         return any(RowErrorCode(code).retryable for code in self.failed_by_code)

@@ -15,7 +15,7 @@ from rhocache_schemas.cache.documents import Plan, ShardFailure
 from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.dataset.formats.webdataset import check_shards, describe_shards
 from rhocache_schemas.dataset.shards import Shard
-from rhocache_schemas.errors import ErrorBudgetExceeded, JobError, RowErrorCode, ShardError
+from rhocache_schemas.errors import ErrorBudgetExceeded, JobError, ShardError
 from rhocache_schemas.job.allowed_roots import check_job
 from rhocache_schemas.job.kinds.score import PAIRS_BUDGET, SHARDS_BUDGET, ScoreSpec
 from rhocache_schemas.job.paths import absolute
@@ -159,9 +159,7 @@ class _Outcome:
 
     @property
     def failed_by_code(self) -> Counter[str]:
-        found = sum((shard.failed_by_code for shard in self.committed.values()), Counter[str]())
-        del found[RowErrorCode.OVER_LIMIT]
-        return found
+        return sum((shard.failures for shard in self.committed.values()), Counter[str]())
 
 
 def _run(

@@ -11,7 +11,6 @@ from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import (
     CacheBusy,
     RhocacheError,
-    RowErrorCode,
     ShardError,
     StorageError,
 )
@@ -84,7 +83,6 @@ class ProgressLog:
         else:
             self._count(event)
             row = event.index
-            failed = event.encoded - row.ok
             took = None
             if event.stages is not None:
                 self._stages.add(event.stages)
@@ -93,7 +91,7 @@ class ProgressLog:
                 ShardOutcome(
                     shard=row.name,
                     rows=event.encoded,
-                    failed=failed,
+                    failed=event.failures.total(),
                     seconds=took,
                     encoder=event.encoder,
                 )
@@ -143,8 +141,7 @@ class ProgressLog:
         del self._sizes[row.name]
         self._committed += 1
         self._pairs += shard.encoded
-        self._failed_by_code += shard.failed_by_code
-        del self._failed_by_code[RowErrorCode.OVER_LIMIT]
+        self._failed_by_code += shard.failures
         self._bytes += row.source_size
 
     def _progress(self, fault: Fault | None) -> Progress:
