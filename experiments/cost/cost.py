@@ -19,18 +19,21 @@ class Cost(Strict):
     stored: float  # bytes a pair, in float16
 
     def of_plain(self, measured: list[float]) -> float:
-        """In steps without a reference, compared within the rounds where there are such."""
-        if measured is self.scoring:
-            return median(measured) / median(self.plain)
+        """Of a step, in steps without a reference, compared within the rounds."""
         return median(one / none for one, none in zip(measured, self.plain, strict=True))
+
+    @property
+    def scoring_of_plain(self) -> float:
+        """In steps without a reference; it was not measured in their rounds."""
+        return median(self.scoring) / median(self.plain)
 
     def total(self, epochs: float, way: str) -> float:
         """Of a training, the cache included, in epochs without a reference."""
         if way == "cached":
-            return self.of_plain(self.scoring) + epochs * self.of_plain(self.cached)
+            return self.scoring_of_plain + epochs * self.of_plain(self.cached)
         return epochs * self.of_plain(self.live)
 
     @property
     def break_even(self) -> float:
         """Epochs from which on the cache is cheaper than a live reference."""
-        return self.of_plain(self.scoring) / (self.of_plain(self.live) - self.of_plain(self.cached))
+        return self.scoring_of_plain / (self.of_plain(self.live) - self.of_plain(self.cached))
