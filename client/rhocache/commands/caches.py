@@ -1,4 +1,7 @@
-"""``caches`` and ``errors``: which caches there are, and what failed in one."""
+"""``caches`` and ``errors``: which caches there are, and what failed in one.
+
+Readers of Parquet are imported when they are used: other commands need not wait for them.
+"""
 
 import json
 from dataclasses import asdict, dataclass
@@ -10,12 +13,7 @@ from rich.console import Console
 from rhocache.commands import options, tables
 from rhocache_schemas import layout, storage
 from rhocache_schemas.cache.documents import Plan, Progress
-from rhocache_schemas.cache.listing import find_caches
-from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.errors import CacheNotFound, RowErrorCode
-from rhocache_schemas.failures import errors_by_code
-
-_SAMPLES = 3  # of each code
 
 
 def add_to(app: typer.Typer) -> None:
@@ -37,6 +35,8 @@ class Found:
 
     @classmethod
     def at(cls, cache: str) -> Self:
+        from rhocache_schemas.cache.reader import CacheReader
+
         reader = CacheReader.find(cache)
         if reader is None:
             plan, uri = Plan.read(layout.plan_file(cache)), layout.progress_file(cache)
@@ -61,6 +61,8 @@ def caches(
     as_json: options.Json = False,
 ) -> None:
     """List the caches in a folder, the newest first."""
+    from rhocache_schemas.cache.listing import find_caches
+
     if not storage.exists(place):
         raise CacheNotFound(f"there is no folder {place}")
     found = [Found.at(cache.removeprefix("./")) for cache in find_caches(place)]
@@ -79,6 +81,9 @@ def errors(
     as_json: options.Json = False,
 ) -> None:
     """Tell what failed in a cache, by code: how many pairs and shards, and some of them."""
+    from rhocache_schemas.cache.reader import CacheReader
+    from rhocache_schemas.failures import errors_by_code
+
     if not storage.exists(layout.plan_file(cache)):
         raise CacheNotFound(f"there is no cache at {cache}: it has no {layout.PLAN}")
     reader, progress = CacheReader.find(cache), layout.progress_file(cache)
@@ -94,7 +99,7 @@ def errors(
         told = {
             name: {
                 "count": each.count,
-                "samples": [error.model_dump() for error in each.samples[:_SAMPLES]],
+                "samples": [error.model_dump() for error in each.samples[: tables.SAMPLES]],
             }
             for name, each in found.items()
         }

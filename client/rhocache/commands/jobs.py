@@ -1,7 +1,6 @@
 """``submit`` and ``jobs``: a service's client."""
 
 import json
-import re
 from typing import Annotated
 
 import typer
@@ -15,6 +14,7 @@ from rhocache_schemas.api import SUBMISSIONS, Job, Submission
 from rhocache_schemas.errors import ErrorBudgetExceeded, InvalidInput, JobError
 from rhocache_schemas.job.fields import read_notes
 from rhocache_schemas.job.kinds import DEFAULT, KINDS
+from rhocache_schemas.job.names import JOB_ID
 from rhocache_schemas.job.spec import JobState
 
 Url = Annotated[str, typer.Option(envvar="RHOCACHE_URL", help="Where the service answers.")]
@@ -25,7 +25,6 @@ JobId = Annotated[
     str, typer.Argument(metavar="JOB", help="The job's id, its first digits, or its name.")
 ]
 
-_ID = re.compile("job_[0-9a-f]{24}")
 _NEWEST = 100  # jobs that a name is looked for among
 
 jobs = typer.Typer(help="Submit, list, show, watch and cancel jobs.", no_args_is_help=True)
@@ -184,7 +183,7 @@ def _find(client: Client, job: str) -> str:
 
     Raises InvalidInput where that is none of the newest jobs, or several.
     """
-    if _ID.fullmatch(job):
+    if JOB_ID.fullmatch(job):
         return job
     found = [
         each.id

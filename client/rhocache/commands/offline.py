@@ -10,7 +10,6 @@ from rich.console import Console
 from rhocache.commands import options, tables
 from rhocache.commands.extras import extra
 from rhocache.commands.progress import Seen, ShardProgress
-from rhocache_schemas.failures import errors_by_code
 from rhocache_schemas.job.kinds.score import ScoreSpec
 
 if TYPE_CHECKING:
@@ -105,6 +104,8 @@ def score(
         console = Console()
         console.print(tables.scored(summary))
         if summary.failed or summary.failures:
+            from rhocache_schemas.failures import errors_by_code
+
             console.print(tables.failed(errors_by_code(summary.cache, summary.failed_by_code)))
 
 

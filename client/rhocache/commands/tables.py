@@ -14,6 +14,7 @@ from rich.text import Text
 from rhocache.commands.progress import Seen, duration
 from rhocache_schemas.api import Job, JobList, PairErrorList, Validation
 from rhocache_schemas.job.fields import chosen
+from rhocache_schemas.job.names import data_to_model, last_part, name_of
 from rhocache_schemas.job.spec import JobState
 from rhocache_schemas.text import printable, printable_lines
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from rhocache_workers.run.driver import ScoreSummary
     from rhocache_workers.run.preview import Preview
 
-_SAMPLES = 3  # of each code
+SAMPLES = 3  # of each code
 _FINDINGS = 20
 _ID = 8  # digits of a job's id
 _AMBER = "yellow"
@@ -95,7 +96,7 @@ def cost(found: "Cost") -> Table:
 def previewed(found: "Preview") -> Table:
     todo = found.shards - found.done_shards
     facts: dict[str, Any] = {
-        "would score": f"{_last(found.dataset)} with {_last(found.model)}",
+        "would score": f"{last_part(found.dataset)} with {last_part(found.model)}",
         "into": found.cache,
         "shards": f"{found.shards:,}, {found.done_shards:,} of them done",
         "to encode": f"{todo:,} shards, {decimal(found.bytes)}" if todo else "nothing",
@@ -190,7 +191,7 @@ def jobs(listed: JobList) -> Table:
         counts = seen.request_counts
         table.add_row(
             short_id(seen.id),
-            _plain(_name(seen)),
+            _plain(name_of(seen.spec)),
             _state(seen),
             f"{counts.completed + counts.failed:,}",
             Text(f"{counts.failed:,}", _AMBER) if counts.failed else "",
@@ -220,17 +221,8 @@ def _took(seen: Job) -> str:
     """From its start to its end, or to now."""
     if seen.in_progress_at is None:
         return ""
-    ends = (seen.completed_at, seen.failed_at, seen.cancelled_at, seen.expired_at)
-    end = next((each for each in ends if each is not None), time.time())
-    return duration(end - seen.in_progress_at)
-
-
-def _name(seen: Job) -> str:
-    """What its metadata call it, or what it makes of what."""
-    dataset = getattr(seen.spec, "dataset", seen.spec.kind)
-    reference = getattr(seen.spec, "reference", None)
-    made = f"{_last(dataset)} → {_last(reference.model)}" if reference else _last(dataset)
-    return seen.metadata.get("name", made)
+    end: int | None = getattr(seen, f"{seen.status}_at") if seen.status.terminal else None
+    return duration((time.time() if end is None else end) - seen.in_progress_at)
 
 
 def caches(found: "Iterable[Found]") -> Table:
@@ -242,7 +234,7 @@ def caches(found: "Iterable[Found]") -> Table:
     for each in found:
         pairs = "" if each.pairs is None else f"{each.pairs:,}"
         failed = Text(f"{each.failed:,}", _AMBER) if each.failed else Text("")
-        what = f"{_last(each.dataset)} → {_last(each.model)}"
+        what = data_to_model(each.dataset, each.model)
         table.add_row(
             _plain(each.cache), each.state, pairs, failed, age(each.created_at), _plain(what)
         )
@@ -258,7 +250,7 @@ def failed(found: "Mapping[str, Failed]") -> Table:
     for code, each in sorted(found.items(), key=lambda item: -item[1].count):
         places = (
             printable(f"{error.shard}: {error.key or error.detail or 'the whole shard'}")
-            for error in each.samples[:_SAMPLES]
+            for error in each.samples[:SAMPLES]
         )
         table.add_row(_plain(code, _AMBER), f"{each.count:,}", Text("\n".join(places)))
     return table
@@ -315,11 +307,6 @@ def age(since: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s"
-
-
-def _last(place: str) -> str:
-    """The last part of a path, a URI or a model's name."""
-    return place.rstrip("/").rpartition("/")[2] or place
 
 
 def _time(value: int | None) -> str:

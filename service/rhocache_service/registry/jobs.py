@@ -1,7 +1,6 @@
 """The registry of jobs. The truth of their work is in the caches."""
 
 import math
-import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from rhocache_schemas.cache.documents import Fault
 from rhocache_schemas.errors import JobStateConflict
+from rhocache_schemas.job.names import JOB_ID
 from rhocache_schemas.job.spec import JobSpec, JobState, transition
 from rhocache_service import metrics
 from rhocache_service.registry.caches import Committed
@@ -21,7 +21,6 @@ from rhocache_service.registry.tables import EventRow, JobRow, LeaseRow, NoteRow
 
 SUBMITTED_SECONDS = 60  # in which a key may submit so many jobs
 
-_ID = re.compile("job_[0-9a-f]{24}")
 _LOOK_AT = 200  # jobs of a kind, in one step
 _RATES = 300  # of a job's progress events, at most twice as many are kept when it has ended
 _PROGRESS = "job.progress"
@@ -68,7 +67,7 @@ class Registry:
         return row
 
     def get(self, job: str) -> JobRow | None:
-        if not _ID.fullmatch(job):
+        if not JOB_ID.fullmatch(job):
             return None  # PostgreSQL refuses to look for some strings at all
         with self._session() as session:
             return session.scalar(select(JobRow).where(JobRow.id == job))

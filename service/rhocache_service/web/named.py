@@ -4,8 +4,7 @@ import time
 from dataclasses import dataclass
 
 from rhocache_schemas.api import Job
-from rhocache_schemas.job.kinds.score import ScoreSpec
-from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.job.names import about, name_of
 from rhocache_service.jobs.resource import job_resource
 from rhocache_service.registry.tables import JobRow
 
@@ -25,30 +24,16 @@ class NamedJob:
 def named(row: JobRow, owners: dict[str, str]) -> NamedJob:
     """``owners`` are the names of API keys by their ids."""
     job, spec = job_resource(row), row.job_spec()
-    about = name_of(spec)
-    name = job.metadata.get("name", "").strip() or about
+    name, what = name_of(spec), about(spec)
     counts = job.shard_counts
     return NamedJob(
         job=job,
         name=name,
-        about=about if name != about else "",
+        about=what if name != what else "",
         owner=job.metadata.get("owner") or owners.get(row.api_key or ""),
         seconds=_seconds(row),
         done=(counts.committed + counts.failed) / counts.total if counts.total else 0.0,
     )
-
-
-def name_of(spec: JobSpec) -> str:
-    """Name a job by its data: ``laion → ViT-B-32``."""
-    if isinstance(spec, ScoreSpec):
-        return f"{_dataset(spec.dataset)} → {spec.reference.model.rstrip('/').split('/')[-1]}"
-    return f"{spec.kind} → {spec.output.rstrip('/').split('/')[-1]}"
-
-
-def _dataset(place: str) -> str:
-    """The last part of a place; of tars the folder's too, for they are called the same anywhere."""
-    parts = place.rstrip("/").split("/")
-    return "/".join(parts[-2:] if parts[-1].endswith(".tar") else parts[-1:])
 
 
 def _seconds(row: JobRow) -> float | None:
