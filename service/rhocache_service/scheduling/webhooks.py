@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 TIMEOUT_SECONDS = 10.0  # for each part of an answer
 _AT_ONCE = 8
 _PAUSE_SECONDS = 5.0  # after the first try; four times as long after each other one
+_CHANCE = random.SystemRandom()  # its own: the state of the module's is the program's
 _TRIES = 9  # with the pauses between them 30 hours
 
 
@@ -53,7 +54,7 @@ class Webhooks:
             log.warning("%s; it is given up", told)
             self._deliveries.end(row)
         else:
-            pause = _PAUSE_SECONDS * 4**row.tries * random.uniform(0.5, 1.5)  # noqa: S311
+            pause = _PAUSE_SECONDS * 4**row.tries * _CHANCE.uniform(0.5, 1.5)
             log.warning("%s; try %d of %d in %.0f s", told, tries + 1, _TRIES, pause)
             self._deliveries.put_off(row, pause)
 

@@ -1,6 +1,7 @@
 """Webhooks to a real receiver, which fails at first, from a service that is killed meanwhile."""
 
 import http.server
+import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,6 +174,7 @@ def test_pauses_grow_until_it_is_given_up(
         put_off(self, row, seconds)
 
     monkeypatch.setattr(Deliveries, "put_off", note)
+    chance = random.getstate()
     end(database, "http://127.0.0.1:9/")  # nobody listens
     sender.send_due()
     sender.send_due()
@@ -182,6 +184,7 @@ def test_pauses_grow_until_it_is_given_up(
         sender.send_due()
     assert len(pauses) == webhooks._TRIES - 1
     assert all(2.5 * 4**n <= pause <= 7.5 * 4**n for n, pause in enumerate(pauses))
+    assert random.getstate() == chance, "another thread of the program may draw in between"
 
 
 def test_a_host_that_is_not_allowed_any_more(database: Engine, tmp_path: Path) -> None:
