@@ -202,16 +202,13 @@ class Validation(BaseModel):
     bytes_per_pair: Annotated[
         int | None, Field(description="of the cache, by dimension and dtype; without the key")
     ] = None
+    predicted_pairs: Annotated[
+        Range | None, Field(description="of shards that were not read yet, by a part of three")
+    ] = None
     predicted_seconds: Annotated[
         Range | None, Field(description="at the rates that jobs with this reference had")
     ] = None
-    predicted_bytes: Annotated[
-        Range | None,
-        Field(
-            description="of the cache; of pairs that were not read yet, as many as in a byte of "
-            "datasets that this reference scored"
-        ),
-    ] = None
+    predicted_bytes: Annotated[Range | None, Field(description="of the cache")] = None
 
 
 class CacheSummary(BaseModel):

@@ -1,4 +1,4 @@
-"""A dataset of one shard and a committed cache of it, made without workers."""
+"""A dataset and a committed cache of it, made without workers."""
 
 import io
 import tarfile
@@ -9,8 +9,8 @@ from caches import FINGERPRINT, commit
 from PIL import Image
 
 from rhocache_schemas import layout
-from rhocache_schemas.cache import shard_file
 from rhocache_schemas.cache.documents import Manifest, Progress
+from rhocache_schemas.cache.shard_file import ShardRows
 from rhocache_schemas.dataset.pair import hash_caption, hash_image
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.spec import JobState
@@ -20,7 +20,9 @@ from rhocache_service.registry.tables import JobRow
 SHARD = "00000.tar"
 
 
-def make_cache(root: Path, captions: dict[str, str], missing: str = "") -> ScoreSpec:
+def make_cache(
+    root: Path, captions: dict[str, str], missing: str = "", shards: int = 1
+) -> ScoreSpec:
     """Pairs of these keys and captions, of ascending similarity; ``missing`` has no picture."""
     spec = ScoreSpec.model_validate(
         {
@@ -31,7 +33,28 @@ def make_cache(root: Path, captions: dict[str, str], missing: str = "") -> Score
     )
     images = {key: picture(number) for number, key in enumerate(captions)}
     (root / "dataset").mkdir(parents=True)
-    with tarfile.open(root / "dataset" / SHARD, "w") as tar:
+    parts: dict[str, ShardRows] = {}
+    values = np.linspace(-0.5, 0.5, len(captions), dtype=np.float32)
+    for number, (keys, similarity) in enumerate(
+        zip(
+            np.array_split(list(captions), shards),
+            np.array_split(values, shards),
+            strict=True,
+        )
+    ):
+        here = {str(key): captions[key] for key in keys}
+        name = f"{number:05}.tar"
+        write_shard(root / "dataset" / name, here, images, missing)
+        parts[name] = rows_of(here, images, missing, similarity)
+    codes = {"image_missing": 1} if missing in captions else {}
+    commit(spec.output, parts, dataset=spec.dataset, reference=spec.reference, failed_by_code=codes)
+    return spec
+
+
+def write_shard(
+    path: Path, captions: dict[str, str], images: dict[str, bytes], missing: str
+) -> None:
+    with tarfile.open(path, "w") as tar:
         for key, caption in captions.items():
             members = {"jpg": images[key], "txt": caption.encode()}
             for suffix, data in members.items():
@@ -39,28 +62,23 @@ def make_cache(root: Path, captions: dict[str, str], missing: str = "") -> Score
                     info = tarfile.TarInfo(f"{key}.{suffix}")
                     info.size = len(data)
                     tar.addfile(info, io.BytesIO(data))
-    count = len(captions)
-    similarity = np.linspace(-0.5, 0.5, count, dtype=np.float32)
-    vectors = np.zeros((count, 1, 4), np.float16)
+
+
+def rows_of(
+    captions: dict[str, str], images: dict[str, bytes], missing: str, similarity: np.ndarray
+) -> ShardRows:
+    vectors = np.zeros((len(captions), 1, 4), np.float16)
     vectors[..., 0] = 1
-    status = ["ok" if key != missing else "image_missing" for key in captions]
-    bad = np.array([each != "ok" for each in status])
-    similarity[bad] = np.nan
-    rows = shard_file.ShardRows(
-        list(captions), status, vectors, vectors, similarity,
+    bad = np.array([key == missing for key in captions])
+    return ShardRows(
+        list(captions),
+        ["image_missing" if key == missing else "ok" for key in captions],
+        vectors,
+        vectors,
+        np.where(bad, np.float32("nan"), similarity),
         [None if key == missing else hash_image(images[key]) for key in captions],
         [hash_caption(caption) for caption in captions.values()],
-    )  # fmt: skip
-    failed = int(bad.sum())
-    codes = {"image_missing": failed} if failed else {}
-    commit(
-        spec.output,
-        {SHARD: rows},
-        dataset=spec.dataset,
-        reference=spec.reference,
-        failed_by_code=codes,
     )
-    return spec
 
 
 def picture(number: int) -> bytes:

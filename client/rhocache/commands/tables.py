@@ -110,7 +110,10 @@ def validated(found: Validation) -> Table:
     facts: dict[str, Any] = {
         "shards": f"{found.shards:,}, {found.shards_committed:,} of them done",
         "source": decimal(found.source_bytes),
-        "pairs": None if found.pairs is None else f"{found.pairs:,}",
+        "pairs": f"{found.pairs:,}"
+        if found.pairs is not None
+        else found.predicted_pairs
+        and _between(*(f"{each:,.0f}" for each in found.predicted_pairs.model_dump().values())),
         "time": found.predicted_seconds
         and _between(
             *(_spoken(each / 3600) for each in found.predicted_seconds.model_dump().values())

@@ -1,7 +1,8 @@
 """Finds pairs of a committed cache: by key, by words of their captions, and those that failed."""
 
 from collections.abc import Iterator
-from itertools import islice
+from contextlib import suppress
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow.compute as pc
@@ -15,7 +16,7 @@ from rhocache_schemas.dataset.shards import list_shards
 from rhocache_schemas.errors import ShardError
 from rhocache_schemas.job.allowed_roots import check_allowed
 
-LOOKED_THROUGH = 5000  # captions, which are in the dataset alone and are read with its pictures
+LOOKED_THROUGH = 5000  # captions at once: they are in the dataset alone, read with its pictures
 _COLUMNS = ["key", "row", "status", "similarity"]
 
 
@@ -32,33 +33,45 @@ def with_text(cache: CacheReader, text: str) -> Iterator[CachedPair]:
         yield from _matching(cache, shard, wanted, "caption_hash")
 
 
-def with_words(cache: CacheReader, roots: list[str], text: str) -> Iterator[CachedPair]:
-    """Yield pairs with every word in their captions, of the first LOOKED_THROUGH of the dataset.
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look through captions has found, and where the next one begins."""
+
+    pairs: list[CachedPair]
+    captions: int  # that were looked at
+    next: int | None  # the first shard of the next look; None: that was all
+
+
+def with_words(cache: CacheReader, roots: list[str], text: str, first: int) -> Look:
+    """Find pairs with every word in their captions, from the dataset's shard number ``first`` on.
+
+    Whole shards are read, until LOOKED_THROUGH captions have been looked at.
 
     Raises DatasetError, UriNotAllowed, CacheError and StorageError; a shard that can't be read any
     more is passed over.
     """
     words = text.casefold().split()
-    left = LOOKED_THROUGH
-    for shard in list_shards(cache.manifest.dataset):
-        if left <= 0:
-            return
+    captions = 0
+    pairs: list[CachedPair] = []
+    shards = list_shards(cache.manifest.dataset)
+    for number, shard in enumerate(shards[first:], first):
+        if captions >= LOOKED_THROUGH:
+            return Look(pairs, captions, number)
         if shard.name not in cache.index:
             continue
         check_allowed(shard.uri, roots)
         rows: set[int] = set()
-        try:
-            for pair in islice(ShardReader(shard, cache.manifest.fingerprint.caption_field), left):
+        with suppress(ShardError):
+            for pair in ShardReader(shard, cache.manifest.fingerprint.caption_field):
                 keep_on()
-                left -= 1
+                captions += 1
                 caption = (pair.caption or "").casefold()
                 if all(word in caption for word in words):
                     rows.add(pair.row)
-        except ShardError:
-            continue
         if rows:
             among = pc.field("row").isin(sorted(rows))  # pyright: ignore[reportUnknownMemberType]
-            yield from _matching(cache, shard.name, among)
+            pairs.extend(_matching(cache, shard.name, among))
+    return Look(pairs, captions, None)
 
 
 def failed_pairs(cache: CacheReader) -> Iterator[CachedPair]:

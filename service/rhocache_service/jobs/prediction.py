@@ -1,18 +1,18 @@
 """What a scoring job will take, from its spec and from earlier jobs with its reference."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from rhocache_schemas.api import Range
 from rhocache_schemas.cache.documents import Progress
 from rhocache_schemas.cache.index import IndexRow
+from rhocache_schemas.dataset.formats.webdataset import ShardReader
 from rhocache_schemas.dataset.shards import Shard
-from rhocache_schemas.errors import RhocacheError
+from rhocache_schemas.errors import ShardError
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.spec import JobState
 from rhocache_schemas.reference import Dtype
-from rhocache_service.caches.shard_status import committed_rows
 from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.tables import JobRow
 
@@ -23,6 +23,9 @@ _ALIKE = 5  # of those with the same reference, how many tell
 _NUMBERS, _KEY = 4 + 4 + 2 * 8, 120
 _SHARD = 20_000  # bytes of a shard file beside its pairs, at most
 
+_BEGINNING = 1 << 20  # bytes of a shard whose pairs stand for the others
+_SPREAD = 0.2  # of a whole shard's density about that of its beginning
+
 
 def bytes_per_pair(dimension: int, dtype: Dtype) -> int:
     """Of an image's and a caption's embedding, and the numbers beside them; without the key."""
@@ -30,18 +33,42 @@ def bytes_per_pair(dimension: int, dtype: Dtype) -> int:
 
 
 def predict_pairs(
-    shards: Sequence[Shard], read: Mapping[str, IndexRow], alike: Sequence[JobRow]
+    shards: Sequence[Shard], read: Mapping[str, IndexRow], caption_field: str | None
 ) -> Range | None:
     """How many pairs shards have: those that were ``read`` exactly, the others by their sizes.
 
-    None where no shard, and no earlier job, tells how many bytes a pair has.
+    Their first, middle and last one tell how many bytes a pair has. None where they can't be read.
     """
     known = sum(read[shard.name].rows for shard in shards if shard.name in read)
-    unread = sum(shard.size for shard in shards if shard.name not in read)
-    densities = list(_densities([read, *map(_rows, alike)])) if unread else [0.0]
+    unread = [shard for shard in shards if shard.name not in read]
+    if not unread:
+        return Range(low=known, high=known)
+    sampled = {shard.name: shard for shard in (unread[0], unread[len(unread) // 2], unread[-1])}
+    counted = [pairs_of(shard, caption_field) for shard in sampled.values()]
+    densities = [
+        (pairs.low / shard.size, pairs.high / shard.size)
+        for shard, pairs in zip(sampled.values(), counted, strict=True)
+        if pairs is not None
+    ]
     if not densities:
         return None
-    return Range(low=known + unread * min(densities), high=known + unread * max(densities))
+    size = sum(shard.size for shard in unread)
+    low, high = min(low for low, _ in densities), max(high for _, high in densities)
+    return Range(low=known + size * low, high=known + size * high)
+
+
+def pairs_of(shard: Shard, caption_field: str | None) -> Range | None:
+    """How many pairs a shard has, by its beginning if it is not small; None if it can't be read."""
+    reader = ShardReader(shard, caption_field)
+    pairs = 0
+    try:
+        for pairs, _ in enumerate(reader, 1):
+            if reader.position >= _BEGINNING:
+                mean = pairs * shard.size / reader.position
+                return Range(low=mean * (1 - _SPREAD), high=mean * (1 + _SPREAD))
+    except ShardError:
+        return None
+    return Range(low=pairs, high=pairs)
 
 
 def predict_bytes(pairs: Range, shards: int, per_pair: int) -> Range:
@@ -68,18 +95,3 @@ def jobs_alike(spec: ScoreSpec, registry: Registry) -> list[JobRow]:
 
 def _progress(row: JobRow) -> Progress:
     return Progress.model_validate(row.progress)
-
-
-def _rows(row: JobRow) -> Mapping[str, IndexRow]:
-    try:
-        return committed_rows(row.spec["output"])
-    except RhocacheError:  # a damaged cache predicts nothing, and hinders no other job
-        return {}
-
-
-def _densities(caches: Sequence[Mapping[str, IndexRow]]) -> Iterator[float]:
-    """Pairs a byte of the dataset, of each cache that tells it."""
-    for cache in caches:
-        size = sum(row.source_size for row in cache.values())
-        if size:
-            yield sum(row.rows for row in cache.values()) / size

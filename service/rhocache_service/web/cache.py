@@ -32,6 +32,7 @@ class _Chosen:
     title: str
     pairs: list[CachedPair]  # one more than are shown where there are others
     trouble: str | None = None
+    look: search.Look | None = None  # through captions
 
 
 @router.get("/caches/{cache}")
@@ -44,12 +45,13 @@ def cache(
     high: Similarity = None,
     skip: Annotated[int, Query(ge=0, le=10**12)] = 0,
     seed: Annotated[int, Query(ge=0, le=2**32 - 1)] = 0,
+    shard: Annotated[int, Query(ge=0, le=10**9)] = 0,  # of the dataset, where a search goes on
 ):
     reader = CacheReader.open(cache.uri)
     ranked = request.app.state.similarities(reader)
     bounds = (None if low == "" else low, None if high == "" else high)
     if q.strip():
-        chosen = _search(request, reader, q, skip)
+        chosen = _search(request, reader, q, skip, shard)
     elif bounds != (None, None):
         chosen = _between(reader, ranked, *bounds, skip)
     else:
@@ -70,8 +72,8 @@ def cache(
         histogram=_histogram(ranked.similarity),
         snippets=snippets(cache.uri, reader.manifest),
         view=None if q.strip() or bounds != (None, None) else view,
-        asked={"q": q, "low": bounds[0], "high": bounds[1], "seed": seed},
-        looked_through=search.LOOKED_THROUGH,
+        asked={"q": q, "low": bounds[0], "high": bounds[1], "seed": seed, "shard": shard},
+        look=chosen.look,
     )
 
 
@@ -103,21 +105,18 @@ def _between(
     return _Chosen(title, similarity.pairs_at(reader, ranked, ranks))
 
 
-def _search(request: Request, reader: CacheReader, text: str, skip: int) -> _Chosen:
+def _search(request: Request, reader: CacheReader, text: str, skip: int, shard: int) -> _Chosen:
     """Pairs of a key or whole caption, from everywhere; and then those with words in a caption."""
-    title = f"Pairs with “{text}”"
-    pairs = list(islice(search.with_text(reader, text), skip + CARDS + 1))
-    trouble = None
+    whole = list(islice(search.with_text(reader, text), skip + CARDS + 1))
+    pairs = [] if shard else whole
     try:
-        known = {(pair.shard, pair.row) for pair in pairs}
-        for pair in search.with_words(reader, request.app.state.settings.roots, text):
-            if len(pairs) > skip + CARDS:
-                break
-            if (pair.shard, pair.row) not in known:
-                pairs.append(pair)
+        look = search.with_words(reader, request.app.state.settings.roots, text, shard)
+        known = {(pair.shard, pair.row) for pair in whole}
+        pairs = pairs + [pair for pair in look.pairs if (pair.shard, pair.row) not in known]
+        trouble = None
     except RhocacheError as error:
-        trouble = str(error)
-    return _Chosen(title, pairs[skip:], trouble)
+        look, trouble = None, str(error)
+    return _Chosen(f"Pairs with “{text}”", pairs[skip : skip + CARDS + 1], trouble, look)
 
 
 def _histogram(values: np.ndarray) -> dict[str, Any] | None:

@@ -74,6 +74,11 @@ def rate(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
+def rounded(value: float) -> str:
+    """Spell a number that is not known well: its first two digits."""
+    return f"{float(f'{value:.2g}'):,.0f}"
+
+
 templates.filters |= {
     "path": lambda value: quote(str(value), safe=""),
     "words": lambda value: str(value).replace("_", " "),
@@ -83,6 +88,7 @@ templates.filters |= {
     "exact": exact,
     "size": size,
     "rate": rate,
+    "rounded": rounded,
 }
 
 

@@ -9,10 +9,12 @@ import pytest
 from rhocache_schemas.api import Range
 from rhocache_schemas.cache.documents import Progress
 from rhocache_schemas.cache.reader import CacheReader
+from rhocache_schemas.dataset.formats.webdataset import ShardReader
 from rhocache_schemas.dataset.shards import list_shards
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.spec import JobState
 from rhocache_schemas.reference import ReferenceSpec
+from rhocache_service.jobs import prediction
 from rhocache_service.jobs.kinds import kind_of
 from rhocache_service.jobs.prediction import bytes_per_pair, predict_bytes, predict_pairs
 from rhocache_service.jobs.references import dimension_of
@@ -46,7 +48,7 @@ def test_a_real_cache_has_as_many_bytes_as_predicted() -> None:
 
 
 def test_earlier_jobs_tell_how_long_it_takes(tmp_path: Path, reference_folder: Path) -> None:
-    """Two jobs with the reference, at 100 and 50 pairs a second; of the dataset half is new."""
+    """Two jobs with the reference, at 100 and 50 pairs a second."""
     registry = Registry(open_database(Settings(data_dir=tmp_path).registry_url))
     data = tmp_path / "data"
     data.mkdir()
@@ -59,38 +61,49 @@ def test_earlier_jobs_tell_how_long_it_takes(tmp_path: Path, reference_folder: P
             "dtype": "float32",
         }
     )
-    (shard,) = list_shards(spec.dataset, None)
     score = kind_of(spec)
     new = score.preview(spec, [str(tmp_path)], registry)
     assert (new.dimension, new.dtype, new.bytes_per_pair) == (32, "float32", 2 * 32 * 4 + 24)
-    assert (new.predicted_seconds, new.predicted_bytes) == (None, None)
+    pairs = new.predicted_pairs
+    assert (new.pairs, new.predicted_seconds) == (None, None)
+    assert new.predicted_bytes.low == pytest.approx(pairs.low * new.bytes_per_pair)
     for rate in (100.0, 50.0):
-        done = spec.model_copy(update={"output": str(GOLDEN)})
-        row = registry.advance(registry.add(done), JobState.QUEUED)
+        row = registry.advance(registry.add(spec), JobState.QUEUED)
         row = registry.advance(row, JobState.IN_PROGRESS)
         progress = Progress(phase="completed", pairs_per_second=rate, updated_at=1.0)
         registry.note(row, progress=progress.model_dump(mode="json"))
         registry.advance(registry.advance(row, JobState.FINALIZING), JobState.COMPLETED)
-    index = CacheReader.open(str(GOLDEN)).index.values()
-    density = sum(row.rows for row in index) / sum(row.source_size for row in index)
     told = score.preview(spec, [str(tmp_path)], registry)
-    pairs = shard.size * density
     assert told.predicted_seconds.model_dump() == pytest.approx(
-        {"low": pairs / 100, "high": pairs / 50}
+        {"low": pairs.low / 100, "high": pairs.high / 50}
     )
-    assert told.predicted_bytes.low == pytest.approx(pairs * told.bytes_per_pair)
+    some = score.preview(spec.model_copy(update={"limit": 100}), [str(tmp_path)], registry)
+    assert some.predicted_pairs == Range(low=100, high=100)
+    assert some.predicted_seconds == Range(low=1, high=2)
     other = spec.model_copy(update={"reference": ReferenceSpec(model="hf-hub:of/ours")})
     told = score.preview(other, [str(tmp_path)], registry)
     assert (told.dimension, told.predicted_seconds, told.predicted_bytes) == (None, None, None)
     registry.close()
 
 
-def test_shards_that_were_read_are_counted_and_not_guessed() -> None:
+def test_shards_that_were_read_are_counted_and_others_guessed_by_their_first_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     row = next(iter(CacheReader.open(str(GOLDEN)).index.values()))
-    first, *others = list_shards(str(EXAMPLES), None)
-    read = {first.name: replace(row, rows=10, source_size=1000)}
-    assert predict_pairs([], {}, []) == Range(low=0, high=0)
-    assert predict_pairs([first], {}, []) is None
-    assert predict_pairs([first], read, []) == Range(low=10, high=10)
-    guessed = 10 + sum(shard.size for shard in others) / 100
-    assert predict_pairs([first, *others], read, []) == Range(low=guessed, high=guessed)
+    first, *others = shards = list_shards(str(EXAMPLES), None)
+    read = {first.name: replace(row, rows=10)}
+    assert predict_pairs([], {}, None) == Range(low=0, high=0)
+    assert predict_pairs([first], read, None) == Range(low=10, high=10)
+    counts = {shard.name: sum(1 for _ in ShardReader(shard)) for shard in shards}
+    true = 10 + sum(counts[shard.name] for shard in others)
+    monkeypatch.setattr(prediction, "_BEGINNING", 500_000)
+    found = predict_pairs(shards, read, None)
+    assert found is not None
+    assert found.low < true < found.high
+    assert found.high < 2 * found.low
+    monkeypatch.setattr(prediction, "_BEGINNING", 1 << 30)
+    assert predict_pairs([others[0]], {}, None) == Range(low=(n := counts[others[0].name]), high=n)
+    (tmp_path / "rubbish.tar").write_bytes(b"rubbish" * 1000)
+    rubbish = list_shards(str(tmp_path), None)
+    assert predict_pairs(rubbish, {}, None) is None
+    assert predict_pairs([*rubbish, others[0]], {}, None) is not None

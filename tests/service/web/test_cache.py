@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 
 from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.job.kinds.score import ScoreSpec
+from rhocache_service.caches import search
 from rhocache_service.caches.comparison import compare
 from rhocache_service.registry.caches import cache_id
 from rhocache_service.registry.jobs import Registry
@@ -75,6 +76,33 @@ def test_pairs_are_found_by_key_and_by_words_of_their_captions(page: Page, place
     page.get_by_label("Key or caption").fill("ostrich")
     page.get_by_role("button", name="Search").click()
     expect(page.get_by_text("No pair has this key or caption")).to_be_visible()
+
+
+def test_a_search_of_captions_goes_on_where_it_stopped(
+    page: Page, registry: Registry, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten captions at once, of 30 in six shards: two shards, two and the last two."""
+    captions = {f"{number:03}": f"a picture {number % 10}" for number in range(30)}
+    spec = make_cache(root / "six", captions, shards=6)
+    completed(registry, spec)
+    monkeypatch.setattr(search, "LOOKED_THROUGH", 10)
+    page.goto(f"/caches/{cache_id(spec.output)}?q=picture 7")
+    keys: list[str] = []
+    for shard in (3, 5, None):
+        keys += page.locator(".card .key").all_text_contents()
+        further = page.locator("a[rel=next]")
+        if shard is None:
+            expect(further).to_have_count(0)
+        else:
+            expect(further).to_have_text(f"Look on, from shard {shard}")
+            further.click()
+    assert keys == ["007", "017", "027"]
+    page.goto(f"/caches/{cache_id(spec.output)}?q=a picture 7")
+    expect(page.locator(".card")).to_have_count(3)  # whole captions are known of all
+    page.get_by_role("link", name="Look on").click()
+    expect(page.get_by_text("None of the 10 captions")).to_be_visible()
+    page.goto(f"/caches/{cache_id(spec.output)}?q=ostrich")
+    expect(page.get_by_text("None of the 10 captions that were looked at")).to_be_visible()
 
 
 def test_a_card_is_shown_large_with_its_whole_caption(page: Page, place: str) -> None:

@@ -122,7 +122,7 @@ def test_what_is_filled_in_is_planned_beside_the_form(form: Page, root: Path) ->
     form.get_by_label("Output").fill(f"{root}/new")
     expect(form.locator("[id='/output-error']")).to_be_empty()
     plan = form.locator("#plan .tile")
-    expect(plan).to_contain_text(["Shards1", "Pairs–", "Time–", "Cache–"])
+    expect(plan).to_contain_text(["Shards1", "Pairs2", "Time–", "Cache–"])
     form.get_by_label("Dataset").fill(f"{root}/nowhere")
     expect(form.locator("[id='/dataset-error']")).to_contain_text("nowhere")  # a 404
 

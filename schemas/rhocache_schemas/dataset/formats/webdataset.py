@@ -110,6 +110,7 @@ class ShardReader:
         self.shard = shard
         self.sha256: str | None = None
         self.found = Found()
+        self.position = 0  # bytes of the shard that the pairs so far have taken, about
         self._caption_field = caption_field
         self._limits = limits
 
@@ -120,6 +121,7 @@ class ShardReader:
             with open_shard(self.shard) as stream:
                 tar = TarStream(stream, self._limits.members)
                 for key, members in self._groups(tar):
+                    self.position = tar.position
                     pair = self._pair(row, key, members, repeated=key in seen)
                     seen.add(key)
                     row += 1

@@ -1,7 +1,7 @@
 """How the service treats scoring jobs."""
 
 from rhocache_schemas import layout, storage
-from rhocache_schemas.api import ShardList, Validation
+from rhocache_schemas.api import Range, ShardList, Validation
 from rhocache_schemas.cache.documents import Plan
 from rhocache_schemas.cache.listing import shard_files
 from rhocache_schemas.cache.reader import CacheReader
@@ -48,7 +48,10 @@ class _Score(JobKind[ScoreSpec]):
         todo = [shard for shard in shards if shard.name not in there]
         known = all(shard.name in rows for shard in shards)
         alike = jobs_alike(spec, registry)
-        pairs, left = (predict_pairs(part, rows, alike) for part in (shards, todo))
+        pairs, left = (
+            _within(predict_pairs(part, rows, spec.caption_field), spec.limit)
+            for part in (shards, todo)
+        )
         dimension = dimension_of(spec.reference)
         per_pair = dimension and bytes_per_pair(dimension, spec.dtype)
         plan = layout.plan_file(spec.output)
@@ -61,6 +64,7 @@ class _Score(JobKind[ScoreSpec]):
             dimension=dimension,
             dtype=spec.dtype,
             bytes_per_pair=per_pair,
+            predicted_pairs=pairs,
             predicted_seconds=left and predict_seconds(left, alike),
             predicted_bytes=predict_bytes(pairs, len(shards), per_pair)
             if pairs and per_pair
@@ -91,6 +95,12 @@ class _Score(JobKind[ScoreSpec]):
 
 
 KIND = _Score()
+
+
+def _within(pairs: Range | None, limit: int | None) -> Range | None:
+    if pairs is None or limit is None:
+        return pairs
+    return Range(low=min(pairs.low, limit), high=min(pairs.high, limit))
 
 
 def _open_output(spec: ScoreSpec) -> CacheReader | None:
