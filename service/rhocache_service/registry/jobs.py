@@ -72,6 +72,12 @@ class Registry:
         with self._session() as session:
             return session.scalar(select(JobRow).where(JobRow.id == job))
 
+    def among(self, jobs: Sequence[str]) -> dict[str, JobRow]:
+        """Those of the jobs that are not forgotten, by id."""
+        with self._session() as session:
+            found = session.scalars(select(JobRow).where(JobRow.id.in_(jobs)))
+            return {row.id: row for row in found}
+
     def newest(
         self,
         limit: int,

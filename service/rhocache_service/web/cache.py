@@ -15,7 +15,7 @@ from rhocache_service.caches import search, similarity
 from rhocache_service.caches.similarity import Similarities
 from rhocache_service.web.charts import place, ticks
 from rhocache_service.web.gallery import read_pairs
-from rhocache_service.web.render import page, page_router
+from rhocache_service.web.render import counted, page, page_router
 from rhocache_service.web.snippets import snippets
 
 router = page_router()
@@ -101,7 +101,8 @@ def _between(
     last = len(values) if high is None else int(np.searchsorted(values, np.float32(high), "right"))
     ranks = range(first + skip, min(first + skip + CARDS + 1, last))
     ends = ["" if end is None else f"{end:.3f}" for end in (low, high)]
-    title = f"Similarity {' to '.join(ends).strip()}: {max(0, last - first):,} pairs"
+    count = counted(max(0, last - first), "pair")
+    title = f"Similarity {' to '.join(ends).strip()}: {count}"
     return _Chosen(title, similarity.pairs_at(reader, ranked, ranks))
 
 
@@ -147,5 +148,5 @@ def _histogram(values: np.ndarray) -> dict[str, Any] | None:
         "median": median,
         "median_at": place(median, low, high),
         "x": ticks(low, high),
-        "y": ticks(0, most)[1:],
+        "y": ticks(0, most, least=1)[1:],
     }

@@ -24,14 +24,14 @@ class Line:
     y: list[Tick]
 
 
-def ticks(low: float, high: float, label: Callable[[float], str] | None = None) -> list[Tick]:
-    """Choose a few round numbers from ``low`` to ``high``."""
+def ticks(low: float, high: float, *, least: float = 0.0) -> list[Tick]:
+    """Choose a few round numbers from ``low`` to ``high``, ``least`` apart or more."""
     if not high > low:
         return []
-    rough = (high - low) / _TICKS
+    rough = max((high - low) / _TICKS, least)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * each for each in _ROUND if power * each >= rough * 0.999)
-    return _every(step, low, high, label or (lambda value: f"{value:,.{_digits(step)}f}"))
+    return _every(step, low, high, lambda value: f"{value:,.{_digits(step)}f}")
 
 
 def time_ticks(seconds: float) -> list[Tick]:

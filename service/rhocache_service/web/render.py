@@ -74,6 +74,11 @@ def rate(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
+def counted(value: int, thing: str) -> str:
+    """Spell how many there are: ``1 shard``, ``1,000 shards``."""
+    return f"{value:,} {thing}{'' if value == 1 else 's'}"
+
+
 def rounded(value: float) -> str:
     """Spell a number that is not known well: its first two digits."""
     return f"{float(f'{value:.2g}'):,.0f}"
@@ -83,6 +88,7 @@ templates.filters |= {
     "path": lambda value: quote(str(value), safe=""),
     "words": lambda value: str(value).replace("_", " "),
     "number": lambda value: f"{value:,}",
+    "counted": counted,
     "duration": duration,
     "age": age,
     "exact": exact,

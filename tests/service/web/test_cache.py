@@ -52,13 +52,29 @@ def test_what_the_reference_thinks_of_the_data(page: Page, place: str) -> None:
     expect(cards.first).not_to_have_text(before[0])
 
 
+def test_caches_are_listed_beside_the_jobs_that_made_them(
+    page: Page, registry: Registry, spec: ScoreSpec
+) -> None:
+    named = spec.model_copy(update={"metadata": {"name": "the whole shop"}})
+    row = completed(registry, named)
+    page.goto("/caches")
+    made = page.locator("tbody tr").filter(has_text=spec.output)
+    expect(made).to_have_count(1)
+    expect(made).to_contain_text("the whole shop")
+    registry.delete(row)
+    page.reload()
+    expect(made).to_contain_text(f"{row.id[:12]}…")  # it is still a cache
+    made.get_by_role("link", name="cache", exact=True).click()
+    expect(page.get_by_role("heading", name="Pairs", exact=True)).to_be_visible()
+
+
 def test_a_bar_opens_its_pairs_and_the_median_is_where_it_is(page: Page, place: str) -> None:
     page.goto(place)
     median = page.locator("line.median").get_attribute("x1")
     assert median == "50.83%"  # 007, of the lower half, has none
     page.locator(".histogram a").last.click()
     expect(page.locator(".card")).to_have_count(1)
-    expect(page.get_by_role("heading", name="Similarity 0.483 to 0.500: 1 pairs")).to_be_visible()
+    expect(page.get_by_role("heading", name="Similarity 0.483 to 0.500: 1 pair")).to_be_visible()
     page.get_by_label("Similarity from").fill("0.4")
     page.get_by_role("button", name="Show").click()
     expect(page.locator(".card")).to_have_count(7)

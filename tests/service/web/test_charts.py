@@ -19,6 +19,11 @@ def test_ticks_are_at_round_numbers(low: float, high: float, labels: list[str]) 
     assert [tick.label for tick in ticks(low, high)] == labels
 
 
+def test_what_is_counted_has_no_parts() -> None:
+    assert [tick.label for tick in ticks(0, 1, least=1)] == ["0", "1"]
+    assert [tick.label for tick in ticks(0, 3, least=1)] == ["0", "1", "2", "3"]
+
+
 @pytest.mark.parametrize(
     ("seconds", "last"),
     [(8, "8 s"), (90, "90 s"), (600, "10 min"), (5000, "60 min"), (90_000, "24 h"), (9e5, "9 d")],
