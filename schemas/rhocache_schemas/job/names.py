@@ -4,6 +4,7 @@ import re
 
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.spec import JobSpec
+from rhocache_schemas.reference import ReferenceSpec
 
 JOB_ID = re.compile("job_[0-9a-f]{24}")
 
@@ -25,6 +26,11 @@ def data_to_model(dataset: str, model: str) -> str:
     parts = dataset.rstrip("/").split("/")
     data = "/".join(parts[-2:] if parts[-1].endswith(".tar") else parts[-1:])
     return f"{data} → {last_part(model)}"
+
+
+def reference_name(reference: ReferenceSpec) -> str:
+    """``ViT-B-32 / openai``, or the last part of a folder or hub's repository."""
+    return " / ".join(filter(None, [last_part(reference.model), reference.pretrained]))
 
 
 def last_part(place: str) -> str:

@@ -10,6 +10,7 @@ from fastapi import Query, Request
 from rhocache_schemas.api import CachedPair
 from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.errors import RhocacheError
+from rhocache_schemas.job.names import reference_name
 from rhocache_service.api.caches import InCache
 from rhocache_service.caches import search, similarity
 from rhocache_service.caches.similarity import Similarities
@@ -63,6 +64,7 @@ def cache(
         request,
         cache=cache,
         manifest=reader.manifest,
+        reference=reference_name(reader.manifest.reference),
         bytes=sum(row.bytes for row in reader.index.values()),
         title=chosen.title,
         pairs=pairs,

@@ -4,6 +4,7 @@ from fastapi import Request
 
 from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.errors import RhocacheError
+from rhocache_schemas.job.names import reference_name
 from rhocache_service.api.caches import InCache
 from rhocache_service.api.dependencies import InRegistry
 from rhocache_service.registry.caches import Committed
@@ -34,9 +35,8 @@ def compare(request: Request, cache: InCache, registry: InRegistry, other: str =
         "compare.html",
         request,
         cache=cache,
-        manifest=reader.manifest,
         other=second,
-        other_manifest=second_reader.manifest,
+        names=[reference_name(each.manifest.reference) for each in (reader, second_reader)],
         found=found,
         points=[
             (place(float(x), low, high), 100 - place(float(y), low, high))
@@ -59,6 +59,5 @@ def _of_same_data(
         except RhocacheError:  # a damaged cache hinders no comparison of others
             continue
         if opened is not None and opened.manifest.dataset == reader.manifest.dataset:
-            reference = opened.manifest.reference
-            found.append((row, " / ".join(filter(None, [reference.model, reference.pretrained]))))
+            found.append((row, reference_name(opened.manifest.reference)))
     return found

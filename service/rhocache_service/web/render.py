@@ -38,6 +38,19 @@ templates = Environment(
 )
 
 
+def as_path(value: object) -> str:
+    """Quote what is a part of a URL."""
+    return quote(str(value), safe="")
+
+
+def words(code: str) -> str:
+    return code.replace("_", " ")
+
+
+def number(value: int) -> str:
+    return f"{value:,}"
+
+
 def duration(seconds: float) -> str:
     """Spell a time span with its two largest units: ``2 h 05 min``."""
     whole = max(0, round(seconds))
@@ -84,10 +97,10 @@ def rounded(value: float) -> str:
     return f"{float(f'{value:.2g}'):,.0f}"
 
 
-templates.filters |= {
-    "path": lambda value: quote(str(value), safe=""),
-    "words": lambda value: str(value).replace("_", " "),
-    "number": lambda value: f"{value:,}",
+_FILTERS: dict[str, Callable[..., str]] = {
+    "path": as_path,
+    "words": words,
+    "number": number,
     "counted": counted,
     "duration": duration,
     "age": age,
@@ -96,6 +109,7 @@ templates.filters |= {
     "rate": rate,
     "rounded": rounded,
 }
+templates.filters |= _FILTERS
 
 
 class _PageRoute(APIRoute):

@@ -24,7 +24,11 @@ _POINTS = 600  # of a curve
 _CURVES = (
     ("objective", "Objective", "what is minimised"),
     ("tau", "τ", "the temperature"),
-    ("effective_sample_size", "Effective sample size", "how many pairs the weights amount to"),
+    (
+        "effective_sample_size",
+        "Effective sample size",
+        "share of the negatives that count",
+    ),
     ("accuracy", "Accuracy", "of the classifier, on its batches"),
     ("gradient_norm", "Gradient norm", "before clipping"),
     ("lr", "Learning rate", ""),
