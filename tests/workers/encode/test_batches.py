@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rhocache_schemas.reference import ReferenceSpec
+from rhocache_workers.encode import calibration
 from rhocache_workers.encode.batches import Towers
 from rhocache_workers.encode.calibration import calibrate
 from rhocache_workers.reference.model import Reference, load_reference
+from rhocache_workers.reference.packed_blocks import MIN_ROWS
 
 WORDS = ["cat", "house", "by the sea", "drawing of", "Ünïcödé", "🙂", "old"]
 
@@ -140,3 +142,20 @@ def test_calibration(reference: Reference) -> None:
     small = SmallDevice(reference, images=10)
     assert calibrate(small, None).batch_size == 8  # pyright: ignore[reportArgumentType]
     assert calibrate(small, 64).batch_size == 8  # pyright: ignore[reportArgumentType]
+
+
+def test_a_slow_device_is_not_kept_busy_by_choosing(
+    reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ViT-L-14 took four minutes of a CPU to find that no batch is faster than another."""
+    monkeypatch.setattr(calibration, "LONG", 0.0)
+    batches: list[int] = []
+    images = Towers.images
+
+    def count(self: Towers, pixels: list[Tensor]) -> Tensor:
+        batches.append(len(pixels))
+        return images(self, pixels)
+
+    monkeypatch.setattr(Towers, "images", count)
+    assert calibrate(reference, None).batch_size == MIN_ROWS
+    assert batches == [MIN_ROWS, 1, MIN_ROWS]

@@ -14,6 +14,7 @@ TRIES = 2  # at each size, of which the faster counts: other work may disturb on
 # Of the best rate: a shared machine's timings are off by as much, and larger batches of images mean
 # larger ones of texts, which gain more by it.
 NO_SLOWER = 0.8
+LONG = 5.0  # seconds of a batch: it is timed once, and a larger one would gain nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Calibration:
 def calibrate(reference: Reference, batch_size: int | None) -> Calibration:
     """Choose the batch size, where it is None, and see whether batches change the bits.
 
-    Doubles the batch until that makes images clearly slower or does not fit in memory.
+    Doubles the batch until that makes images clearly slower, takes LONG or does not fit in memory.
     """
     largest = LARGEST[reference.device.type] if batch_size is None else batch_size
     random = torch.Generator().manual_seed(0)
@@ -46,15 +47,19 @@ def calibrate(reference: Reference, batch_size: int | None) -> Calibration:
     best, chosen = 0.0, size
     while True:
         towers = Towers(reference, size)
-        rate = 0.0
+        rate = seconds = 0.0
         for _ in range(tries):
             started = time.perf_counter()
             found = towers.images(list(pixels[:size])).cpu()
-            rate = max(rate, size / (time.perf_counter() - started))
+            seconds = time.perf_counter() - started
+            rate = max(rate, size / seconds)
             stable = stable and torch.equal(found[: len(first)], first)
+            if seconds > LONG:
+                break
         if rate >= NO_SLOWER * best:
             best, chosen = max(rate, best), towers.batch_size
-        if rate < NO_SLOWER * best or towers.batch_size < size or size == largest:
+        slower = rate < NO_SLOWER * best
+        if slower or seconds > LONG or towers.batch_size < size or size == largest:
             break
         size = min(largest, size * 2)
     return Calibration(chosen, best, stable and _texts_are_stable(reference, chosen))
