@@ -90,11 +90,13 @@ class DatasetError(RhocacheError):
 
 
 class ShardErrorCode(StrEnum):
-    TAR_TRUNCATED = "tar_truncated"  # ends, or turns to garbage, before its end-of-archive marker
-    TAR_UNORDERED = "tar_unordered"  # members are not grouped by key, so no pair can be streamed
-    IO_ERROR = "io_error"  # the storage failed while the shard was read
+    """Why a shard failed; ``meaning`` tells people."""
+
+    TAR_TRUNCATED = "tar_truncated"
+    TAR_UNORDERED = "tar_unordered"
+    IO_ERROR = "io_error"
     OUT_OF_MEMORY = "out_of_memory"
-    ENCODER_DIED = "encoder_died"  # the process that encoded it, each time that it was tried
+    ENCODER_DIED = "encoder_died"
 
 
 class ShardError(RhocacheError):
@@ -109,20 +111,45 @@ class ShardError(RhocacheError):
 
 
 class RowErrorCode(StrEnum):
+    """Why a pair failed; ``meaning`` tells people."""
+
     IMAGE_MISSING = "image_missing"
     IMAGE_UNDECODABLE = "image_undecodable"
-    IMAGE_TOO_LARGE = "image_too_large"  # more bytes or pixels than the limits
-    IMAGE_TOO_SMALL = "image_too_small"  # a side too short to be resized sensibly
-    TEXT_MISSING = "text_missing"  # no caption, nothing but white space, or over the limits
+    IMAGE_TOO_LARGE = "image_too_large"
+    IMAGE_TOO_SMALL = "image_too_small"
+    TEXT_MISSING = "text_missing"
     TEXT_NOT_UTF8 = "text_not_utf8"
-    DUPLICATE_KEY = "duplicate_key"  # the key was used before in the same shard
+    DUPLICATE_KEY = "duplicate_key"
     NON_FINITE_EMBEDDING = "non_finite_embedding"
-    OVER_LIMIT = "over_limit"  # beyond the first pairs, which the job asked for alone; no failure
+    OVER_LIMIT = "over_limit"  # no failure
 
     @property
     def retryable(self) -> bool:
         """Whether another try, or newer software, may do better with the same bytes."""
         return self in (RowErrorCode.IMAGE_UNDECODABLE, RowErrorCode.NON_FINITE_EMBEDDING)
+
+
+_MEANINGS: dict[str, str] = {
+    ShardErrorCode.TAR_TRUNCATED: "it ends, or turns to garbage, before its end-of-archive marker",
+    ShardErrorCode.TAR_UNORDERED: "its members are not grouped by key: sort them by name",
+    ShardErrorCode.IO_ERROR: "the storage failed while it was read; another run tries it again",
+    ShardErrorCode.OUT_OF_MEMORY: "encoding it took more memory than there is",
+    ShardErrorCode.ENCODER_DIED: "the process that encoded it died, each time that it was tried",
+    RowErrorCode.IMAGE_MISSING: "no KEY.jpg, png, jpeg or webp; a name's key ends at its first dot",
+    RowErrorCode.IMAGE_UNDECODABLE: "a picture that is cut, damaged, or of another kind",
+    RowErrorCode.IMAGE_TOO_LARGE: "a picture of more bytes or pixels than the limits",
+    RowErrorCode.IMAGE_TOO_SMALL: "a picture with a side too short to be resized sensibly",
+    RowErrorCode.TEXT_MISSING: "no KEY.txt or field of KEY.json, or nothing or too much in it",
+    RowErrorCode.TEXT_NOT_UTF8: "a caption that is not UTF-8",
+    RowErrorCode.DUPLICATE_KEY: "a key that came before in the same shard",
+    RowErrorCode.NON_FINITE_EMBEDDING: "the reference made infinities or NaN of it",
+    RowErrorCode.OVER_LIMIT: "beyond the first pairs, which alone were asked for",
+}
+
+
+def meaning(code: str) -> str:
+    """What a failed shard's or pair's code says; empty for a code of newer software."""
+    return _MEANINGS.get(code, "")
 
 
 class RowError(RhocacheError):

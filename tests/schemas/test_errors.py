@@ -32,3 +32,9 @@ def test_a_shard_error_survives_pickling() -> None:
     error = errors.ShardError(errors.ShardErrorCode.IO_ERROR, "a/0.tar", "connection lost")
     copy = pickle.loads(pickle.dumps(error))
     assert (copy.code, copy.shard, str(copy)) == (error.code, error.shard, str(error))
+
+
+def test_each_code_of_shards_and_pairs_is_told_in_words() -> None:
+    codes = [*errors.ShardErrorCode, *errors.RowErrorCode]
+    assert all(errors.meaning(code) for code in codes)
+    assert errors.meaning("of_newer_software") == ""

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from rhocache.commands.progress import Seen, duration
 from rhocache_schemas.api import Job, JobList, PairErrorList, Validation
+from rhocache_schemas.errors import meaning
 from rhocache_schemas.job.fields import chosen
 from rhocache_schemas.job.names import data_to_model, last_part, name_of
 from rhocache_schemas.job.spec import JobState
@@ -255,7 +256,10 @@ def failed(found: "Mapping[str, Failed]") -> Table:
             printable(f"{error.shard}: {error.key or error.detail or 'the whole shard'}")
             for error in each.samples[:SAMPLES]
         )
-        table.add_row(_plain(code, _AMBER), f"{each.count:,}", Text("\n".join(places)))
+        told = Text("\n".join(places))
+        if means := meaning(code):
+            told = Text.assemble((means, "dim"), "\n", told)
+        table.add_row(_plain(code, _AMBER), f"{each.count:,}", told)
     return table
 
 
@@ -286,7 +290,7 @@ def pair_errors(page: PairErrorList) -> Table:
     for column in ("shard", "key", "code", "detail"):
         table.add_column(column, overflow="fold")
     for error in page.data:
-        cells = (error.shard, error.key, error.code, error.detail)
+        cells = (error.shard, error.key, error.code, error.detail or meaning(error.code))
         table.add_row(*(_plain(each or "") for each in cells))
     if page.has_more:
         table.add_row("...")

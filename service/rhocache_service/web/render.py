@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.concurrency import run_in_threadpool
 
 from rhocache_schemas.api import Scope
-from rhocache_schemas.errors import RhocacheError
+from rhocache_schemas.errors import RhocacheError, meaning
 from rhocache_service.http import problems
 from rhocache_service.http.addresses import path_inside, root_path
 from rhocache_service.http.problems import ProblemError, as_problem
@@ -108,6 +108,7 @@ _FILTERS: dict[str, Callable[..., str]] = {
     "size": size,
     "rate": rate,
     "rounded": rounded,
+    "meaning": meaning,
 }
 templates.filters |= _FILTERS
 

@@ -112,10 +112,12 @@ def test_failures_are_told_by_code_with_three_samples() -> None:
     found = {"tar_truncated": Failed(1, [shard]), "text_missing": Failed(1200, pair)}
     assert lines(tables.failed(found)) == [
         "code           failed  as in",
-        "text_missing    1,200  0.tar: 0",
+        "text_missing    1,200  no KEY.txt or field of KEY.json, or nothing or too much in it",
+        "                       0.tar: 0",
         "                       0.tar: 1",
         "                       0.tar: 2",
-        "tar_truncated       1  3.tar: ends in the middle of a member",
+        "tar_truncated       1  it ends, or turns to garbage, before its end-of-archive marker",
+        "                       3.tar: ends in the middle of a member",
     ]
 
 
