@@ -38,15 +38,12 @@ def errors_by_compute(
 ) -> tuple[Floats, Floats]:
     """Return FLOPs [k], ascending, and errors [k, seeds]: 1 less the study's measure."""
     reference = next(iter(summary.references), None)
-    found: list[tuple[float, list[float]]] = []
-    for point in points:
-        outcomes = summary.outcomes((reference, point, arm))
-        if outcomes:
-            errors = [1 - outcomes[seed].measures[study.measure] for seed in sorted(outcomes)]
-            found.append((training_flops(study, next(iter(outcomes.values()))), errors))
-    found.sort()
-    seeds = min(len(errors) for _, errors in found)
-    return (
-        np.array([flops for flops, _ in found]),
-        np.array([errors[:seeds] for _, errors in found]),
-    )
+    done = [
+        (point, outcomes)
+        for point in points
+        if (outcomes := summary.outcomes((reference, point, arm)))
+    ]
+    flops = [training_flops(study, next(iter(outcomes.values()))) for _, outcomes in done]
+    shares = summary.complete([(reference, point, arm) for point, _ in done], study.measure)
+    order = np.argsort(flops)
+    return np.array(flops)[order], 1 - shares[order]

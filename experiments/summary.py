@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
 from experiments.study import AS_IT_IS, Outcome, Value
@@ -73,6 +74,12 @@ class Summary:
 
     def shares(self, place: Place, measure: str) -> dict[int, float]:
         return {seed: each.measures[measure] for seed, each in self.outcomes(place).items()}
+
+    def complete(self, places: Sequence[Place], measure: str) -> npt.NDArray[np.float64]:
+        """The shares of places, [places, seeds], of the seeds that are done at all of them."""
+        found = [self.shares(place, measure) for place in places]
+        seeds = sorted(set[int].intersection(*(set(each) for each in found)))
+        return np.array([[each[seed] for seed in seeds] for each in found])
 
     def at(self, place: Place, measure: str) -> Estimate | None:
         found = self.shares(place, measure)

@@ -43,9 +43,10 @@ class Words:
         """Samples, along the grid's first axis, for the baseline's quality with all of them."""
         measure, axis = measure or self._measure, next(iter(self._study.grid))
         sizes = [int(size) for size in self._study.grid[axis]]
-        shares = np.array([self._shares(arm, measure, values | {axis: size}) for size in sizes])
-        wanted = self._shares(self._summary.baseline, measure, values | {axis: sizes[-1]})
-        return samples_needed(sizes, shares, np.array(wanted))
+        places = [self._place(arm, values | {axis: size}) for size in sizes]
+        places.append(self._place(self._summary.baseline, values | {axis: sizes[-1]}))
+        *shares, wanted = self._summary.complete(places, measure)
+        return samples_needed(sizes, np.array(shares), wanted)
 
     def exponent(self, arm: str) -> Interval:
         """Of the power law of error by compute."""
@@ -57,10 +58,6 @@ class Words:
         axis = next(iter(self._study.grid))
         values = self._study.grid[axis]
         return str(max(values, key=lambda value: self.at(arm, measure, **{axis: value}).mean))
-
-    def _shares(self, arm: str, measure: str, values: dict[str, Value]) -> list[float]:
-        shares = self._summary.shares(self._place(arm, values), measure)
-        return [shares[seed] for seed in sorted(shares)]
 
     def _place(self, arm: str, values: dict[str, Value]) -> Place:
         values = dict(values)

@@ -67,6 +67,8 @@ def test_curves_have_a_panel_for_each_value_of_a_second_axis(tmp_path: Path) -> 
     assert all(text in drawn for text in ("training equal", "training more", "plain", "steered"))
     # plain has 0.3 with 20 pairs; steered 0.25 with 10 and 0.35 with 20: half the way in log2.
     assert sentences(made, outcomes) == ["14"]
+    begun = [outcome("steered", 0.9, 7, point={"pairs": 10, "training": "more"})]
+    assert sentences(made, outcomes + begun) == ["14"]  # a seed that is not done everywhere
 
 
 def test_teachers_are_along_the_axis_and_plain_is_the_same_for_each(tmp_path: Path) -> None:
