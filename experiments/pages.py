@@ -17,7 +17,7 @@ from experiments.words import Words
 HERE = Path(__file__).parent
 PAGES = HERE.parent / "docs" / "results"
 README = HERE.parent / "README.md"
-FRONT = "demo"  # the study that the README shows
+FRONT = "samples-long"  # the study that the README shows
 BEGIN, END = "<!-- results -->", "<!-- end of results -->"
 MEASURES = {
     "zero_shot": "zero-shot",
