@@ -1,7 +1,7 @@
 """Renders results as tables for a terminal."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rhocache.commands.progress import Seen, duration
-from rhocache_schemas.api import Job, JobList, PairErrorList, Validation
+from rhocache_schemas.api import Job, JobList, PairErrorList, Range, Validation
 from rhocache_schemas.errors import meaning
 from rhocache_schemas.job.fields import chosen
 from rhocache_schemas.job.names import data_to_model, last_part, name_of
@@ -111,22 +111,20 @@ def validated(found: Validation) -> Table:
     facts: dict[str, Any] = {
         "shards": f"{found.shards:,}, {found.shards_committed:,} of them done",
         "source": decimal(found.source_bytes),
-        "pairs": f"{found.pairs:,}"
-        if found.pairs is not None
-        else found.predicted_pairs
-        and _between(*(f"{each:,.0f}" for each in found.predicted_pairs.model_dump().values())),
-        "time": found.predicted_seconds
-        and _between(
-            *(_spoken(each / 3600) for each in found.predicted_seconds.model_dump().values())
-        ),
-        "cache": found.predicted_bytes
-        and _between(*(decimal(int(each)) for each in found.predicted_bytes.model_dump().values())),
+        "pairs": _between(found.predicted_pairs, "{:,.0f}".format)
+        if found.pairs is None
+        else f"{found.pairs:,}",
+        "time": _between(found.predicted_seconds, lambda each: _spoken(each / 3600)),
+        "cache": _between(found.predicted_bytes, lambda each: decimal(int(each))),
         "nothing was done": "leave out --dry-run to submit it",
     }
     return _facts(facts.items())
 
 
-def _between(low: str, high: str) -> str:
+def _between(found: Range | None, spell: Callable[[float], str]) -> str | None:
+    if found is None:
+        return None
+    low, high = spell(found.low), spell(found.high)
     return low if low == high else f"{low} to {high}"
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import pyarrow.compute as pc
@@ -28,9 +29,8 @@ def with_key(cache: CacheReader, key: str) -> Iterator[CachedPair]:
 
 def with_text(cache: CacheReader, text: str) -> Iterator[CachedPair]:
     """Yield the pairs whose key or whole caption a text is. Raises CacheError and StorageError."""
-    wanted = (pc.field("key") == text) | (pc.field("caption_hash") == hash_caption(text))
     for shard in cache.index:
-        yield from _matching(cache, shard, wanted, "caption_hash")
+        yield from _matching(cache, shard, _is(text), "caption_hash")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,8 @@ class Look:
 def with_words(cache: CacheReader, roots: list[str], text: str, first: int) -> Look:
     """Find pairs with every word in their captions, from the dataset's shard number ``first`` on.
 
-    Whole shards are read, until LOOKED_THROUGH captions have been looked at.
+    Whole shards are read, until LOOKED_THROUGH captions have been looked at. What ``with_text``
+    finds is left out.
 
     Raises DatasetError, UriNotAllowed, CacheError and StorageError; a shard that can't be read any
     more is passed over.
@@ -70,7 +71,7 @@ def with_words(cache: CacheReader, roots: list[str], text: str, first: int) -> L
                     rows.add(pair.row)
         if rows:
             among = pc.field("row").isin(sorted(rows))  # pyright: ignore[reportUnknownMemberType]
-            pairs.extend(_matching(cache, shard.name, among))
+            pairs.extend(_matching(cache, shard.name, among & ~_is(text), "caption_hash"))
     return Look(pairs, captions, None)
 
 
@@ -79,6 +80,13 @@ def failed_pairs(cache: CacheReader) -> Iterator[CachedPair]:
     for shard in cache.index:
         for row in cache.failures(shard):
             yield CachedPair(shard=shard, key=row.key, row=row.row, status=row.code)
+
+
+def _is(text: str) -> pc.Expression:
+    """Whether a pair's key or whole caption is a text; a failed pair may have no caption."""
+    caption = pc.field("caption_hash")
+    there = cast("pc.Expression", caption.is_valid())
+    return (pc.field("key") == text) | (there & (caption == hash_caption(text)))
 
 
 def _matching(

@@ -32,32 +32,38 @@ def bytes_per_pair(dimension: int, dtype: Dtype) -> int:
     return 2 * dimension * np.dtype(dtype).itemsize + _NUMBERS
 
 
-def predict_pairs(
-    shards: Sequence[Shard], read: Mapping[str, IndexRow], caption_field: str | None
-) -> Range | None:
-    """How many pairs shards have: those that were ``read`` exactly, the others by their sizes.
-
-    Their first, middle and last one tell how many bytes a pair has. None where they can't be read.
-    """
-    known = sum(read[shard.name].rows for shard in shards if shard.name in read)
-    unread = [shard for shard in shards if shard.name not in read]
-    if not unread:
-        return Range(low=known, high=known)
-    sampled = {shard.name: shard for shard in (unread[0], unread[len(unread) // 2], unread[-1])}
-    counted = [pairs_of(shard, caption_field) for shard in sampled.values()]
+def sample_density(shards: Sequence[Shard], caption_field: str | None) -> Range | None:
+    """Pairs a byte, by the first, middle and last of shards; None where they can't be read."""
+    if not shards:
+        return None
+    sampled = {shard.name: shard for shard in (shards[0], shards[len(shards) // 2], shards[-1])}
     densities = [
         (pairs.low / shard.size, pairs.high / shard.size)
-        for shard, pairs in zip(sampled.values(), counted, strict=True)
-        if pairs is not None
+        for shard in sampled.values()
+        if (pairs := _pairs_of(shard, caption_field)) is not None
     ]
     if not densities:
         return None
-    size = sum(shard.size for shard in unread)
-    low, high = min(low for low, _ in densities), max(high for _, high in densities)
-    return Range(low=known + size * low, high=known + size * high)
+    return Range(low=min(low for low, _ in densities), high=max(high for _, high in densities))
 
 
-def pairs_of(shard: Shard, caption_field: str | None) -> Range | None:
+def predict_pairs(
+    shards: Sequence[Shard], read: Mapping[str, IndexRow], density: Range | None
+) -> Range | None:
+    """How many pairs shards have: those that were ``read`` exactly, the others by their sizes.
+
+    None where there are others, and no ``density``, which is in pairs a byte.
+    """
+    known = sum(read[shard.name].rows for shard in shards if shard.name in read)
+    unread = [shard.size for shard in shards if shard.name not in read]
+    if not unread:
+        return Range(low=known, high=known)
+    if density is None:
+        return None
+    return Range(low=known + sum(unread) * density.low, high=known + sum(unread) * density.high)
+
+
+def _pairs_of(shard: Shard, caption_field: str | None) -> Range | None:
     """How many pairs a shard has, by its beginning if it is not small; None if it can't be read."""
     reader = ShardReader(shard, caption_field)
     pairs = 0

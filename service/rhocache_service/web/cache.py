@@ -110,12 +110,10 @@ def _between(
 
 def _search(request: Request, reader: CacheReader, text: str, skip: int, shard: int) -> _Chosen:
     """Pairs of a key or whole caption, from everywhere; and then those with words in a caption."""
-    whole = list(islice(search.with_text(reader, text), skip + CARDS + 1))
-    pairs = [] if shard else whole
+    pairs = [] if shard else list(islice(search.with_text(reader, text), skip + CARDS + 1))
     try:
         look = search.with_words(reader, request.app.state.settings.roots, text, shard)
-        known = {(pair.shard, pair.row) for pair in whole}
-        pairs = pairs + [pair for pair in look.pairs if (pair.shard, pair.row) not in known]
+        pairs += look.pairs
         trouble = None
     except RhocacheError as error:
         look, trouble = None, str(error)

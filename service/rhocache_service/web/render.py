@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from rhocache_schemas.api import Scope
 from rhocache_schemas.errors import RhocacheError, meaning
+from rhocache_schemas.job.names import last_part
 from rhocache_service.http import problems
 from rhocache_service.http.addresses import path_inside, root_path
 from rhocache_service.http.problems import ProblemError, as_problem
@@ -109,6 +110,7 @@ _FILTERS: dict[str, Callable[..., str]] = {
     "rate": rate,
     "rounded": rounded,
     "meaning": meaning,
+    "last_part": last_part,
 }
 templates.filters |= _FILTERS
 

@@ -16,7 +16,12 @@ from rhocache_schemas.job.spec import JobState
 from rhocache_schemas.reference import ReferenceSpec
 from rhocache_service.jobs import prediction
 from rhocache_service.jobs.kinds import kind_of
-from rhocache_service.jobs.prediction import bytes_per_pair, predict_bytes, predict_pairs
+from rhocache_service.jobs.prediction import (
+    bytes_per_pair,
+    predict_bytes,
+    predict_pairs,
+    sample_density,
+)
 from rhocache_service.jobs.references import dimension_of
 from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.tables import open_database
@@ -97,13 +102,15 @@ def test_shards_that_were_read_are_counted_and_others_guessed_by_their_first_byt
     counts = {shard.name: sum(1 for _ in ShardReader(shard)) for shard in shards}
     true = 10 + sum(counts[shard.name] for shard in others)
     monkeypatch.setattr(prediction, "_BEGINNING", 500_000)
-    found = predict_pairs(shards, read, None)
+    found = predict_pairs(shards, read, sample_density(others, None))
     assert found is not None
     assert found.low < true < found.high
     assert found.high < 2 * found.low
     monkeypatch.setattr(prediction, "_BEGINNING", 1 << 30)
-    assert predict_pairs([others[0]], {}, None) == Range(low=(n := counts[others[0].name]), high=n)
+    whole = sample_density([others[0]], None)
+    assert predict_pairs([others[0]], {}, whole) == Range(low=(n := counts[others[0].name]), high=n)
     (tmp_path / "rubbish.tar").write_bytes(b"rubbish" * 1000)
     rubbish = list_shards(str(tmp_path), None)
-    assert predict_pairs(rubbish, {}, None) is None
-    assert predict_pairs([*rubbish, others[0]], {}, None) is not None
+    assert predict_pairs(rubbish, {}, sample_density(rubbish, None)) is None
+    mixed = [*rubbish, others[0]]
+    assert predict_pairs(mixed, {}, sample_density(mixed, None)) is not None

@@ -56,9 +56,9 @@ def calibrate(reference: Reference, batch_size: int | None) -> Calibration:
             stable = stable and torch.equal(found[: len(first)], first)
             if seconds > LONG:
                 break
-        if rate >= NO_SLOWER * best:
-            best, chosen = max(rate, best), towers.batch_size
         slower = rate < NO_SLOWER * best
+        if not slower:
+            best, chosen = max(rate, best), towers.batch_size
         if slower or seconds > LONG or towers.batch_size < size or size == largest:
             break
         size = min(largest, size * 2)

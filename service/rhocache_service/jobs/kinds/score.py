@@ -18,6 +18,7 @@ from rhocache_service.jobs.prediction import (
     predict_bytes,
     predict_pairs,
     predict_seconds,
+    sample_density,
 )
 from rhocache_service.jobs.references import dimension_of
 from rhocache_service.registry.jobs import Registry
@@ -46,11 +47,11 @@ class _Score(JobKind[ScoreSpec]):
         rows = {} if cache is None else cache.index
         _check_dataset(spec, shards, cache)
         todo = [shard for shard in shards if shard.name not in there]
-        known = all(shard.name in rows for shard in shards)
+        unread = [shard for shard in shards if shard.name not in rows]
         alike = jobs_alike(spec, registry)
+        density = sample_density(unread, spec.caption_field)
         pairs, left = (
-            _within(predict_pairs(part, rows, spec.caption_field), spec.limit)
-            for part in (shards, todo)
+            _within(predict_pairs(part, rows, density), spec.limit) for part in (shards, todo)
         )
         dimension = dimension_of(spec.reference)
         per_pair = dimension and bytes_per_pair(dimension, spec.dtype)
@@ -59,7 +60,7 @@ class _Score(JobKind[ScoreSpec]):
             shards=len(shards),
             shards_committed=len(shards) - len(todo),
             source_bytes=sum(shard.size for shard in shards),
-            pairs=sum(rows[shard.name].rows for shard in shards) if known else None,
+            pairs=sum(rows[shard.name].rows for shard in shards) if not unread else None,
             fingerprint=Plan.read(plan).fingerprint.digest if storage.exists(plan) else None,
             dimension=dimension,
             dtype=spec.dtype,
