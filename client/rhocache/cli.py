@@ -14,6 +14,7 @@ from rhocache.commands import (
     models,
     offline,
     quickstart,
+    registry,
     serve,
     training,
 )
@@ -40,7 +41,18 @@ app = typer.Typer(
     invoke_without_command=True,
     pretty_exceptions_enable=False,
 )
-for commands in (quickstart, offline, caches, serve, jobs, training, models, doctor, keys):
+for commands in (
+    quickstart,
+    offline,
+    caches,
+    serve,
+    jobs,
+    training,
+    models,
+    doctor,
+    keys,
+    registry,
+):
     commands.add_to(app)
 
 

@@ -21,6 +21,7 @@ from rhocache_service.jobs.submit import Submissions
 from rhocache_service.registry.api_keys import Keys
 from rhocache_service.registry.callers import Callers
 from rhocache_service.registry.deliveries import Deliveries
+from rhocache_service.registry.gauges import ServiceMetrics
 from rhocache_service.registry.idempotency import Answers
 from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.leader_lease import Leadership
@@ -95,6 +96,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings, app.state.registry, app.state.cluster = settings, registry, cluster
     app.state.keys, app.state.sessions, app.state.callers = keys, sessions, callers
     app.state.answers, app.state.changes = Answers(engine), changes
+    app.state.metrics = ServiceMetrics(registry)
     app.state.submissions = Submissions(registry, settings)
     app.state.pictures = Pictures(settings.roots)
     app.state.similarities = remember_similarities()

@@ -1,66 +1,82 @@
-"""Prometheus metrics, in base units, with no ids among their labels."""
+"""Prometheus metrics, in base units, with no ids among their labels.
 
-from collections.abc import Iterable, Mapping
+Jobs are counted by the replica that leads: sum over replicas. What is looked up in the registry,
+by registry/gauges.py, is the same at each.
+"""
+
+from collections import Counter as Tally
 from importlib.metadata import version
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    Info,
-    generate_latest,
-)
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info
 
-from rhocache_schemas.cache.documents import ShardOutcome
+from rhocache_schemas.cache.documents import Progress, RunTotals
 from rhocache_schemas.job.spec import JobState
 
-REGISTRY = CollectorRegistry()
+COUNTED = CollectorRegistry()
 
-PAIRS = Counter("rhocache_pairs", "Pairs that were scored", ["outcome"], registry=REGISTRY)
-SHARDS = Counter(
-    "rhocache_shards", "Shards that were committed or failed", ["outcome"], registry=REGISTRY
+_PAIRS = Counter("rhocache_pairs", "Pairs of committed shards", ["outcome"], registry=COUNTED)
+_PAIR_FAILURES = Counter(
+    "rhocache_pair_failures", "Pairs that could not be scored", ["code"], registry=COUNTED
 )
-STAGE_SECONDS = Histogram(
-    "rhocache_stage_duration_seconds",
-    "What jobs took from one state to the next",
+_SHARDS = Counter(
+    "rhocache_shards", "Shards that were committed or failed", ["outcome"], registry=COUNTED
+)
+_SHARD_FAILURES = Counter(
+    "rhocache_shard_failures", "Shards that could not be read", ["code"], registry=COUNTED
+)
+_ENCODER_SECONDS = Counter(
+    "rhocache_encoder_seconds", "Seconds that encoders were at work", registry=COUNTED
+)
+_STAGE_SECONDS = Counter(
+    "rhocache_stage_busy_seconds",
+    "Seconds of them that a stage was busy, decoding by the mean of its threads",
     ["stage"],
-    buckets=(1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600),
-    registry=REGISTRY,
+    registry=COUNTED,
 )
-QUEUE_DEPTH = Gauge("rhocache_queue_depth", "Jobs that wait for a driver", registry=REGISTRY)
-JOBS = Gauge("rhocache_jobs", "Jobs in the registry", ["status"], registry=REGISTRY)
-LAST_PROGRESS = Gauge(
-    "rhocache_last_progress_timestamp_seconds",
-    "When a running job last got further; 0 where none runs",
-    registry=REGISTRY,
+_STATUS_SECONDS = Histogram(
+    "rhocache_job_status_duration_seconds",
+    "How long jobs had a status",
+    ["status"],
+    buckets=(1, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600),
+    registry=COUNTED,
+)
+_ENDED = Counter(
+    "rhocache_jobs_ended",
+    "Jobs at their end; the code is why they failed",
+    ["status", "code"],
+    registry=COUNTED,
 )
 HTTP_SECONDS = Histogram(
     "rhocache_http_request_duration_seconds",
     "What requests took to be answered, streams to their end",
     ["method", "route", "status"],
-    registry=REGISTRY,
+    registry=COUNTED,
 )
-Info("rhocache_build", "The software that runs", registry=REGISTRY).info(
+Info("rhocache_build", "The software that runs", registry=COUNTED).info(
     {"version": version("rhocache")}
 )
 
 
-def count_shards(outcomes: Iterable[ShardOutcome]) -> None:
-    """Count shards at their end, and their pairs."""
-    for outcome in outcomes:
-        SHARDS.labels("committed" if outcome.code is None else "failed").inc()
-        PAIRS.labels("ok").inc(outcome.rows - outcome.failed)
-        PAIRS.labels("failed").inc(outcome.failed)
+def count_progress(before: Progress | None, now: Progress) -> None:
+    """Count what a run has done between two snapshots of its progress."""
+    same_run = before is not None and before.started_at == now.started_at
+    old, new = before.run if before is not None and same_run else RunTotals(), now.run
+    _PAIRS.labels("ok").inc(max(0, new.pairs_ok - old.pairs_ok))
+    _SHARDS.labels("committed").inc(max(0, new.shards_committed - old.shards_committed))
+    for outcomes, failures, gained in (
+        (_PAIRS, _PAIR_FAILURES, Tally(new.pairs_failed) - Tally(old.pairs_failed)),
+        (_SHARDS, _SHARD_FAILURES, Tally(new.shards_failed) - Tally(old.shards_failed)),
+    ):
+        outcomes.labels("failed").inc(gained.total())
+        for code, count in gained.items():
+            failures.labels(code).inc(count)
+    _ENCODER_SECONDS.inc(max(0.0, new.encoder_seconds - old.encoder_seconds))
+    for stage, seconds in new.stage_seconds.items():
+        _STAGE_SECONDS.labels(stage).inc(max(0.0, seconds - old.stage_seconds.get(stage, 0.0)))
 
 
-def exposition(jobs: Mapping[JobState, int], last_progress: Iterable[float]) -> bytes:
-    """Return all metrics as Prometheus reads them.
-
-    ``jobs``: how many are in each state. ``last_progress``: of each running one, in Unix seconds.
-    """
-    for state, count in jobs.items():
-        JOBS.labels(state).set(count)
-    QUEUE_DEPTH.set(jobs[JobState.VALIDATING] + jobs[JobState.QUEUED])
-    LAST_PROGRESS.set(min(last_progress, default=0))
-    return generate_latest(REGISTRY)
+def count_move(left: JobState, seconds: float, entered: JobState, code: str | None) -> None:
+    """Count a job's move from a status that it had for some seconds, with the code of a fault."""
+    _STATUS_SECONDS.labels(left).observe(max(0.0, seconds))  # a clock may have been set back
+    if entered.terminal:
+        _ENDED.labels(entered, code or "").inc()

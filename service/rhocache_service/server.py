@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
+from prometheus_client import CollectorRegistry, start_http_server
 
 from rhocache_schemas import storage
 from rhocache_schemas.errors import StorageError
@@ -18,7 +19,6 @@ from rhocache_service.registry.notifier import Changes
 from rhocache_service.registry.tables import open_database, shown
 from rhocache_service.scheduling.embedded_ray import try_lock
 from rhocache_service.settings import Settings
-from rhocache_service.variables import tell_unknown
 
 log = logging.getLogger("rhocache_service")
 
@@ -30,11 +30,13 @@ def serve(settings: Settings) -> None:
     written, the port is taken, or the registry can't be opened.
     """
     logs.configure()
-    for line in tell_unknown(os.environ, Settings.model_fields):
+    for line in Settings.unknown():
         log.warning(line)
     settings.check(has_keys=_has_keys(settings))
     with _own(settings.data_dir), _bound(settings.host, settings.port) as listener:
         app = create_app(settings)
+        if settings.metrics_port is not None:
+            _serve_metrics(settings.host, settings.metrics_port, app.state.metrics)
         if not app.state.keys.exist():
             log.warning("no API keys: whoever can reach %s may do everything", settings.host)
         log.info("listening on http://%s", _address(settings.host, settings.port))
@@ -107,6 +109,16 @@ def _bound(host: str, port: int) -> socket.socket:
         where = _address(host, port)
         raise StorageError(f"cannot listen on {where}: {error.strerror}") from error
     return listener
+
+
+def _serve_metrics(host: str, port: int, registry: CollectorRegistry) -> None:
+    """Answer Prometheus on a port of its own, which no proxy shows, until the process ends."""
+    try:
+        start_http_server(port, host, registry)
+    except OSError as error:
+        where = _address(host, port)
+        raise StorageError(f"cannot listen on {where}: {error.strerror}") from error
+    log.info("metrics on http://%s/metrics", _address(host, port))
 
 
 def _address(host: str, port: int) -> str:

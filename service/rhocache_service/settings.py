@@ -1,5 +1,6 @@
-"""What ``rhocache serve`` can be told, by flags or by ``RHOCACHE_...`` variables."""
+"""What ``rhocache serve`` can be told by flags, ``RHOCACHE_...`` variables and secret files."""
 
+import os
 from base64 import b64decode
 from collections.abc import Callable
 from ipaddress import ip_network
@@ -15,7 +16,13 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
 from sqlalchemy.engine import URL
 
 from rhocache_schemas import storage
@@ -23,8 +30,10 @@ from rhocache_schemas.errors import InvalidInput
 from rhocache_schemas.job.paths import absolute_location
 from rhocache_service.http.addresses import LOOPBACK, check_host_pattern, check_root_path
 from rhocache_service.registry.tables import parse_url
-from rhocache_service.variables import PREFIX, split_list, without_foreign
+from rhocache_service.variables import PREFIX, split_list, tell_unknown, without_foreign
 
+# Where compose, Swarm and podman lay secrets, each a file: rhocache_database_url, ...
+SECRET_FILES = Path("/run/secrets")
 _SECRET = {"database_url", "ray_token", "webhook_secret"}  # settings whose values no message shows
 
 
@@ -104,6 +113,10 @@ class Settings(BaseSettings):
         str, BeforeValidator(_without_brackets), Field(description="address to listen on")
     ] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535, description="port to listen on")] = 8321
+    metrics_port: Annotated[
+        int | None,
+        Field(ge=1, le=65535, description="port for /metrics alone, which asks for no key there"),
+    ] = None
     data_dir: Annotated[
         Path,
         BeforeValidator(_refused(_absolute)),
@@ -161,18 +174,39 @@ class Settings(BaseSettings):
         return without_foreign(given)
 
     @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic's to give)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        if not SECRET_FILES.is_dir():
+            return init_settings, env_settings
+        return init_settings, env_settings, SecretsSettingsSource(settings_cls, SECRET_FILES)
+
+    @classmethod
     def load(cls, **flags: Any) -> "Settings":
-        """Take what is set by flags, then by the environment.
+        """Take what is set by flags, then by the environment, then by secret files.
 
         Raises InvalidInput naming the flag or variable of each wrong value, and the value, unless
-        that may hold a secret.
+        that may hold a secret; and StorageError for a secret file that can't be read.
         """
         flags = without_foreign(flags)
         try:
             return cls(**flags)
+        except OSError as error:
+            raise storage.failure(f"cannot read the secret {error.filename}", error) from error
         except ValidationError as error:
             told = (_describe(fault, flags) for fault in error.errors(include_url=False))
             raise InvalidInput("; ".join(told)) from None  # whose message has every value
+
+    @classmethod
+    def unknown(cls) -> list[str]:
+        """A line for each variable and secret file that looks like one of these and is none."""
+        files = {path.name: "" for path in SECRET_FILES.glob("*")}
+        return list(tell_unknown(files | os.environ, cls.model_fields))
 
     @property
     def roots(self) -> list[str]:

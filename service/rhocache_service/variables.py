@@ -48,7 +48,10 @@ def split_list(value: object) -> object:
 
 
 def tell_unknown(environment: Mapping[str, str], settings: Iterable[str]) -> Iterator[str]:
-    """Yield a line for each variable that looks like rhocache's and is not, without its value."""
+    """Yield a line for each variable that looks like rhocache's and is not, without its value.
+
+    Cases don't matter: secret files have names in small letters.
+    """
     known = sorted(name.upper() for name in (*settings, *_OTHERS))
     for name, value in environment.items():
         rest = name.upper().removeprefix(PREFIX)

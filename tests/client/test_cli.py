@@ -23,7 +23,9 @@ from rhocache.commands.tables import short_id
 from rhocache_schemas import layout, storage
 from rhocache_schemas.cache.documents import Plan
 from rhocache_schemas.job.spec import JobState
+from rhocache_service.registry.caches import Committed
 from rhocache_service.registry.jobs import Registry
+from rhocache_service.registry.tables import open_database, parse_url
 
 from ..service.made import SHARD, completed, make_cache
 
@@ -212,6 +214,32 @@ def test_the_doctor_looks_at_everything(tmp_path: Path, monkeypatch: pytest.Monk
     (bad,) = [check for check in checks if check["state"] == "bad"]
     assert (bad["name"], "not postgresql://" in bad["found"]) == ("database", True)
     assert bad["found"] in " ".join(here("doctor", code=1).stdout.split())
+
+
+def test_a_lost_registry_is_made_from_storage(tmp_path: Path) -> None:
+    made = make_cache(tmp_path / "team" / "made", {"0": "a", "1": "b"}, missing="1")
+    golden = shutil.copytree(GOLDEN, tmp_path / "team" / "golden")
+    begun = shutil.copytree(GOLDEN, tmp_path / "team" / "begun")
+    (begun / "manifest.json").unlink()
+    registry = f"--database-url=sqlite:///{tmp_path}/registry.sqlite"
+    assert run("migrate", registry).stdout.endswith("is at revision 0005\n")
+    told = run("import-caches", tmp_path / "team", registry).stdout
+    assert f"{made.output}: 2 pairs\n" in told
+    assert f"{begun} is passed over: it is not complete\n" in told
+    assert told.endswith("2 caches are in the registry now\n")
+    assert run("import-caches", tmp_path / "team", registry).stdout == told, "once, if done twice"
+    engine = open_database(parse_url(f"sqlite:///{tmp_path}/registry.sqlite"))
+    rows = Committed(engine).newest(10)
+    engine.dispose()
+    manifests = [json.loads((Path(row.uri) / "manifest.json").read_text()) for row in rows]
+    assert {row.uri for row in rows} == {made.output, str(golden)}
+    assert [row.fingerprint for row in rows] == [each["fingerprint_sha256"] for each in manifests]
+    (golden / "manifest.json").write_text("{}")
+    both = ["import-caches", tmp_path / "team", registry]
+    told = run(*both, code=1)
+    assert "manifest.json" in told.stderr
+    assert told.stdout.endswith("1 caches are in the registry now\n"), "the others are taken"
+    assert "there is no folder" in error_line("import-caches", tmp_path / "absent", code=1)
 
 
 def test_errors_are_one_line(tmp_path: Path) -> None:

@@ -135,6 +135,39 @@ def test_what_is_mistyped_is_told_with_what_was_meant_but_not_its_value() -> Non
     assert "s3cret" not in "".join(lines)
 
 
+@pytest.fixture
+def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    monkeypatch.setattr("rhocache_service.settings.SECRET_FILES", folder)
+    return folder
+
+
+def test_secrets_are_files(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (secrets / "rhocache_database_url").write_text("postgresql://u:file@h/d\n")
+    (secrets / "rhocache_ray_token").write_text("t0ken\n")
+    (secrets / "aws_credentials").write_text("[default]\n")  # another program's
+    settings = Settings.load(port=9000)
+    assert settings.ray_token is not None
+    assert settings.ray_token.get_secret_value() == "t0ken"
+    assert settings.registry_url.password == "file"
+    assert Settings.unknown() == []
+    monkeypatch.setenv("RHOCACHE_DATABASE_URL", "postgresql://u:variable@h/d")
+    assert Settings.load().registry_url.password == "variable"
+    assert Settings.load(database_url="postgresql://u:flag@h/d").registry_url.password == "flag"
+
+
+def test_a_wrong_secret_is_named_and_not_told(secrets: Path) -> None:
+    (secrets / "rhocache_database_ulr").write_text("s3cret")
+    (line,) = Settings.unknown()
+    assert line.startswith("rhocache_database_ulr changes nothing")
+    assert line.endswith("is RHOCACHE_DATABASE_URL meant?")
+    (secrets / "rhocache_database_url").write_text("mysql://u:s3cret@h/d")
+    with pytest.raises(InvalidInput, match="RHOCACHE_DATABASE_URL") as told:
+        Settings.load()
+    assert "s3cret" not in f"{line}{told.value}"
+
+
 def test_serve_starts_where_others_set_its_variables_and_tells_of_a_typo_once(
     tmp_path: Path,
 ) -> None:

@@ -1,7 +1,6 @@
 """``keys``: the API keys of a service, made where its registry is."""
 
 import json
-import os
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -12,8 +11,8 @@ from rich.console import Console
 
 from rhocache.commands import options, tables
 from rhocache.commands.extras import extra
+from rhocache.commands.registry import opened
 from rhocache.commands.serve import DatabaseUrl, DataDir
-from rhocache_schemas import storage
 from rhocache_schemas.api import SCOPES
 from rhocache_schemas.errors import InvalidInput
 
@@ -82,22 +81,7 @@ def revoke(
 
 @contextmanager
 def _opened(data_dir: str | None, database_url: str | None) -> "Generator[Keys]":
-    with extra("service"):
+    with opened(data_dir, database_url) as engine:
         from rhocache_service.registry.api_keys import Keys
-        from rhocache_service.registry.tables import open_database
-        from rhocache_service.settings import Settings
-        from rhocache_service.variables import tell_unknown
-    given = {"data_dir": data_dir, "database_url": database_url}
-    for line in tell_unknown(os.environ, Settings.model_fields):
-        typer.echo(f"rhocache: warning: {line}", err=True)
-    settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
-    if settings.database_url is None:
-        try:
-            settings.data_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage.failure(f"cannot write in {settings.data_dir}", error) from error
-    engine = open_database(settings.registry_url)
-    try:
+
         yield Keys(engine)
-    finally:
-        engine.dispose()

@@ -25,6 +25,10 @@ def serve(
         str | None, typer.Option(help="Address to listen on; default: 127.0.0.1.")
     ] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; default: 8321.")] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(help="Port for /metrics alone, which asks for no API key there."),
+    ] = None,
     data_dir: DataDir = None,
     database_url: Annotated[
         str | None,

@@ -85,7 +85,7 @@ class Fault(Strict):
     detail: Told
 
 
-class ShardOutcome(Strict):
+class ShardOutcome(Strict, extra="ignore"):
     """A shard at its end in this run: committed with its rows, or failed, with the code of why."""
 
     shard: str
@@ -96,7 +96,7 @@ class ShardOutcome(Strict):
     encoder: str | None = None  # who encoded it
 
 
-class Step(Strict):
+class Step(Strict, extra="ignore"):
     """Something that a run does before, while or after it encodes, as people are told of it."""
 
     name: Annotated[str, Field(description="as in starting Ray, or loading the reference")]
@@ -104,8 +104,23 @@ class Step(Strict):
     ended_at: Annotated[float | None, Field(description="null while it goes on")] = None
 
 
-class Progress(Document):
-    """``progress.json``: how far the newest run is. Advisory; the shard files are the truth."""
+class RunTotals(Strict, extra="ignore"):
+    """What one run has done so far, whatever the cache held before."""
+
+    pairs_ok: Count = 0
+    pairs_failed: dict[str, Count] = Field(default_factory=dict[str, Count])  # code -> pairs
+    shards_committed: Count = 0
+    shards_failed: dict[str, Count] = Field(default_factory=dict[str, Count])  # code -> shards
+    # Seconds that its encoders were at work, together, and stage -> those that it was busy.
+    encoder_seconds: Annotated[float, Field(ge=0)] = 0.0
+    stage_seconds: dict[str, float] = Field(default_factory=dict[str, float])
+
+
+class Progress(Document, extra="ignore"):
+    """``progress.json``: how far the newest run is. Advisory; the shard files are the truth.
+
+    What a newer driver adds is passed over, as services and drivers are not upgraded at once.
+    """
 
     job: str | None = None  # the service's id, when a service started the run
     phase: Phase
@@ -123,6 +138,7 @@ class Progress(Document):
     seconds_left: float | None = None  # None while no rate is known
     limited_by: str | None = None  # the stage that keeps the others waiting, and how much
     started_at: float = 0.0  # Unix seconds, of this run
+    run: RunTotals = RunTotals()
     # Shards that this run has committed, and that have failed in it.
     shards_ended: Count = Field(0, validation_alias=AliasChoices("shards_ended", "settled"))
     shards_in_progress: list[str] = Field(default_factory=list[str])  # by name

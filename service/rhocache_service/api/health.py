@@ -1,4 +1,4 @@
-"""Probes and metrics: ``/healthz``, ``/readyz`` and ``/metrics``."""
+"""Probes and metrics: ``/livez``, ``/readyz`` and ``/metrics``."""
 
 import logging
 import os
@@ -6,14 +6,12 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from fastapi import APIRouter, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from rhocache_service import metrics
 from rhocache_service.api.auth import ReadsMetrics
 from rhocache_service.api.dependencies import InRegistry
 from rhocache_service.http.openapi import problems
 from rhocache_service.http.problems import ProblemError
-from rhocache_service.registry.jobs import Registry
 from rhocache_service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -46,7 +44,7 @@ def readyz(request: Request, registry: InRegistry) -> dict[str, str]:
             raise ProblemError("unavailable", trouble) from error
     limit = settings.wedged_seconds
     now = registry.now()
-    wedged = [job for job, then in last_progress(registry).items() if now - then > limit]
+    wedged = [row.id for row in registry.running() if now - row.moved_at > limit]
     if wedged:
         log.warning("not ready: no progress for %g s of %s", limit, ", ".join(wedged))
         raise ProblemError("unavailable", f"a job has made no progress for {limit:g} seconds")
@@ -67,12 +65,7 @@ def _write(folder: Path) -> None:
     summary="Metrics",
     responses=problems("unauthenticated", "forbidden"),
 )
-def get_metrics(_: ReadsMetrics, registry: InRegistry) -> Response:
+def get_metrics(_: ReadsMetrics, request: Request) -> Response:
     """Prometheus metrics."""
-    text = metrics.exposition(registry.counts(), last_progress(registry).values())
+    text = generate_latest(request.app.state.metrics)
     return Response(text, media_type=CONTENT_TYPE_LATEST)
-
-
-def last_progress(registry: Registry) -> dict[str, float]:
-    """Running job -> when its driver was seen to get further, or was started."""
-    return {row.id: row.moved_at for row in registry.running()}

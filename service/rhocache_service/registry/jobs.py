@@ -130,6 +130,13 @@ class Registry:
         with self._session() as session:
             return session.scalars(query).all()
 
+    def waiting_since(self) -> float | None:
+        """When the oldest job that waits for a driver was submitted, in Unix seconds."""
+        states = [JobState.VALIDATING, JobState.QUEUED]
+        query = select(func.min(JobRow.created_at)).where(JobRow.status.in_(states))
+        with self._session() as session:
+            return session.scalar(query)
+
     def outputs(self) -> set[str]:
         """Where the jobs that have not ended write."""
         output = JobRow.spec["output"].as_string()
@@ -191,8 +198,8 @@ class Registry:
         if not self._update(row, changes, [_status_event(new, fault)]):
             raise JobStateConflict(f"job {row.id} is no longer {row.status}")
         entered = row.times.get(row.status, time.time())
-        seconds = max(0.0, time.time() - entered)  # a clock may have been set back
-        metrics.STAGE_SECONDS.labels(row.status).observe(seconds)
+        code = None if fault is None else fault.code
+        metrics.count_move(row.state, time.time() - entered, new, code)
         fresh = self.get(row.id)
         if fresh is None:
             raise JobStateConflict(f"job {row.id} is gone")

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
 from alembic.util.exc import CommandError
 from sqlalchemy import (
     JSON,
@@ -225,6 +226,12 @@ def open_database(url: URL) -> Engine:
         cause = " ".join(str(error).split())[:300]
         raise StorageError(f"cannot open the registry {shown(url)}: {cause}") from error
     return engine
+
+
+def revision(engine: Engine) -> str | None:
+    """The migration that a database is at; None before the first."""
+    with engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
 
 
 def _migrate(engine: Engine) -> None:

@@ -27,7 +27,7 @@ from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.leader_lease import Leadership
 from rhocache_service.registry.tables import JobRow
 from rhocache_service.scheduling.drivers import Drivers, DriverState
-from rhocache_service.scheduling.progress import ended_between, events_between, read_progress
+from rhocache_service.scheduling.progress import events_between, read_progress
 
 log = logging.getLogger(__name__)
 
@@ -190,7 +190,7 @@ class Reconciler:
         state = self._drivers().state(row.id, row.starts)
         progress = read_progress(row)
         if progress is not None and (before := self._note(row, progress)) is not progress:
-            metrics.count_shards(ended_between(before, progress))
+            metrics.count_progress(before, progress)
         ended = state is not DriverState.RUNNING
         if progress is not None and progress.fault is not None and ended:
             self._fail(row, progress.fault)

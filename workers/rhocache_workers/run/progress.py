@@ -6,7 +6,14 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 
 from rhocache_schemas import layout, storage
-from rhocache_schemas.cache.documents import Fault, Phase, Progress, ShardOutcome, Step
+from rhocache_schemas.cache.documents import (
+    Fault,
+    Phase,
+    Progress,
+    RunTotals,
+    ShardOutcome,
+    Step,
+)
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import (
     CacheBusy,
@@ -41,7 +48,10 @@ class ProgressLog:
         self._recent: deque[ShardOutcome] = deque(maxlen=RECENT)
         self._pairs = self._bytes = 0  # of the committed shards
         self._failed_by_code: Counter[str] = Counter()  # of their pairs
-        self._stages = Stages()  # of this run
+        self._stages = Stages()  # of this run, as all that follows
+        self._run_committed = self._run_ok = 0  # shards, and pairs of them
+        self._run_failed: Counter[str] = Counter()  # pairs of them, by code
+        self._shards_failed: Counter[str] = Counter()  # by code
         self._pairs_before = 0  # of them, those of earlier runs
         self._encoding_since = self._encoding_until = self._told = 0.0
 
@@ -79,10 +89,14 @@ class ProgressLog:
             self._in_progress.pop(event.shard, None)
             del self._sizes[event.shard]
             self._failed += 1
+            self._shards_failed[event.code] += 1
             self._end(ShardOutcome(shard=event.shard, code=event.code))
         else:
             self._count(event)
             row = event.index
+            self._run_committed += 1
+            self._run_ok += event.encoded - event.failures.total()
+            self._run_failed += event.failures
             took = None
             if event.stages is not None:
                 self._stages.add(event.stages)
@@ -159,11 +173,23 @@ class ProgressLog:
             seconds_left=self._seconds_left(),
             limited_by=str(self._stages) if self._stages.elapsed else None,
             started_at=self._started_at,
+            run=self._totals(),
             shards_ended=self._ended,
             shards_in_progress=list(self._in_progress) if self._phase == "encoding" else [],
             recent=list(self._recent),
             updated_at=time.time(),
             fault=fault,
+        )
+
+    def _totals(self) -> RunTotals:
+        shares = self._stages.shares()
+        return RunTotals(
+            pairs_ok=self._run_ok,
+            pairs_failed=dict(self._run_failed),
+            shards_committed=self._run_committed,
+            shards_failed=dict(self._shards_failed),
+            encoder_seconds=self._stages.elapsed,
+            stage_seconds={stage: part * self._stages.elapsed for stage, part in shares.items()},
         )
 
     def _seconds_left(self) -> float | None:
