@@ -9,7 +9,7 @@ LOWEST := .venv-lowest
 .DEFAULT_GOAL := help
 # Hundreds of processes import what is installed here: it is compiled once.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help setup demo test browser check coverage lowest client openapi format chaos benchmark experiments results gpu-check architectures clean
+.PHONY: help setup demo test browser promtool check coverage lowest client openapi compose-test secrets dashboard format chaos benchmark experiments results gpu-check architectures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
@@ -30,13 +30,19 @@ demo: setup ## See the whole product work on 2,048 real pairs (writes demo/repor
 # order of tests/conftest.py.
 WORKERS ?= 3
 SUITE = -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
-test: check browser ## Run the checks and every test (WORKERS=3)
+test: check browser promtool ## Run the checks and every test (WORKERS=3)
 	$(BIN)/python $(SUITE)
 
 # A browser of the system's, or playwright's own, or, where that can't be had, Debian's.
 browser: setup
 	@command -v chromium google-chrome > /dev/null || $(BIN)/playwright install chromium \
 		|| { apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends chromium; }
+
+# Of the system, or Debian's.
+promtool:
+	@command -v promtool > /dev/null \
+		|| { apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends prometheus; } \
+		|| echo "promtool can't be had: Prometheus' rules are not tested"
 
 check: setup ## Lint, formatting, types, the rooms' import rules, dependencies, dead code, the client
 	$(BIN)/ruff check
@@ -96,6 +102,16 @@ gpu-check: setup ## Check exactness and speed on this machine's GPU
 	$(BIN)/python -m pytest tests/trainer/test_cuda.py tests/trainer/risk/test_common.py
 	$(BIN)/python -m benchmarks.loss --device cuda --batch 8192
 	$(MAKE) benchmark
+
+# COMPOSE=podman-compose does as well. STANDINS=1, where no image can be pulled: of packages.
+compose-test: setup ## Build the images, run docker-compose.yml and kill its parts (COMPOSE='docker compose')
+	$(BIN)/python -m pytest -m by_hand -s tests/deploy/test_compose.py
+
+secrets: ## Make the secrets of docker-compose.yml
+	$(PYTHON) deploy/make_secrets.py
+
+dashboard: setup ## Write Grafana's dashboard anew
+	$(BIN)/python deploy/grafana/dashboard.py
 
 architectures: setup ## Compare a model of every family that open_clip lists with open_clip's own; writes docs/architectures.md
 	$(BIN)/python -m pytest -m by_hand tests/workers/reference/test_architectures.py

@@ -1,6 +1,6 @@
 """Makes the secrets of docker-compose.yml, each a file that none but this user can look up.
 
-What is there already is kept: ``python deploy/make_secrets.py`` twice changes nothing.
+What is there already is kept: ``make secrets`` twice changes nothing.
 """
 
 import json

@@ -5,11 +5,13 @@ by registry/gauges.py, is the same at each.
 """
 
 from collections import Counter as Tally
+from collections.abc import Iterator
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info
 
 from rhocache_schemas.cache.documents import Progress, RunTotals
+from rhocache_schemas.errors import RhocacheError, RowErrorCode, ShardErrorCode
 from rhocache_schemas.job.spec import JobState
 
 COUNTED = CollectorRegistry()
@@ -55,6 +57,27 @@ HTTP_SECONDS = Histogram(
 Info("rhocache_build", "The software that runs", registry=COUNTED).info(
     {"version": version("rhocache")}
 )
+
+
+def _codes(error: type[RhocacheError]) -> Iterator[str]:
+    yield error.code
+    for narrower in error.__subclasses__():
+        yield from _codes(narrower)
+
+
+# From the start, since Prometheus sees no increase where a series begins with its first failure.
+for _outcome in ("ok", "failed"):
+    _PAIRS.labels(_outcome)
+for _outcome in ("committed", "failed"):
+    _SHARDS.labels(_outcome)
+for _code in set(RowErrorCode) - {RowErrorCode.OVER_LIMIT}:
+    _PAIR_FAILURES.labels(_code)
+for _code in ShardErrorCode:
+    _SHARD_FAILURES.labels(_code)
+for _code in sorted({*_codes(RhocacheError), "internal"}):
+    _ENDED.labels(JobState.FAILED, _code)
+for _state in (JobState.COMPLETED, JobState.CANCELLED, JobState.EXPIRED):
+    _ENDED.labels(_state, "")
 
 
 def count_progress(before: Progress | None, now: Progress) -> None:

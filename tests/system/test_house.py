@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import typer.main
-import yaml
 from packaging.requirements import Requirement
 
 from rhocache.cli import app
@@ -45,15 +44,6 @@ def commands_of(markdown: str) -> list[str]:
 )
 def test_the_commands_of_the_documents_exist(line: str) -> None:
     check_command(line)
-
-
-def test_the_compose_file_names_this_codes_commands() -> None:
-    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-    assert set(services) == {"api", "ray-head", "ray-worker", "postgres", "s3"}
-    check_command(" ".join(services["api"]["command"]))
-    for service in services.values():
-        assert "build" in service or "image" in service
-        assert set(service.get("depends_on", [])) <= set(services)
 
 
 def test_every_dependency_is_pinned_within_its_range() -> None:

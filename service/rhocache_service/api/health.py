@@ -4,8 +4,9 @@ import logging
 import os
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from rhocache_service.api.auth import ReadsMetrics
@@ -28,20 +29,31 @@ async def livez() -> dict[str, str]:
 
 
 @router.get("/readyz", summary="Ready?", responses=problems("unavailable"))
-def readyz(request: Request, registry: InRegistry) -> dict[str, str]:
+def readyz(
+    request: Request,
+    registry: InRegistry,
+    exclude: Annotated[
+        list[Literal["ray", "jobs"]],
+        Query(description="what may be in trouble: a balancer of replicas asks for neither"),
+    ] = [],  # noqa: B006 (FastAPI copies it)
+) -> dict[str, str]:
     """Whether the data dir and the registry can be written, Ray answers, and every running job
     gets further."""
     settings: Settings = request.app.state.settings
-    for trouble, ping in (
+    pings = [
         ("the data dir can't be written", lambda: _write(settings.data_dir)),
         ("the registry can't be reached", registry.ping),
-        ("Ray can't be reached", request.app.state.cluster.ping),
-    ):
+    ]
+    if "ray" not in exclude:
+        pings.append(("Ray can't be reached", request.app.state.cluster.ping))
+    for trouble, ping in pings:
         try:
             ping()
         except Exception as error:
             log.info("not ready, %s: %s", trouble, " ".join(str(error).split()))
             raise ProblemError("unavailable", trouble) from error
+    if "jobs" in exclude:
+        return {"status": "ok"}
     limit = settings.wedged_seconds
     now = registry.now()
     wedged = [row.id for row in registry.running() if now - row.moved_at > limit]

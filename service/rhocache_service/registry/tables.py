@@ -32,6 +32,8 @@ from rhocache_schemas.job.kinds import read_spec
 from rhocache_schemas.job.spec import JobSpec, JobState
 
 _MIGRATING = 0x52484F  # the advisory lock of replicas that start at once
+# A server in the C locale makes databases of no encoding, whose texts would come as bytes.
+_UTF8 = {"client_encoding": "utf8"}
 
 
 class Base(DeclarativeBase):
@@ -218,7 +220,12 @@ def open_database(url: URL) -> Engine:
     """
     try:
         # Parameters are specs and answers: no log is to have them.
-        engine = create_engine(url, pool_pre_ping=True, hide_parameters=True)
+        engine = create_engine(
+            url,
+            pool_pre_ping=True,
+            hide_parameters=True,
+            connect_args={} if url.get_backend_name() == "sqlite" else _UTF8,
+        )
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _tune_sqlite)
         _migrate(engine)

@@ -19,7 +19,7 @@ from rhocache_schemas.job.spec import JobState
 from rhocache_service.registry.api_keys import Keys
 from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.sessions import Sessions
-from rhocache_service.registry.tables import Base, open_database
+from rhocache_service.registry.tables import Base, open_database, parse_url
 from rhocache_service.settings import Settings
 
 SPEC = ScoreSpec.model_validate(
@@ -158,6 +158,17 @@ def test_a_registry_of_an_older_service_is_brought_up_to_date(fresh_url: str) ->
     assert Sessions(engine).check(Sessions(engine).begin(row)) is not None
     assert [row.id for row in Registry(engine).newest(9, metadata={"owner": "vision"})] == [job]
     engine.dispose()
+
+
+def test_a_database_of_no_encoding_keeps_every_text(postgres: Any) -> None:
+    postgres.psql("CREATE DATABASE plain ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0;")
+    engine = open_database(parse_url(postgres.get_uri("plain")))
+    registry = Registry(engine)
+    row = registry.add(SPEC.model_copy(update={"metadata": {"owner": "Zoë – 視覚"}}))
+    found = registry.get(row.id)
+    engine.dispose()
+    assert found is not None
+    assert found.job_spec().metadata == {"owner": "Zoë – 視覚"}
 
 
 def test_services_that_start_at_once_make_the_tables_once(postgres: Any) -> None:

@@ -1,0 +1,86 @@
+"""Prometheus' configuration by its own tool, and Grafana's dashboard by its own model."""
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from rhocache_service.app import create_app
+
+from ..service.conftest import settings_without_ray
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+ALERTS = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"][0]["rules"]
+DASHBOARD = json.loads((DEPLOY / "grafana" / "dashboards" / "rhocache.json").read_text())
+QUERIES = [
+    *(rule["expr"] for rule in ALERTS),
+    *(target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]),
+]
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="make promtool brings it")
+@pytest.mark.parametrize(
+    "command",
+    ["check config prometheus.yml", "check rules alerts.yml", "test rules alerts_test.yml"],
+)
+def test_prometheus_takes_it_and_alerts_as_it_should(command: str) -> None:
+    done = subprocess.run(
+        ["promtool", *command.split()], cwd=DEPLOY / "prometheus", capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="make promtool brings it")
+def test_every_query_of_the_dashboard_is_one(tmp_path: Path) -> None:
+    rules = [
+        {"record": f"query_{number}", "expr": query.replace("$__rate_interval", "1m")}
+        for number, query in enumerate(QUERIES)
+    ]
+    file = tmp_path / "rules.yml"
+    file.write_text(json.dumps({"groups": [{"name": "all", "rules": rules}]}))
+    done = subprocess.run(
+        ["promtool", "check", "rules", file], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_is_asked_for_is_there(tmp_path: Path) -> None:
+    exposition = generate_latest(create_app(settings_without_ray(tmp_path)).state.metrics).decode()
+    there: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(exposition):
+        for suffix in ("", "_total", "_bucket", "_count"):
+            labels = {label for sample in family.samples for label in sample.labels}
+            there[family.name + suffix] = labels
+    asked = {name for query in QUERIES for name in re.findall(r"\brhocache_\w+", query)}
+    assert asked <= there.keys()
+    for query in QUERIES:
+        for name, labels in re.findall(r"\b(rhocache_\w+)\{([^}]*)\}", query):
+            histogram = {"route", "status", "le", "method"}  # empty before the first request
+            known = there[name] or histogram
+            assert set(re.findall(r"(\w+)\s*=?[=~!]", labels)) <= known, query
+
+
+def test_the_dashboard_is_as_it_is_made() -> None:
+    specification = importlib.util.spec_from_file_location(
+        "dashboard", DEPLOY / "grafana" / "dashboard.py"
+    )
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    assert module.FILE.read_text() == module.made(), "make dashboard writes it anew"
+
+
+def test_every_alert_says_what_to_do_and_is_tested() -> None:
+    tested = (DEPLOY / "prometheus" / "alerts_test.yml").read_text()
+    for rule in ALERTS:
+        assert rule["annotations"].keys() == {"summary", "action"}
+        assert tested.count(f"alertname: {rule['alert']}") >= 2, "where it fires and where not"
