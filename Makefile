@@ -9,7 +9,7 @@ LOWEST := .venv-lowest
 .DEFAULT_GOAL := help
 # Hundreds of processes import what is installed here: it is compiled once.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help setup demo test browser promtool check coverage lowest client openapi compose-test secrets dashboard format chaos benchmark experiments results gpu-check architectures clean
+.PHONY: help setup demo test browser promtool check coverage lowest client openapi settings compose-test secrets dashboard format chaos benchmark experiments results gpu-check architectures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
@@ -75,6 +75,9 @@ client: setup ## Write the synchronous client anew, from the asynchronous one
 
 openapi: setup ## Write docs/openapi.json anew
 	$(BIN)/python -m rhocache_service.openapi_document > docs/openapi.json
+
+settings: setup ## Write docs/settings.md anew
+	$(BIN)/python -m rhocache_service.settings_document > docs/settings.md
 
 format: setup ## Format the code and sort its imports
 	$(BIN)/ruff check --fix

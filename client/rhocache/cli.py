@@ -1,5 +1,6 @@
 """The ``rhocache`` command. A sub-command imports its room when it is used."""
 
+import os
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -21,6 +22,7 @@ from rhocache.commands import (
 from rhocache_schemas.errors import RhocacheError
 from rhocache_schemas.text import tell_crash
 from rhocache_schemas.threads import wait_briefly
+from rhocache_schemas.variables import tell_unknown
 
 INTERRUPTED = 130
 NEXT = """\
@@ -70,6 +72,9 @@ def begin(
     ] = False,
 ) -> None:
     """Reference-model caches for DRRHO model steering."""
+    if context.invoked_subcommand != "serve":  # whose log tells it
+        for line in tell_unknown(os.environ):
+            typer.echo(f"rhocache: warning: {line}", err=True)
     if context.invoked_subcommand is None:
         typer.echo(NEXT.format(version=version("rhocache")))
 

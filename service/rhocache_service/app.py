@@ -53,7 +53,12 @@ def create_app(settings: Settings) -> FastAPI:
     callers = Callers(keys, sessions)
     changes = Changes(registry, callers)
     reconciler = Reconciler(
-        registry, leadership, cluster.drivers, settings.roots, settings.max_running_jobs
+        registry,
+        leadership,
+        cluster.drivers,
+        settings.roots,
+        settings.max_running_jobs,
+        settings.max_running_jobs_of_key,
     )
 
     sender = Webhooks(Deliveries(engine), leadership, settings)

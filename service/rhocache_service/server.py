@@ -12,13 +12,14 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from rhocache_schemas import storage
 from rhocache_schemas.errors import StorageError
+from rhocache_schemas.variables import tell_unknown
 from rhocache_service import logs
 from rhocache_service.app import create_app
 from rhocache_service.registry.api_keys import Keys
 from rhocache_service.registry.notifier import Changes
 from rhocache_service.registry.tables import open_database, shown
 from rhocache_service.scheduling.embedded_ray import try_lock
-from rhocache_service.settings import Settings
+from rhocache_service.settings import Settings, unknown_secrets
 
 log = logging.getLogger("rhocache_service")
 
@@ -30,7 +31,7 @@ def serve(settings: Settings) -> None:
     written, the port is taken, or the registry can't be opened.
     """
     logs.configure()
-    for line in Settings.unknown():
+    for line in (*tell_unknown(os.environ), *unknown_secrets()):
         log.warning(line)
     settings.check(has_keys=_has_keys(settings))
     with _own(settings.data_dir), _bound(settings.host, settings.port) as listener:

@@ -1,6 +1,5 @@
 """What ``rhocache serve`` can be told by flags, ``RHOCACHE_...`` variables and secret files."""
 
-import os
 from base64 import b64decode
 from collections.abc import Callable
 from ipaddress import ip_network
@@ -28,9 +27,10 @@ from sqlalchemy.engine import URL
 from rhocache_schemas import storage
 from rhocache_schemas.errors import InvalidInput
 from rhocache_schemas.job.paths import absolute_location
+from rhocache_schemas.variables import PREFIX, tell_unknown
 from rhocache_service.http.addresses import LOOPBACK, check_host_pattern, check_root_path
 from rhocache_service.registry.tables import parse_url
-from rhocache_service.variables import PREFIX, split_list, tell_unknown, without_foreign
+from rhocache_service.variables import split_list, without_foreign
 
 # Where compose, Swarm and podman lay secrets, each a file: rhocache_database_url, ...
 SECRET_FILES = Path("/run/secrets")
@@ -124,11 +124,11 @@ class Settings(BaseSettings):
     ] = Path("rhocache-data")
     database_url: Annotated[
         Annotated[str, AfterValidator(_refused(_database))] | None,
-        Field(description="registry; null: SQLite in the data dir"),
+        Field(description="registry; none: SQLite in the data dir"),
     ] = None
     ray_address: Annotated[
         Annotated[str, AfterValidator(_http)] | None,
-        Field(description="HTTP address of a Ray cluster's dashboard; null: a Ray of our own"),
+        Field(description="HTTP address of a Ray cluster's dashboard; none: a Ray of its own"),
     ] = None
     ray_token: Annotated[
         SecretStr | None, Field(description="what that cluster asks for, where it has tokens")
@@ -154,6 +154,9 @@ class Settings(BaseSettings):
         Field(description="what webhooks are signed with: whsec_BASE64"),
     ] = None
     max_running_jobs: Annotated[int, Field(ge=1, description="jobs that run at once")] = 1
+    max_running_jobs_of_key: Annotated[
+        int | None, Field(ge=1, description="of them, those of one API key; none: as many")
+    ] = None
     max_waiting_jobs: Annotated[
         int, Field(ge=1, description="jobs of one API key that may wait for their turn")
     ] = 1000
@@ -202,12 +205,6 @@ class Settings(BaseSettings):
             told = (_describe(fault, flags) for fault in error.errors(include_url=False))
             raise InvalidInput("; ".join(told)) from None  # whose message has every value
 
-    @classmethod
-    def unknown(cls) -> list[str]:
-        """A line for each variable and secret file that looks like one of these and is none."""
-        files = {path.name: "" for path in SECRET_FILES.glob("*")}
-        return list(tell_unknown(files | os.environ, cls.model_fields))
-
     @property
     def roots(self) -> list[str]:
         """Spelled out: drivers check them again, in working folders of their own."""
@@ -244,6 +241,11 @@ class Settings(BaseSettings):
                 f"host {self.host} is not loopback, and there is no API key yet: whoever reaches "
                 "it could run jobs. Make one first, with rhocache keys create NAME --scope admin"
             )
+
+
+def unknown_secrets() -> list[str]:
+    """A line for each secret file that looks like a setting's and is none."""
+    return list(tell_unknown({path.name: "" for path in SECRET_FILES.glob("*")}))
 
 
 def _describe(fault: Any, flags: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """The Helm chart, rendered by Helm itself and held against Kubernetes' published schemas."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from helm_python import HelmError
 from helm_python.chart import Chart, lint
 from kubernetes_validate import validate
 
-from rhocache_service.settings import Settings
+from rhocache_schemas.variables import tell_unknown
+from rhocache_service.settings import Settings, unknown_secrets
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "chart"
@@ -119,7 +121,8 @@ def test_the_service_takes_the_settings_that_the_chart_gives(
             value = "postgresql://u:p@h/d" if "url" in item["path"] else "token"
             (tmp_path / item["path"]).write_text(value)
     monkeypatch.setattr("rhocache_service.settings.SECRET_FILES", tmp_path)
-    assert Settings.unknown() == []
+    assert unknown_secrets() == []
+    assert list(tell_unknown(os.environ)) == []
     settings = Settings.load(host="0.0.0.0", data_dir="/data")
     settings.check(has_keys=True)
     assert settings.roots == ["s3://bucket/team", "/references"]

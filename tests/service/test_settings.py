@@ -5,6 +5,7 @@ import pytest
 from rhocache_schemas.errors import InvalidInput
 from rhocache_service.registry.tables import parse_url, shown
 from rhocache_service.settings import Settings
+from rhocache_service.settings_document import made
 
 
 def test_roots_are_the_data_dir_and_the_working_folder(
@@ -12,6 +13,11 @@ def test_roots_are_the_data_dir_and_the_working_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert Settings(data_dir=Path("data")).roots == [f"{tmp_path}/data", str(tmp_path)]
+
+
+def test_the_committed_page_is_the_settings() -> None:
+    page = Path(__file__).parents[2] / "docs" / "settings.md"
+    assert page.read_text() == made(), "write it anew: make settings"
 
 
 def test_roots_are_spelled_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from rhocache_schemas.errors import InvalidInput
-from rhocache_service.settings import Settings
-from rhocache_service.variables import tell_unknown
+from rhocache_schemas.variables import CLIENT, SERVICE, tell_unknown
+from rhocache_service.settings import Settings, unknown_secrets
 
 from .conftest import COMMAND, free_port, wait_until
 
@@ -33,12 +33,17 @@ KUBERNETES = {
 ELSEWHERE = {"RHOCACHE_URL": "http://rhocache:8321", "RHOCACHE_API_KEY": "rhk_secret"}
 
 
+def test_every_process_knows_the_same_variables() -> None:
+    assert [name.lower() for name in SERVICE] == list(Settings.model_fields)
+    assert not CLIENT.keys() & set(SERVICE)
+
+
 def test_a_kubernetes_service_of_our_name_sets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in KUBERNETES.items():
         monkeypatch.setenv(name, value)
     assert Settings.load() == Settings(port=8321)
     assert Settings.load(port=9000).port == 9000
-    assert list(tell_unknown(KUBERNETES | ELSEWHERE, Settings.model_fields)) == []
+    assert list(tell_unknown(KUBERNETES | ELSEWHERE)) == []
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\n"])
@@ -127,7 +132,7 @@ def test_no_message_has_a_password(monkeypatch: pytest.MonkeyPatch, name: str, v
 
 def test_what_is_mistyped_is_told_with_what_was_meant_but_not_its_value() -> None:
     typed = {"RHOCACHE_ALOW_ROOT": "/a", "RHOCACHE_DATABASE_URI": "postgresql://u:s3cret@h/d"}
-    lines = list(tell_unknown(typed | {"RHOCACHE_QQ": "1", "OTHER": ""}, Settings.model_fields))
+    lines = list(tell_unknown(typed | {"RHOCACHE_QQ": "1", "OTHER": ""}))
     assert [line.partition(" ")[0] for line in lines] == [*typed, "RHOCACHE_QQ"]
     assert lines[0].endswith("is RHOCACHE_ALLOW_ROOT meant?")
     assert lines[1].endswith("is RHOCACHE_DATABASE_URL meant?")
@@ -151,7 +156,7 @@ def test_secrets_are_files(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert settings.ray_token is not None
     assert settings.ray_token.get_secret_value() == "t0ken"
     assert settings.registry_url.password == "file"
-    assert Settings.unknown() == []
+    assert unknown_secrets() == []
     monkeypatch.setenv("RHOCACHE_DATABASE_URL", "postgresql://u:variable@h/d")
     assert Settings.load().registry_url.password == "variable"
     assert Settings.load(database_url="postgresql://u:flag@h/d").registry_url.password == "flag"
@@ -159,7 +164,7 @@ def test_secrets_are_files(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_wrong_secret_is_named_and_not_told(secrets: Path) -> None:
     (secrets / "rhocache_database_ulr").write_text("s3cret")
-    (line,) = Settings.unknown()
+    (line,) = unknown_secrets()
     assert line.startswith("rhocache_database_ulr changes nothing")
     assert line.endswith("is RHOCACHE_DATABASE_URL meant?")
     (secrets / "rhocache_database_url").write_text("mysql://u:s3cret@h/d")

@@ -82,9 +82,9 @@ def opened(data_dir: str | None, database_url: str | None) -> "Generator[Engine]
     """Open the registry that options or the environment name; warn of unknown variables."""
     with extra("service"):
         from rhocache_service.registry.tables import open_database
-        from rhocache_service.settings import Settings
+        from rhocache_service.settings import Settings, unknown_secrets
     given = {"data_dir": data_dir, "database_url": database_url}
-    for line in Settings.unknown():
+    for line in unknown_secrets():
         typer.echo(f"rhocache: warning: {line}", err=True)
     settings = Settings.load(**{name: value for name, value in given.items() if value is not None})
     if settings.database_url is None:

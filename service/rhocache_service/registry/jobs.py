@@ -24,6 +24,7 @@ SUBMITTED_SECONDS = 60  # in which a key may submit so many jobs
 _LOOK_AT = 200  # jobs of a kind, in one step
 _RATES = 300  # of a job's progress events, at most twice as many are kept when it has ended
 _PROGRESS = "job.progress"
+_RUNNING = (JobState.IN_PROGRESS, JobState.FINALIZING, JobState.CANCELLING)
 _UNFINISHED = [state for state in JobState if not state.terminal]
 
 Happening = tuple[str, dict[str, Any]]  # the kind of an event, and its data
@@ -101,10 +102,11 @@ class Registry:
             return list(session.scalars(query))
 
     def active(self) -> Sequence[JobRow]:
-        """Jobs to look at now: those of the highest priority first, then the oldest.
+        """Jobs to look at now: those of the highest priority first, then by fair turns, the oldest
+        of each API key first.
 
         Of those that are queued only the next ones, followers, and those whose deadline has passed:
-        a long queue costs nothing.
+        of a long queue the rest is not read.
         """
         busy = [state for state in _UNFINISHED if state is not JobState.QUEUED]
         queued = JobRow.status == JobState.QUEUED
@@ -112,10 +114,19 @@ class Registry:
         found: dict[int, JobRow] = {}
         with self._session() as session:
             due = JobRow.follows.is_not(None) | (JobRow.deadline < now(session.connection()))
-            for part in (JobRow.status.in_(busy), queued & due, queued & JobRow.follows.is_(None)):
+            for part in (JobRow.status.in_(busy), queued & due):
                 query = select(JobRow).where(part).order_by(*order).limit(_LOOK_AT)
                 found |= {row.number: row for row in session.scalars(query)}
-        return sorted(found.values(), key=lambda row: (-row.priority, row.number))
+            turns: dict[int, int] = {
+                each.number: each.turn for each in session.execute(_next_in_turn())
+            }
+            next_ones = select(JobRow).where(JobRow.number.in_(turns))
+            found |= {row.number: row for row in session.scalars(next_ones)}
+
+        def order_of(row: JobRow) -> tuple[int, int, int]:
+            return -row.priority, turns.get(row.number, 0), row.number
+
+        return sorted(found.values(), key=order_of)
 
     def idle(self) -> bool:
         """Whether every job is at an end."""
@@ -278,6 +289,31 @@ class Registry:
                     if row.webhook is not None:
                         session.add(delivery(session, row, row.webhook, state))
         return last is not None
+
+
+def _next_in_turn() -> "Select[int, Any]":
+    """The numbers of the queued jobs that are next, each with its turn.
+
+    An API key's first job has turn 1 and its second turn 2, and one more for each that it has
+    running: who has many jobs waits longer for the next, not everyone else.
+    """
+    running = (
+        select(JobRow.api_key, func.count().label("jobs"))
+        .where(JobRow.status.in_(_RUNNING), JobRow.follows.is_(None))
+        .group_by(JobRow.api_key)
+        .subquery()
+    )
+    place = func.row_number().over(
+        partition_by=JobRow.api_key, order_by=(JobRow.priority.desc(), JobRow.number)
+    )
+    turn = (place + func.coalesce(running.c.jobs, 0)).label("turn")
+    return (
+        select(JobRow.number, turn)
+        .outerjoin(running, JobRow.api_key.is_not_distinct_from(running.c.api_key))
+        .where(JobRow.status == JobState.QUEUED, JobRow.follows.is_(None))
+        .order_by(JobRow.priority.desc(), turn, JobRow.number)
+        .limit(_LOOK_AT)
+    )
 
 
 def _notes(row: JobRow) -> list[NoteRow]:

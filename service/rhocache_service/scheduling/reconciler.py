@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -47,13 +48,16 @@ class Reconciler:
         drivers: Callable[[], Drivers],
         roots: list[str],
         max_running_jobs: int,
+        max_running_jobs_of_key: int | None = None,
     ) -> None:
         self._registry = registry
         self._leadership = leadership
         self._drivers = drivers  # called each time, since Ray may have been started anew
         self._roots = roots
         self._max_running_jobs = max_running_jobs
+        self._max_of_key = max_running_jobs_of_key or max_running_jobs
         self._busy: list[Place] = []  # caches that have a driver
+        self._of_key: Counter[str | None] = Counter()  # API key -> its jobs that have one
         self._told: dict[str, str] = {}  # job -> its trouble, as it was logged last
 
     def end_idle(self) -> None:
@@ -81,7 +85,9 @@ class Reconciler:
         if not self._leadership.hold():
             return
         rows = [row for row in self._registry.active() if _has_driver(row)]
-        self._busy = [_place(row.spec["output"]) for row in rows if row.state in _RUNNING]
+        running = [row for row in rows if row.state in _RUNNING]
+        self._busy = [_place(row.spec["output"]) for row in running]
+        self._of_key = Counter(row.api_key for row in running)
         for row in rows:
             self._look_at(row, self._steps[row.state])
 
@@ -154,6 +160,8 @@ class Reconciler:
     def _start(self, row: JobRow) -> None:
         if len(self._busy) >= self._max_running_jobs:
             return
+        if self._of_key[row.api_key] >= self._max_of_key:
+            return
         spec = row.job_spec()
         place = true_place(spec.output)
         if place in self._busy:
@@ -168,6 +176,7 @@ class Reconciler:
         now = self._registry.now()
         row = self._registry.advance(row, JobState.IN_PROGRESS, starts=1, started_at=now)
         self._busy.append(place)
+        self._of_key[row.api_key] += 1
         self._drivers().start(row, 1)
 
     def _is_awaited(self, cache: str | None) -> bool:

@@ -17,6 +17,7 @@ from rhocache_schemas.job.spec import JobState
 from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.leader_lease import Leadership
 from rhocache_service.registry.tables import JobRow, open_database
+from rhocache_service.scheduling.drivers import DriverState
 from rhocache_service.scheduling.reconciler import Reconciler
 from rhocache_service.settings import Settings
 
@@ -250,6 +251,67 @@ def test_a_long_queue_costs_no_more_than_a_short_one(registry: Registry, root: P
     assert len(found) <= 202
     assert found[0] == urgent.id
     assert late.id in found
+
+
+def test_keys_take_turns(registry: Registry, root: Path) -> None:
+    """Who has queued many jobs, or has one running, does not keep others waiting."""
+
+    def queue(key: str | None, count: int, **fields: Any) -> list[str]:
+        rows = (
+            registry.add(spec.model_copy(update={"output": f"{root}/{key}-{number}"}), api_key=key,
+                         **fields)
+            for number in range(count)
+        )  # fmt: skip
+        return [registry.advance(row, JobState.QUEUED).id for row in rows]
+
+    spec = ScoreSpec.model_validate(
+        {"dataset": "/d", "output": "/o", "reference": {"model": "local-dir:/m"}}
+    )
+    many, few, nobody = queue("many", 250), queue("few", 2), queue(None, 1)
+    turns = [row.id for row in registry.active()]
+    assert turns[:6] == [many[0], few[0], nobody[0], many[1], few[1], many[2]]
+    running = registry.get(few[0])
+    assert running is not None
+    registry.advance(running, JobState.IN_PROGRESS, started_at=registry.now())
+    turns = [row.id for row in registry.active() if row.state is JobState.QUEUED]
+    assert turns[:4] == [many[0], nobody[0], many[1], few[1]], "one of few's is running"
+    urgent = queue("many", 1, priority=1)
+    turns = [row.id for row in registry.active() if row.state is JobState.QUEUED]
+    assert turns[0] == urgent[0]
+
+
+class Started:
+    """Drivers that begin and never end."""
+
+    def __init__(self) -> None:
+        self.jobs: list[str] = []
+
+    def start(self, row: JobRow, _: int) -> None:
+        self.jobs.append(row.id)
+
+    def state(self, _job: str, _start: int) -> DriverState:
+        return DriverState.RUNNING
+
+
+def test_a_key_has_no_more_running_than_it_may(registry: Registry, root: Path) -> None:
+    drivers: Any = Started()
+    reconciler = Reconciler(
+        registry, Leadership(registry.engine), lambda: drivers, [str(root)], max_running_jobs=4,
+        max_running_jobs_of_key=2,
+    )  # fmt: skip
+    for key in ("a", "a", "a", "b"):
+        row = registry.add(
+            ScoreSpec.model_validate({
+                "dataset": f"{root}/dataset", "output": f"{root}/{len(registry.active())}",
+                "reference": {"model": f"local-dir:{root}"},
+            }), api_key=key,
+        )  # fmt: skip
+        registry.advance(row, JobState.QUEUED)
+    for _ in range(3):
+        reconciler.drive()
+    keys = [row.api_key for row in registry.active() if row.state is JobState.IN_PROGRESS]
+    assert sorted(filter(None, keys)) == ["a", "a", "b"]
+    assert len(drivers.jobs) == 3
 
 
 def unreachable() -> Any:
