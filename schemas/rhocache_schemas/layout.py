@@ -19,6 +19,11 @@ def failure_file(cache: str, shard: str) -> str:
     return join(cache, "failures", f"{shard}.json")
 
 
+def segment_file(cache: str, number: int) -> str:
+    """Notes of shards that a run has committed, while the cache has no index of them."""
+    return join(cache, "segments", f"{number:06}.parquet")
+
+
 def plan_file(cache: str) -> str:
     return join(cache, PLAN)
 

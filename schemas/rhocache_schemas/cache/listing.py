@@ -51,6 +51,12 @@ def failure_files(cache: str) -> set[str]:
     return {name for name, _ in _files(cache, "failures", ".json")}
 
 
+def segment_files(cache: str) -> list[str]:
+    """The notes of runs that have not ended, the oldest first, as URIs."""
+    numbers = (name for name, _ in _files(cache, "segments", ".parquet") if name.isdecimal())
+    return [layout.segment_file(cache, int(number)) for number in sorted(numbers)]
+
+
 def unknown_files(cache: str, shards: Collection[str], failed: Collection[str]) -> list[str]:
     """List what lies in a cache of these shards and failures and belongs to neither, by path.
 
@@ -63,6 +69,7 @@ def unknown_files(cache: str, shards: Collection[str], failed: Collection[str]) 
             *(storage.join(cache, document) for document in layout.DOCUMENTS),
             *(layout.shard_file(cache, name) for name in shards),
             *(layout.failure_file(cache, name) for name in failed),
+            *segment_files(cache),
         )
     }
     found = {storage.path_of(info) for info in _list(cache) if info.is_file} - known

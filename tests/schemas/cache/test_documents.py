@@ -1,6 +1,7 @@
 """What the documents of a cache say that their fields' types alone do not."""
 
 import hashlib
+import json
 import time
 from typing import Any
 
@@ -60,6 +61,15 @@ def test_a_failure_says_what_its_error_said_but_for_secrets() -> None:
     assert failure.detail == "no s3://***@bucket/0.tar"
 
 
+def test_progress_of_a_newer_driver_is_read_for_what_is_known_of_it() -> None:
+    newer = {"phase": "encoding", "updated_at": 1.0, "novel": 1, "run": {"pairs_ok": 3, "new": 2},
+             "recent": [{"shard": "0.tar", "novel": []}], "steps": [
+                 {"name": "encoding", "started_at": 1.0, "novel": None}]}  # fmt: skip
+    progress = Progress.parse(json.dumps(newer).encode(), "progress.json")
+    assert progress.run.pairs_ok == 3
+    assert [outcome.shard for outcome in progress.recent] == ["0.tar"]
+
+
 def test_what_is_left_out_is_nothing_yet() -> None:
     progress = Progress(phase="planning", updated_at=1.0)
     assert progress.model_dump(exclude={"format_version", "phase", "updated_at"}) == {
@@ -75,6 +85,14 @@ def test_what_is_left_out_is_nothing_yet() -> None:
         "seconds_left": None,
         "limited_by": None,
         "started_at": 0.0,
+        "run": {
+            "pairs_ok": 0,
+            "pairs_failed": {},
+            "shards_committed": 0,
+            "shards_failed": {},
+            "encoder_seconds": 0.0,
+            "stage_seconds": {},
+        },
         "shards_ended": 0,
         "shards_in_progress": [],
         "recent": [],

@@ -26,6 +26,7 @@ from rhocache_workers.run.commit import commit
 from rhocache_workers.run.lease import Lease
 from rhocache_workers.run.progress import Event, OnProgress, ProgressLog, telling
 from rhocache_workers.run.resume import Resume, choose_shards, resume
+from rhocache_workers.run.segments import Segments, clear_segments
 from rhocache_workers.run.signals import sigterm_as_interrupt
 from rhocache_workers.run.standing import Standing, hash_reference
 from rhocache_workers.stage_times import Stages
@@ -203,10 +204,15 @@ def _run(
         asked = {shard.name for shard in shards}
         kept = [shard for name, shard in left.keep.items() if name in asked]
         progress.begin(kept, lease.confirm)
+        segments = Segments(spec.output, description.fingerprint.digest, lease.confirm)
         if crew is not None:
             progress.step("encoding")
+            segments.begin(left.keep.values(), standing.index.keys())
+            stack.callback(segments.flush)
         for event in crew.encode(left.todo) if crew else ():
             _note(spec.output, event, outcome)
+            if isinstance(event, CommittedShard):
+                segments.add(outcome.committed[event.index.name])
             progress.add(event)
     lease.confirm()
     storage.discard_temporaries(spec.output)  # of encoders that were killed
@@ -221,6 +227,7 @@ def _run(
         outcome.failures,
         lease.confirm,
     )
+    clear_segments(spec.output)
     return outcome
 
 

@@ -18,6 +18,7 @@ from rhocache_schemas.errors import CacheCorrupt, RhocacheError, ShardError, Sha
 from rhocache_schemas.job.allowed_roots import allowed_shards, check_shards_allowed, true_place
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.messages import CommittedShard
+from rhocache_workers.run.segments import read_segments
 from rhocache_workers.run.standing import Standing
 from rhocache_workers.run.survey import Survey, survey
 
@@ -82,6 +83,7 @@ def resume(
         spec.output,
         files,
         standing.committed,
+        _noted(spec.output, standing),
         sources,
         standing.fingerprint,
         moved=standing.dataset is None or not _same_root(standing.dataset, spec.dataset),
@@ -110,6 +112,14 @@ def resume(
         dropped=frozenset((held.all.keys() | failed.keys()) - keep.keys() - asked.keys() - left),
         empty=not held.all,
     )
+
+
+def _noted(cache: str, standing: Standing) -> dict[str, CommittedShard]:
+    """What runs that did not end have noted; nothing where the index is to be made of the files."""
+    damaged = standing.manifest is not None and standing.committed is None
+    if standing.fingerprint is None or damaged:
+        return {}
+    return read_segments(cache, standing.fingerprint.digest)
 
 
 def _find(spec: ScoreSpec, roots: list[str] | None, names: Collection[str]) -> dict[str, Shard]:

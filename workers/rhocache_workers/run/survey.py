@@ -56,6 +56,7 @@ def survey(
     cache: str,
     files: Mapping[str, fs.FileInfo],
     committed: CacheReader | None,
+    noted: Mapping[str, CommittedShard],
     sources: Mapping[str, Shard],
     fingerprint: Fingerprint | None,
     *,
@@ -64,9 +65,10 @@ def survey(
     """Compare the cache's shards, which have these ``files``, with the ``sources`` of a dataset.
 
     What a ``committed`` index says is taken as it is: reading the whole cache again is
-    ``verify``'s work, and a new hash would bless a damaged file. Shards that no index names yet,
-    of a run that did not end, count where they have this fingerprint. A source of another time is
-    hashed, and where the dataset has ``moved`` each that no index names.
+    ``verify``'s work, and a new hash would bless a damaged file. So is what a run that did not
+    end has ``noted`` of shards that no index names yet. Others count where they have this
+    fingerprint, and are read. A source of another time is hashed, and where the dataset has
+    ``moved`` each that no index names.
 
     Raises StorageError.
     """
@@ -77,6 +79,8 @@ def survey(
         source = sources.get(name)
         if committed is not None and name in index:
             return _look_at_committed(committed, index[name], files.get(name), source)
+        if name in noted and files[name].size == noted[name].index.bytes:
+            return _compare(noted[name], source, moved=moved)
         if fingerprint is None:
             return None
         return _look_at_loose(cache, name, files[name], source, fingerprint, moved=moved)
@@ -104,14 +108,17 @@ def _look_at_committed(
             failed = cache.failed_by_code(row.name)
         except (CacheCorrupt, CacheIncomplete):
             whole = False
-    shard = CommittedShard(row, failed)
+    return replace(_compare(CommittedShard(row, failed), source, moved=False), whole=whole)
+
+
+def _compare(shard: CommittedShard, source: Shard | None, *, moved: bool) -> _Found:
     if source is None:
-        return _Found(shard, "gone", whole)
-    if source.size != row.source_size:
-        return _Found(shard, "changed", whole)
-    if source.mtime_ns == row.source_mtime_ns:
-        return _Found(shard, "same", whole)
-    return replace(_by_hash(shard, source), whole=whole)
+        return _Found(shard, "gone")
+    if source.size != shard.index.source_size:
+        return _Found(shard, "changed")
+    if source.mtime_ns == shard.index.source_mtime_ns and not moved:
+        return _Found(shard, "same")
+    return _by_hash(shard, source)
 
 
 def _look_at_loose(
