@@ -38,10 +38,11 @@ browser: setup
 	@command -v chromium google-chrome > /dev/null || $(BIN)/playwright install chromium \
 		|| { apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends chromium; }
 
-# Of the system, or Debian's.
-promtool:
-	@command -v promtool > /dev/null \
-		|| { apt-get update --quiet && apt-get install --yes --quiet --no-install-recommends prometheus; } \
+# The system's, or out of Debian's package, which is not installed: it would start a server.
+promtool: setup
+	@command -v promtool > /dev/null || test -x $(BIN)/promtool || { apt-get update --quiet \
+		&& folder=$$(mktemp -d) && (cd $$folder && apt-get download --quiet prometheus && dpkg -x *.deb .) \
+		&& mv $$folder/usr/bin/promtool $(BIN) && rm -r $$folder; } \
 		|| echo "promtool can't be had: Prometheus' rules are not tested"
 
 check: setup ## Lint, formatting, types, the rooms' import rules, dependencies, dead code, the client

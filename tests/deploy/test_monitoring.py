@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ from rhocache_service.app import create_app
 
 from ..service.conftest import settings_without_ray
 
+_BESIDE = Path(sys.executable).with_name("promtool")
+PROMTOOL = str(_BESIDE) if _BESIDE.exists() else shutil.which("promtool")
+needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="make promtool brings it")
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ALERTS = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"][0]["rules"]
 DASHBOARD = json.loads((DEPLOY / "grafana" / "dashboards" / "rhocache.json").read_text())
@@ -25,20 +29,20 @@ QUERIES = [
 ]
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="make promtool brings it")
+@needs_promtool
 @pytest.mark.parametrize(
     "command",
     ["check config prometheus.yml", "check rules alerts.yml", "test rules alerts_test.yml"],
 )
 def test_prometheus_takes_it_and_alerts_as_it_should(command: str) -> None:
     done = subprocess.run(
-        ["promtool", *command.split()], cwd=DEPLOY / "prometheus", capture_output=True, text=True,
-        check=False,
+        [str(PROMTOOL), *command.split()], cwd=DEPLOY / "prometheus", check=False,
+        capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="make promtool brings it")
+@needs_promtool
 def test_every_query_of_the_dashboard_is_one(tmp_path: Path) -> None:
     rules = [
         {"record": f"query_{number}", "expr": query.replace("$__rate_interval", "1m")}
@@ -47,7 +51,7 @@ def test_every_query_of_the_dashboard_is_one(tmp_path: Path) -> None:
     file = tmp_path / "rules.yml"
     file.write_text(json.dumps({"groups": [{"name": "all", "rules": rules}]}))
     done = subprocess.run(
-        ["promtool", "check", "rules", file], capture_output=True, text=True, check=False
+        [str(PROMTOOL), "check", "rules", file], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
