@@ -20,9 +20,8 @@ from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -87,8 +86,8 @@ async def _serve(port: int, to: int, delay: float, counts: "Counts") -> None:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    requests: "Synchronized[int]"
-    read: "Synchronized[int]"
+    requests: Any  # multiprocessing.Value, as the proxy has a process of its own
+    read: Any  # bytes
 
 
 def _proxy(port: int, to: int, delay: float, counts: Counts) -> None:
