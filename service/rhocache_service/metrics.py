@@ -82,8 +82,9 @@ for _state in (JobState.COMPLETED, JobState.CANCELLED, JobState.EXPIRED):
 
 def count_progress(before: Progress | None, now: Progress) -> None:
     """Count what a run has done between two snapshots of its progress."""
-    same_run = before is not None and before.started_at == now.started_at
-    old, new = before.run if before is not None and same_run else RunTotals(), now.run
+    new, old = now.run, RunTotals()
+    if before is not None and before.started_at == now.started_at:
+        old = before.run
     _PAIRS.labels("ok").inc(max(0, new.pairs_ok - old.pairs_ok))
     _SHARDS.labels("committed").inc(max(0, new.shards_committed - old.shards_committed))
     for outcomes, failures, gained in (

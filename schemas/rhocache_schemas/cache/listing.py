@@ -51,10 +51,10 @@ def failure_files(cache: str) -> set[str]:
     return {name for name, _ in _files(cache, "failures", ".json")}
 
 
-def segment_files(cache: str) -> list[str]:
-    """The notes of runs that have not ended, the oldest first, as URIs."""
-    numbers = (name for name, _ in _files(cache, "segments", ".parquet") if name.isdecimal())
-    return [layout.segment_file(cache, int(number)) for number in sorted(numbers)]
+def segment_files(cache: str) -> dict[int, str]:
+    """Number -> URI of the notes of runs that have not ended, the oldest first."""
+    names = (name for name, _ in _files(cache, "segments", ".parquet") if name.isdecimal())
+    return {number: layout.segment_file(cache, number) for number in sorted(map(int, names))}
 
 
 def unknown_files(cache: str, shards: Collection[str], failed: Collection[str]) -> list[str]:
@@ -69,7 +69,7 @@ def unknown_files(cache: str, shards: Collection[str], failed: Collection[str]) 
             *(storage.join(cache, document) for document in layout.DOCUMENTS),
             *(layout.shard_file(cache, name) for name in shards),
             *(layout.failure_file(cache, name) for name in failed),
-            *segment_files(cache),
+            *segment_files(cache).values(),
         )
     }
     found = {storage.path_of(info) for info in _list(cache) if info.is_file} - known

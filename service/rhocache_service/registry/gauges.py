@@ -7,9 +7,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy.exc import OperationalError
 
-from rhocache_schemas.job.spec import JobState
 from rhocache_service import metrics
 from rhocache_service.registry.jobs import Registry
+from rhocache_service.registry.tables import WAITING
 
 
 class ServiceMetrics(CollectorRegistry):
@@ -44,7 +44,7 @@ def _job_gauges(registry: Registry) -> Iterator[Metric]:
     for state, count in counts.items():
         jobs.add_metric([state], count)
     yield jobs
-    depth = counts[JobState.VALIDATING] + counts[JobState.QUEUED]
+    depth = sum(counts[state] for state in WAITING)
     yield _gauge("rhocache_queue_depth", "Jobs that wait for a driver", depth)
     yield _gauge(
         "rhocache_oldest_waiting_timestamp_seconds",

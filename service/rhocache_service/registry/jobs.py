@@ -17,14 +17,21 @@ from rhocache_schemas.job.spec import JobSpec, JobState, transition
 from rhocache_service import metrics
 from rhocache_service.registry.caches import Committed
 from rhocache_service.registry.deliveries import delivery
-from rhocache_service.registry.tables import EventRow, JobRow, LeaseRow, NoteRow, now
+from rhocache_service.registry.tables import (
+    RUNNING,
+    WAITING,
+    EventRow,
+    JobRow,
+    LeaseRow,
+    NoteRow,
+    now,
+)
 
 SUBMITTED_SECONDS = 60  # in which a key may submit so many jobs
 
 _LOOK_AT = 200  # jobs of a kind, in one step
 _RATES = 300  # of a job's progress events, at most twice as many are kept when it has ended
 _PROGRESS = "job.progress"
-_RUNNING = (JobState.IN_PROGRESS, JobState.FINALIZING, JobState.CANCELLING)
 _UNFINISHED = [state for state in JobState if not state.terminal]
 
 Happening = tuple[str, dict[str, Any]]  # the kind of an event, and its data
@@ -112,16 +119,14 @@ class Registry:
         queued = JobRow.status == JobState.QUEUED
         order = (JobRow.priority.desc(), JobRow.number)
         found: dict[int, JobRow] = {}
+        turns: dict[int, int] = {}
         with self._session() as session:
             due = JobRow.follows.is_not(None) | (JobRow.deadline < now(session.connection()))
             for part in (JobRow.status.in_(busy), queued & due):
                 query = select(JobRow).where(part).order_by(*order).limit(_LOOK_AT)
                 found |= {row.number: row for row in session.scalars(query)}
-            turns: dict[int, int] = {
-                each.number: each.turn for each in session.execute(_next_in_turn())
-            }
-            next_ones = select(JobRow).where(JobRow.number.in_(turns))
-            found |= {row.number: row for row in session.scalars(next_ones)}
+            for row, turn in session.execute(_next_in_turn()):
+                found[row.number], turns[row.number] = row, turn
 
         def order_of(row: JobRow) -> tuple[int, int, int]:
             return -row.priority, turns.get(row.number, 0), row.number
@@ -143,8 +148,7 @@ class Registry:
 
     def waiting_since(self) -> float | None:
         """When the oldest job that waits for a driver was submitted, in Unix seconds."""
-        states = [JobState.VALIDATING, JobState.QUEUED]
-        query = select(func.min(JobRow.created_at)).where(JobRow.status.in_(states))
+        query = select(func.min(JobRow.created_at)).where(JobRow.status.in_(WAITING))
         with self._session() as session:
             return session.scalar(query)
 
@@ -168,8 +172,7 @@ class Registry:
 
     def waiting(self, api_key: str | None) -> int:
         """How many jobs of a key have not been started."""
-        states = [JobState.VALIDATING, JobState.QUEUED]
-        query = select(func.count()).where(JobRow.api_key == api_key, JobRow.status.in_(states))
+        query = select(func.count()).where(JobRow.api_key == api_key, JobRow.status.in_(WAITING))
         with self._session() as session:
             return session.scalar(query) or 0
 
@@ -291,15 +294,15 @@ class Registry:
         return last is not None
 
 
-def _next_in_turn() -> "Select[int, Any]":
-    """The numbers of the queued jobs that are next, each with its turn.
+def _next_in_turn() -> "Select[JobRow, Any]":
+    """The queued jobs that are next, each with its turn.
 
     An API key's first job has turn 1 and its second turn 2, and one more for each that it has
     running: who has many jobs waits longer for the next, not everyone else.
     """
     running = (
         select(JobRow.api_key, func.count().label("jobs"))
-        .where(JobRow.status.in_(_RUNNING), JobRow.follows.is_(None))
+        .where(JobRow.status.in_(RUNNING), JobRow.follows.is_(None))
         .group_by(JobRow.api_key)
         .subquery()
     )
@@ -308,7 +311,7 @@ def _next_in_turn() -> "Select[int, Any]":
     )
     turn = (place + func.coalesce(running.c.jobs, 0)).label("turn")
     return (
-        select(JobRow.number, turn)
+        select(JobRow, turn)
         .outerjoin(running, JobRow.api_key.is_not_distinct_from(running.c.api_key))
         .where(JobRow.status == JobState.QUEUED, JobRow.follows.is_(None))
         .order_by(JobRow.priority.desc(), turn, JobRow.number)

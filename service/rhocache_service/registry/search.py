@@ -8,12 +8,10 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
 from rhocache_schemas.job.spec import JobState
-from rhocache_service.registry.tables import JobRow, KeyRow
+from rhocache_service.registry.tables import RUNNING, WAITING, JobRow, KeyRow
 
 PAGE = 50  # jobs
 
-_RUNNING = (JobState.IN_PROGRESS, JobState.FINALIZING, JobState.CANCELLING)
-_WAITING = (JobState.VALIDATING, JobState.QUEUED)
 _SPEC = JobRow.spec
 # What a job is called by, or after.
 _SEARCHED = (
@@ -39,7 +37,7 @@ def find_jobs(engine: Engine, words: str, status: JobState | None, page: int) ->
     from 1.
     """
     matches = and_(True, *(_has(word) for word in words.split()))
-    rank = case((JobRow.status.in_(_RUNNING), 0), (JobRow.status.in_(_WAITING), 1), else_=2)
+    rank = case((JobRow.status.in_(RUNNING), 0), (JobRow.status.in_(WAITING), 1), else_=2)
     order = (rank, JobRow.number.desc())
     # Numbers alone are sorted: specs and progress are read of one page's jobs.
     chosen = select(JobRow.number).where(matches)

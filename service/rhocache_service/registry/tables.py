@@ -31,6 +31,9 @@ from rhocache_schemas.errors import InvalidInput, StorageError
 from rhocache_schemas.job.kinds import read_spec
 from rhocache_schemas.job.spec import JobSpec, JobState
 
+WAITING = (JobState.VALIDATING, JobState.QUEUED)  # for a driver
+RUNNING = (JobState.IN_PROGRESS, JobState.FINALIZING, JobState.CANCELLING)
+
 _MIGRATING = 0x52484F  # the advisory lock of replicas that start at once
 # A server in the C locale makes databases of no encoding, whose texts would come as bytes.
 _UTF8 = {"client_encoding": "utf8"}

@@ -26,7 +26,7 @@ from rhocache_service import metrics
 from rhocache_service.jobs.kinds import kind_of
 from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.leader_lease import Leadership
-from rhocache_service.registry.tables import JobRow
+from rhocache_service.registry.tables import RUNNING, JobRow
 from rhocache_service.scheduling.drivers import Drivers, DriverState
 from rhocache_service.scheduling.progress import events_between, read_progress
 
@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 STARTS = 3  # drivers that a job may lose before it fails
 PATIENCE_SECONDS = 60.0  # in which a driver that Ray does not know is the same start, made again
 _EXPIRABLE = (JobState.VALIDATING, JobState.QUEUED, JobState.IN_PROGRESS)
-_RUNNING = (JobState.IN_PROGRESS, JobState.FINALIZING, JobState.CANCELLING)
 
 
 class Reconciler:
@@ -85,7 +84,7 @@ class Reconciler:
         if not self._leadership.hold():
             return
         rows = [row for row in self._registry.active() if _has_driver(row)]
-        running = [row for row in rows if row.state in _RUNNING]
+        running = [row for row in rows if row.state in RUNNING]
         self._busy = [_place(row.spec["output"]) for row in running]
         self._of_key = Counter(row.api_key for row in running)
         for row in rows:

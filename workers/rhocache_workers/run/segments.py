@@ -47,7 +47,7 @@ def read_segments(cache: str, fingerprint_sha256: str) -> dict[str, CommittedSha
             return []
 
     with ThreadPoolExecutor(_READERS) as pool:
-        read_all = pool.map(read, segment_files(cache))
+        read_all = pool.map(read, segment_files(cache).values())
         return {shard.index.name: shard for shards in read_all for shard in shards}
 
 
@@ -58,7 +58,7 @@ class Segments:
         self._cache = cache
         self._fingerprint = fingerprint_sha256
         self._confirm = confirm
-        self._written = 0  # files
+        self._next = 0  # number of the next file
         self._shards: list[CommittedShard] = []  # that no file has yet
         self._since = time.monotonic()  # the last try to write
         self._tried = 0  # how many there were then, if it failed
@@ -71,14 +71,13 @@ class Segments:
         Raises StorageError where they can't be replaced, and CacheBusy.
         """
         before = segment_files(self._cache)
-        numbers = [int(uri.rpartition("/")[2].partition(".")[0]) for uri in before]
-        self._written = max(numbers, default=-1) + 1
+        self._next = max(before, default=-1) + 1
         self._shards = [shard for shard in kept if shard.index.name not in indexed]
         if self._shards:
             self._write()
         if before:
             self._confirm()
-        for uri in before:
+        for uri in before.values():
             storage.delete(uri)
 
     def add(self, shard: CommittedShard) -> None:
@@ -97,15 +96,15 @@ class Segments:
 
     def _write(self) -> None:
         self._confirm()
-        uri = layout.segment_file(self._cache, self._written)
+        uri = layout.segment_file(self._cache, self._next)
         storage.write_atomic(uri, _encode(self._shards, self._fingerprint))
-        self._written += 1
+        self._next += 1
         self._shards, self._tried = [], 0
 
 
 def clear_segments(cache: str) -> None:
     """Let all go, once the index has what they say."""
-    for uri in segment_files(cache):
+    for uri in segment_files(cache).values():
         storage.delete(uri)
 
 
