@@ -92,6 +92,12 @@ class AsyncClient:
     async def send(self, call: Call[Body]) -> Body:
         return call.read(await self.answer(call))
 
+    async def done(self, call: Call[Any]) -> None:
+        """Send what is answered without a body."""
+        response = await self.answer(call)
+        if not response.is_success:
+            raise calls.service_error(response)
+
     async def walk(self, call: Call[Any]) -> AsyncIterator[Any]:
         """Yield the items of a list: of the page that is called for, and of all behind it."""
         while True:
@@ -183,11 +189,10 @@ class AsyncJobs:
         """Add a job for what a job at an end has left undone."""
         return await self._client.send(calls.retry(job))
 
-    async def delete(self, job: str) -> None:
-        """Let the service forget a job that has ended. Its cache stays."""
-        response = await self._client.answer(calls.delete(job))
-        if not response.is_success:
-            raise calls.service_error(response)
+    async def delete(self, job: str, *, with_output: bool = False) -> None:
+        """Let the service forget a job that has ended. Its cache stays, unless what it has written
+        is to be deleted with it."""
+        await self._client.done(calls.delete(job, with_output=with_output))
 
     async def shards(self, job: str, *, limit: int = 1000, after: str | None = None) -> ShardList:
         return await self._client.send(calls.shards(job, limit, after))
@@ -285,6 +290,14 @@ class AsyncCaches:
     async def manifest(self, cache: str) -> Manifest:
         """Return the manifest of a cache, named by its id or fingerprint."""
         return await self._client.send(calls.cache_manifest(cache))
+
+    async def keep(self, cache: str, until: int | None = None) -> CacheSummary:
+        """Set the Unix second from which on a cache is deleted; None: it is kept for ever."""
+        return await self._client.send(calls.keep_cache(cache, until))
+
+    async def delete(self, cache: str) -> None:
+        """Delete a cache, which no job is at work on. It is listed no more; then its files go."""
+        await self._client.done(calls.delete_cache(cache))
 
     async def pairs(
         self,

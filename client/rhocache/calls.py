@@ -16,6 +16,7 @@ from rhocache_schemas.api import (
     CachedPair,
     CachedPairList,
     CacheList,
+    CacheSummary,
     Job,
     JobList,
     JobLog,
@@ -176,8 +177,9 @@ def job_manifest(job: str) -> Call[Manifest]:
     return Call(Manifest, "GET", _job(job, "manifest"))
 
 
-def delete(job: str) -> Call[Job]:
-    return Call(Job, "DELETE", _job(job))
+def delete(job: str, *, with_output: bool) -> Call[Job]:
+    params = {"with_output": "true"} if with_output else {}
+    return Call(Job, "DELETE", _job(job), params=params)
 
 
 def events(job: str, after: int) -> Call[Event]:
@@ -204,6 +206,14 @@ def list_caches(limit: int, after: str | None) -> Call[CacheList]:
 
 def cache_manifest(cache: str) -> Call[Manifest]:
     return Call(Manifest, "GET", _cache(cache))
+
+
+def keep_cache(cache: str, until: int | None) -> Call[CacheSummary]:
+    return Call(CacheSummary, "PATCH", _cache(cache), body={"expires_at": until})
+
+
+def delete_cache(cache: str) -> Call[CacheSummary]:
+    return Call(CacheSummary, "DELETE", _cache(cache))
 
 
 def pairs(cache: str, key: str | None, order: str, after: int, limit: int) -> Call[CachedPairList]:

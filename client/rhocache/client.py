@@ -90,6 +90,12 @@ class Client:
     def send(self, call: Call[Body]) -> Body:
         return call.read(self.answer(call))
 
+    def done(self, call: Call[Any]) -> None:
+        """Send what is answered without a body."""
+        response = self.answer(call)
+        if not response.is_success:
+            raise calls.service_error(response)
+
     def walk(self, call: Call[Any]) -> Iterator[Any]:
         """Yield the items of a list: of the page that is called for, and of all behind it."""
         while True:
@@ -179,11 +185,10 @@ class Jobs:
         """Add a job for what a job at an end has left undone."""
         return self._client.send(calls.retry(job))
 
-    def delete(self, job: str) -> None:
-        """Let the service forget a job that has ended. Its cache stays."""
-        response = self._client.answer(calls.delete(job))
-        if not response.is_success:
-            raise calls.service_error(response)
+    def delete(self, job: str, *, with_output: bool = False) -> None:
+        """Let the service forget a job that has ended. Its cache stays, unless what it has written
+        is to be deleted with it."""
+        self._client.done(calls.delete(job, with_output=with_output))
 
     def shards(self, job: str, *, limit: int = 1000, after: str | None = None) -> ShardList:
         return self._client.send(calls.shards(job, limit, after))
@@ -276,6 +281,14 @@ class Caches:
     def manifest(self, cache: str) -> Manifest:
         """Return the manifest of a cache, named by its id or fingerprint."""
         return self._client.send(calls.cache_manifest(cache))
+
+    def keep(self, cache: str, until: int | None = None) -> CacheSummary:
+        """Set the Unix second from which on a cache is deleted; None: it is kept for ever."""
+        return self._client.send(calls.keep_cache(cache, until))
+
+    def delete(self, cache: str) -> None:
+        """Delete a cache, which no job is at work on. It is listed no more; then its files go."""
+        self._client.done(calls.delete_cache(cache))
 
     def pairs(
         self,

@@ -13,7 +13,7 @@ from rhocache_schemas.job.spec import JobSpec, JobState
 from rhocache_schemas.reference import Dtype
 
 # What an API key may permit.
-Scope = Literal["jobs:read", "jobs:write", "caches:read", "metrics:read", "admin"]
+Scope = Literal["jobs:read", "jobs:write", "caches:read", "caches:write", "metrics:read", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 
@@ -220,6 +220,21 @@ class CacheSummary(BaseModel):
     uri: str
     job: Annotated[str, Field(description="the last one that committed it")]
     committed_at: int
+    expires_at: Annotated[
+        int | None, Field(description="Unix second from which on it is deleted; null: never")
+    ] = None
+
+
+class CacheChange(BaseModel, extra="forbid"):
+    """What can be changed of a cache."""
+
+    expires_at: Annotated[
+        int | None,
+        # Neither days nor milliseconds.
+        Field(
+            ge=10**9, le=10**11, description="Unix second from which on it is deleted; null: never"
+        ),
+    ]
 
 
 class CacheList(Page[CacheSummary]):

@@ -28,6 +28,7 @@ from rhocache_service.registry.leader_lease import Leadership
 from rhocache_service.registry.notifier import Changes
 from rhocache_service.registry.sessions import Sessions
 from rhocache_service.registry.tables import open_database
+from rhocache_service.scheduling.deletions import Deletions
 from rhocache_service.scheduling.ray_cluster import RayCluster
 from rhocache_service.scheduling.reconciler import Reconciler
 from rhocache_service.scheduling.webhooks import Webhooks
@@ -59,14 +60,18 @@ def create_app(settings: Settings) -> FastAPI:
         settings.roots,
         settings.max_running_jobs,
         settings.max_running_jobs_of_key,
+        settings.cache_retention_days,
     )
-
     sender = Webhooks(Deliveries(engine), leadership, settings)
-    steps = (reconciler.end_idle, reconciler.drive, reconciler.admit, sender.send_due)
+    deletions = Deletions(registry, leadership, settings.roots)
+    steps = (
+        reconciler.end_idle, reconciler.drive, reconciler.admit,
+        sender.send_due, deletions.delete_due,
+    )  # fmt: skip
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
-        threads = CapacityLimiter(4)  # of the jobs' own, that no request can take
+        threads = CapacityLimiter(len(steps))  # of the jobs' own, that no request can take
         loops = [
             # Apart: a Ray that does not answer keeps no job from being cancelled, and a dataset
             # that takes long to be listed keeps none from being started.

@@ -167,6 +167,10 @@ class Settings(BaseSettings):
         int,
         Field(ge=1024, le=64 << 20, description="bytes of a request's body, so of a job's spec"),
     ] = 1 << 20
+    cache_retention_days: Annotated[
+        float | None,
+        Field(gt=0, le=36500, description="from a cache's commit until it is deleted; none: never"),
+    ] = None
     wedged_seconds: Annotated[
         float, Field(gt=0, description="without progress of a running job, until /readyz fails")
     ] = 900.0

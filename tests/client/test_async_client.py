@@ -90,8 +90,12 @@ def test_a_committed_cache(url: str, root: Path, registry: Registry) -> None:
             assert await client.caches.picture(cache.id, SHARD, 1) == picture(1)
             parts = [part async for part in client.caches.download(cache.id, "manifest.json")]
             assert b"".join(parts) == manifest.to_json()
+            assert (await client.caches.keep(cache.id, 2 * 10**9)).expires_at == 2 * 10**9
+            await client.caches.delete(cache.id)
+            assert (await client.caches.list()).data == []
             for refused in (
                 client.jobs.delete("job_0"),
+                client.caches.delete(cache.id),
                 client.caches.picture(cache.id, SHARD, 9),
                 anext(aiter(client.caches.download(cache.id, "shards/absent.parquet"))),
                 anext(aiter(client.jobs.events("job_0"))),

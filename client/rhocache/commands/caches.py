@@ -1,23 +1,25 @@
-"""``caches`` and ``errors``: which caches there are, and what failed in one.
+"""``caches``, ``errors`` and ``delete``: which caches there are, what failed, and away with one.
 
 Readers of Parquet are imported when they are used: other commands need not wait for them.
 """
 
 import json
+import sys
 from dataclasses import asdict, dataclass
 from typing import Annotated, Self
 
 import typer
 from rich.console import Console
+from rich.filesize import decimal
 
 from rhocache.commands import options, tables
 from rhocache_schemas import layout, storage
 from rhocache_schemas.cache.documents import Plan, Progress
-from rhocache_schemas.errors import CacheNotFound, RowErrorCode
+from rhocache_schemas.errors import CacheNotFound, InvalidInput, RowErrorCode
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (caches, errors):
+    for command in (caches, errors, delete):
         app.command()(command)
 
 
@@ -108,3 +110,28 @@ def errors(
         Console().print(tables.failed(found))
     else:
         typer.echo("nothing failed" if code is None else f"nothing failed with {code}")
+
+
+def delete(
+    cache: Annotated[str, typer.Argument(help="The cache's folder: a path or a URI.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be deleted, and delete nothing.")
+    ] = False,
+) -> None:
+    """Delete a cache, complete or not. Files in its folder that are not the cache's stay."""
+    from rhocache_schemas.cache.deletion import contents, delete_cache
+
+    found = contents(cache)
+    told = f"{len(found.own):,} files of {cache}, {decimal(found.bytes)}"
+    if dry_run:
+        typer.echo(f"would delete {told}")
+        return
+    if not yes:
+        if not sys.stdin.isatty():
+            raise InvalidInput("nobody is there to be asked: give --yes to delete without a word")
+        typer.confirm(f"Delete {told}?", abort=True)
+    deleted = delete_cache(cache)
+    typer.echo(f"deleted {len(deleted.own):,} files, {decimal(deleted.bytes)}")
+    for name in deleted.foreign[:10]:
+        typer.echo(f"{name} is not the cache's: it stays")

@@ -141,10 +141,17 @@ def retry(
 
 
 @jobs.command()
-def delete(job: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+def delete(
+    job: JobId,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    with_output: Annotated[
+        bool, typer.Option("--with-output", help="Delete what it has written too, for good.")
+    ] = False,
+) -> None:
     """Let the service forget a job that has ended. Its cache stays."""
     with Client(url, api_key=api_key) as client:
-        client.jobs.delete(_find(client, job))
+        client.jobs.delete(_find(client, job), with_output=with_output)
 
 
 @jobs.command()

@@ -23,7 +23,7 @@ def find_caches(place: str) -> list[str]:
         for folder in folders:
             inside = {
                 posixpath.basename(storage.path_of(each)): each
-                for each in _list(folder, recursive=False)
+                for each in list_files(folder, recursive=False)
             }
             if layout.PLAN in inside or layout.MANIFEST in inside:
                 found.append(folder)
@@ -72,7 +72,7 @@ def unknown_files(cache: str, shards: Collection[str], failed: Collection[str]) 
             *segment_files(cache).values(),
         )
     }
-    found = {storage.path_of(info) for info in _list(cache) if info.is_file} - known
+    found = {storage.path_of(info) for info in list_files(cache) if info.is_file} - known
     names = (posixpath.relpath(path, root) for path in found)
     return sorted(
         name.encode(errors="backslashreplace").decode()  # a report must be UTF-8
@@ -85,14 +85,18 @@ def _files(cache: str, folder: str, suffix: str) -> Iterator[tuple[str, fs.FileI
     """The files below a folder, by their names under it without the suffix."""
     where = storage.join(cache, folder)
     root = storage.resolve(where)[1]
-    for info in _list(where):
+    for info in list_files(where):
         name = posixpath.relpath(storage.path_of(info), root)
         # No shard's name is not UTF-8; such a file is one of the unknown ones.
         if info.is_file and name.endswith(suffix) and storage.is_utf8(name):
             yield name.removesuffix(suffix), info
 
 
-def _list(folder: str, *, recursive: bool = True) -> list[fs.FileInfo]:
+def list_files(folder: str, *, recursive: bool = True) -> list[fs.FileInfo]:
+    """Everything in a folder, its folders too, and below it; nothing where there is none.
+
+    Raises StorageError.
+    """
     filesystem, root = storage.resolve(folder)
     try:
         return filesystem.get_file_info(

@@ -21,6 +21,7 @@ from rhocache_schemas.storage.aws import s3_settings
 from rhocache_schemas.text import has_secrets
 
 TEMPORARY = ".tmp"  # suffix of a file that is not committed yet
+TEMPORARIES = f".*.????????{TEMPORARY}"  # the names of such files
 _COPY_BYTES = 8 << 20
 _ATTEMPTS = 6  # at a request of an object store
 _CONNECT_SECONDS = 10
@@ -292,7 +293,7 @@ def discard_temporaries(uri: str) -> None:
     _, path = resolve(uri)
     if scheme(uri) == "file":
         try:
-            for file in Path(path).rglob(f".*.????????{TEMPORARY}"):
+            for file in Path(path).rglob(TEMPORARIES):
                 file.unlink(missing_ok=True)
         except OSError as error:
             raise failure(f"cannot clear {uri} of temporary files", error) from error

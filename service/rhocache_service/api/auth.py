@@ -62,14 +62,20 @@ def needs(scope: Scope) -> Callable[[Caller], Caller]:
     """A dependency: the caller, if it has this scope or is an admin."""
 
     def check(who: Annotated[Caller, Depends(caller)]) -> Caller:
-        if not who.may(scope):
-            raise ProblemError("forbidden", f"this API key lacks the scope {scope}")
+        check_scope(who, scope)
         return who
 
     return check
 
 
+def check_scope(who: Caller, scope: Scope) -> None:
+    """Raise ProblemError where the caller neither has the scope nor is an admin."""
+    if not who.may(scope):
+        raise ProblemError("forbidden", f"this API key lacks the scope {scope}")
+
+
 ReadsJobs = Annotated[Caller, Depends(needs("jobs:read"))]
 WritesJobs = Annotated[Caller, Depends(needs("jobs:write"))]
 ReadsCaches = Annotated[Caller, Depends(needs("caches:read"))]
+WritesCaches = Annotated[Caller, Depends(needs("caches:write"))]
 ReadsMetrics = Annotated[Caller, Depends(needs("metrics:read"))]

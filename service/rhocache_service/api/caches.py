@@ -1,4 +1,4 @@
-"""``/v1/caches``: lists and inspects committed caches."""
+"""``/v1/caches``: lists, inspects, keeps and deletes committed caches."""
 
 import re
 from collections.abc import Iterator
@@ -9,16 +9,17 @@ from fastapi.responses import StreamingResponse
 from pyarrow import fs
 
 from rhocache_schemas import layout, storage
-from rhocache_schemas.api import CachedPairList, CacheList, CacheSummary, places
+from rhocache_schemas.api import CacheChange, CachedPairList, CacheList, CacheSummary, places
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.job.allowed_roots import check_allowed
-from rhocache_service.api.auth import ReadsCaches
+from rhocache_service.api.auth import ReadsCaches, WritesCaches
 from rhocache_service.api.dependencies import After, InRegistry
 from rhocache_service.caches import search, similarity
 from rhocache_service.caches.images import media_type
-from rhocache_service.http.openapi import api_problems, problems
+from rhocache_service.http.openapi import BODY, api_problems, problems
 from rhocache_service.http.problems import BrokenOff, ProblemError
+from rhocache_service.jobs.deletion import give_up
 from rhocache_service.registry.callers import Caller, Callers
 from rhocache_service.registry.tables import CacheRow
 
@@ -34,7 +35,12 @@ def _cache(registry: InRegistry, _: ReadsCaches, cache: str) -> CacheRow:
     return registry.caches.find(cache)
 
 
+def _own_cache(registry: InRegistry, _: WritesCaches, cache: str) -> CacheRow:
+    return registry.caches.find(cache)
+
+
 InCache = Annotated[CacheRow, Depends(_cache)]
+ToChange = Annotated[CacheRow, Depends(_own_cache)]
 
 
 @router.get("", summary="List caches", responses=_OF_CACHES)
@@ -55,6 +61,29 @@ def list_caches(
 def get_cache_manifest(cache: InCache) -> Manifest:
     """Return the manifest of a cache, named by its id or by its fingerprint."""
     return CacheReader.open(cache.uri).manifest
+
+
+@router.patch(
+    "/{cache}", summary="Set when a cache expires", responses=api_problems(*BODY, "not-found")
+)
+def change_cache(cache: ToChange, change: CacheChange, registry: InRegistry) -> CacheSummary:
+    """Keep a cache until a time, or for ever, whatever the service's retention says."""
+    row = registry.caches.keep_until(cache, change.expires_at)
+    return CacheSummary.model_validate(row, from_attributes=True)
+
+
+@router.delete(
+    "/{cache}",
+    status_code=202,
+    summary="Delete a cache",
+    responses=api_problems("validation-failed", "not-found", "uri-not-allowed", "cache-busy"),
+)
+def delete_cache(request: Request, cache: ToChange, registry: InRegistry) -> None:
+    """Delete a cache that no job is at work on. It is listed no more; then its files go.
+
+    Files in its folder that are not the cache's stay.
+    """
+    give_up(registry, cache.uri, request.app.state.settings.roots)
 
 
 @router.get("/{cache}/pairs", summary="Look at pairs", responses=_OF_A_CACHE)

@@ -15,10 +15,11 @@ from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.failures import pair_errors
 from rhocache_schemas.job.fields import read_notes
 from rhocache_schemas.job.spec import JobState
-from rhocache_service.api.auth import ReadsJobs, WritesJobs, unauthenticated
+from rhocache_service.api.auth import ReadsJobs, WritesJobs, check_scope, unauthenticated
 from rhocache_service.api.dependencies import After, Found, InRegistry
 from rhocache_service.http.openapi import EVENT_STREAM, api_problems
 from rhocache_service.http.problems import ProblemError
+from rhocache_service.jobs.deletion import delete_with_output
 from rhocache_service.jobs.events import event_data
 from rhocache_service.jobs.resource import job_resource, shard_resources
 from rhocache_service.registry.callers import Callers
@@ -111,11 +112,25 @@ def _is_among(row: JobRow, if_none_match: list[str]) -> bool:
     "/{job}",
     status_code=204,
     summary="Forget a job",
-    responses=api_problems("validation-failed", "not-found", "job-state-conflict"),
+    responses=api_problems(
+        "validation-failed", "not-found", "uri-not-allowed", "job-state-conflict", "cache-busy"
+    ),
 )
-def delete_job(_: WritesJobs, row: Found, registry: InRegistry) -> None:
-    """Forget a job that has ended. Its cache stays."""
-    registry.delete(row)
+def delete_job(
+    who: WritesJobs,
+    row: Found,
+    request: Request,
+    registry: InRegistry,
+    with_output: Annotated[
+        bool, Query(description="delete what it has written too, committed or not (caches:write)")
+    ] = False,
+) -> None:
+    """Forget a job that has ended. Its cache stays, unless it is asked to go."""
+    if with_output:
+        check_scope(who, "caches:write")
+        delete_with_output(registry, row, request.app.state.settings.roots)
+    else:
+        registry.delete(row)
 
 
 @router.get("/{job}/shards", summary="List a job's shards", responses=_OF_ITS_CACHE)

@@ -14,6 +14,7 @@ from starlette.routing import Match, Mount
 
 from rhocache_schemas.errors import (
     Abandoned,
+    CacheBusy,
     CacheCorrupt,
     CacheIncomplete,
     CacheNotFound,
@@ -90,6 +91,12 @@ KINDS = {
         "The job's state does not permit this",
         "A job that has ended can't be cancelled, and one that has not can't be retried or "
         "deleted. Look at its `status`.",
+    ),
+    "cache-busy": Kind(
+        409,
+        "A job is at work on the cache",
+        "A job that has not ended writes this cache or reads it. Cancel the job, or wait for its "
+        "end.",
     ),
     "fingerprint-mismatch": Kind(
         409,
@@ -268,6 +275,8 @@ def as_problem(error: RhocacheError | RequestValidationError) -> ProblemError:  
         case TooManyJobs():
             headers = {"Retry-After": str(error.retry_after)}
             return ProblemError(error.code, str(error), headers=headers)
+        case CacheBusy():
+            return ProblemError(error.code, str(error))
         case FingerprintMismatch():
             return ProblemError("fingerprint-mismatch", str(error))
         case DatasetMismatch():

@@ -152,6 +152,11 @@ class Registry:
         with self._session() as session:
             return session.scalar(query)
 
+    def unfinished(self) -> Sequence[JobRow]:
+        """Every job that has not ended."""
+        with self._session() as session:
+            return session.scalars(select(JobRow).where(JobRow.status.in_(_UNFINISHED))).all()
+
     def outputs(self) -> set[str]:
         """Where the jobs that have not ended write."""
         output = JobRow.spec["output"].as_string()
@@ -223,13 +228,17 @@ class Registry:
         """Change other columns of a job, if it is still in the state that ``row`` says."""
         return self._update(row, changes, happenings)
 
+    def check_ended(self, row: JobRow) -> None:
+        """Raises JobStateConflict."""
+        if not row.state.terminal:
+            raise JobStateConflict(f"job {row.id} is {row.status}: cancel it first")
+
     def delete(self, row: JobRow) -> None:
         """Forget a job that is at an end; its cache stays.
 
         Raises JobStateConflict for one that is not.
         """
-        if not row.state.terminal:
-            raise JobStateConflict(f"job {row.id} is {row.status}: cancel it first")
+        self.check_ended(row)
         with self._session.begin() as session:
             for table in (EventRow, NoteRow):
                 session.execute(delete(table).where(table.job == row.id))

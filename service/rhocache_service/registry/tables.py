@@ -105,6 +105,17 @@ class CacheRow(Base):
     fingerprint: Mapped[str] = mapped_column(String(64), index=True)
     job: Mapped[str] = mapped_column(String(64))  # the last one that committed it
     committed_at: Mapped[int] = mapped_column(index=True)  # Unix seconds
+    expires_at: Mapped[int | None] = mapped_column(BigInteger, index=True)  # Unix seconds
+
+
+class DeletionRow(Base):
+    """A cache that is listed no more, and whose files are to go."""
+
+    __tablename__ = "deletions"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)  # the cache's
+    uri: Mapped[str] = mapped_column(Text)
+    asked_at: Mapped[int] = mapped_column(BigInteger)  # Unix seconds
 
 
 class EventRow(Base):

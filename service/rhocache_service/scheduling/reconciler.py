@@ -48,6 +48,7 @@ class Reconciler:
         roots: list[str],
         max_running_jobs: int,
         max_running_jobs_of_key: int | None = None,
+        retention_days: float | None = None,
     ) -> None:
         self._registry = registry
         self._leadership = leadership
@@ -55,6 +56,7 @@ class Reconciler:
         self._roots = roots
         self._max_running_jobs = max_running_jobs
         self._max_of_key = max_running_jobs_of_key or max_running_jobs
+        self._retention_days = retention_days
         self._busy: list[Place] = []  # caches that have a driver
         self._of_key: Counter[str | None] = Counter()  # API key -> its jobs that have one
         self._told: dict[str, str] = {}  # job -> its trouble, as it was logged last
@@ -165,6 +167,8 @@ class Reconciler:
         place = true_place(spec.output)
         if place in self._busy:
             return  # one driver a cache
+        if self._registry.caches.is_given_up(spec.output):
+            return  # the cache that was there is being deleted
         try:
             if self._is_awaited(kind_of(spec).awaits(spec)):
                 return
@@ -188,7 +192,8 @@ class Reconciler:
         place = true_place(cache)
         if place in self._busy:
             return True
-        if storage.exists(layout.manifest_file(cache)):
+        given_up = self._registry.caches.is_given_up(cache)
+        if storage.exists(layout.manifest_file(cache)) and not given_up:
             return False
         if place in map(_place, self._registry.outputs()):
             return True
@@ -236,7 +241,9 @@ class Reconciler:
         if row.state is JobState.IN_PROGRESS:
             row = self._registry.advance(row, JobState.FINALIZING)
         if fingerprint is not None:
-            self._registry.caches.add(spec.output, fingerprint, row.id, int(time.time()))
+            now, days = int(time.time()), self._retention_days
+            expires_at = None if days is None else now + int(days * 86400)
+            self._registry.caches.add(spec.output, fingerprint, row.id, now, expires_at)
         self._registry.advance(row, JobState.COMPLETED, fingerprint=fingerprint)
 
     def _cancel(self, row: JobRow) -> None:

@@ -6,14 +6,18 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import Query, Request
+from fastapi.responses import RedirectResponse
 
 from rhocache_schemas.api import CachedPair
 from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.errors import RhocacheError
 from rhocache_schemas.job.names import reference_name
-from rhocache_service.api.caches import InCache
+from rhocache_service.api.caches import InCache, ToChange
+from rhocache_service.api.dependencies import InRegistry
 from rhocache_service.caches import search, similarity
 from rhocache_service.caches.similarity import Similarities
+from rhocache_service.http.addresses import root_path
+from rhocache_service.jobs.deletion import give_up
 from rhocache_service.web.charts import place, ticks
 from rhocache_service.web.gallery import read_pairs
 from rhocache_service.web.render import counted, page, page_router
@@ -77,6 +81,18 @@ def cache(
         asked={"q": q, "low": bounds[0], "high": bounds[1], "seed": seed, "shard": shard},
         look=chosen.look,
     )
+
+
+@router.post("/caches/{cache}/keep")
+def keep(request: Request, cache: ToChange, registry: InRegistry):
+    registry.caches.keep_until(cache, None)
+    return RedirectResponse(f"{root_path(request)}/caches/{cache.id}", status_code=303)
+
+
+@router.post("/caches/{cache}/delete")
+def delete(request: Request, cache: ToChange, registry: InRegistry):
+    give_up(registry, cache.uri, request.app.state.settings.roots)
+    return RedirectResponse(f"{root_path(request)}/caches", status_code=303)
 
 
 def _view(reader: CacheReader, ranked: Similarities, view: View, skip: int, seed: int) -> _Chosen:

@@ -38,6 +38,8 @@ NEEDED: dict[tuple[str, str], Scope | None] = {
     ("GET", "/v1/models"): "jobs:read",
     ("GET", "/v1/caches"): "caches:read",
     ("GET", "/v1/caches/{cache}"): "caches:read",
+    ("PATCH", "/v1/caches/{cache}"): "caches:write",
+    ("DELETE", "/v1/caches/{cache}"): "caches:write",
     ("GET", "/v1/caches/{cache}/pairs"): "caches:read",
     ("GET", "/v1/caches/{cache}/pictures"): "caches:read",
     ("GET", "/v1/caches/{cache}/files/{name:path}"): "caches:read",
@@ -52,6 +54,8 @@ NEEDED: dict[tuple[str, str], Scope | None] = {
     ("POST", "/submit"): "jobs:write",
     ("GET", "/caches"): "caches:read",
     ("GET", "/caches/{cache}"): "caches:read",
+    ("POST", "/caches/{cache}/keep"): "caches:write",
+    ("POST", "/caches/{cache}/delete"): "caches:write",
     ("GET", "/caches/{cache}/compare"): "caches:read",
     ("GET", "/runs"): "caches:read",
     ("GET", "/run"): "caches:read",
@@ -155,8 +159,10 @@ def routes(app: FastAPI) -> list[tuple[str, str]]:
 
 
 def ask(http: httpx.Client, app: FastAPI, method: str, path: str, headers: dict) -> httpx.Response:
-    place = path.replace("{job}", UNKNOWN if method in ("POST", "DELETE") else app.state.job)
-    place = place.replace("{cache}", app.state.cache).replace("{name:path}", "manifest.json")
+    writes = method in ("POST", "PATCH", "DELETE")
+    place = path.replace("{job}", UNKNOWN if writes else app.state.job)
+    place = place.replace("{cache}", f"cache_{UNKNOWN}" if writes else app.state.cache)
+    place = place.replace("{name:path}", "manifest.json")
     place = place.replace("{slug}", "forbidden")
     if place.startswith("/run") and place != "/runs":
         place = place.replace("{name}", "one.png") + f"?folder={app.state.run}"
@@ -256,6 +262,8 @@ def test_a_page_offers_what_its_visitor_may_do(
                     followed.add(re.sub("(job|cache)_[0-9a-f]+", "{}", target.partition("?")[0]))
             writes = scope in ("jobs:write", "admin")
             assert writes or not found.actions & {"cancel", "retry", "submit", "again"}
+            deletes = scope in ("caches:write", "admin")
+            assert deletes or not found.actions & {"keep", "delete"}
             if page == app.state.job_page and scope == "admin":
                 assert {"cancel", "retry", "again"} <= found.actions
     assert {"/jobs/{}", "/caches/{}", "/v1/caches/{}/pictures", "/submit", "/docs"} <= followed

@@ -73,7 +73,8 @@ def test_operations_have_short_names(made: Path) -> None:
         "submit_job", "validate_job", "list_jobs", "get_job", "cancel_job", "retry_job",
         "delete_job", "list_job_shards", "list_job_errors", "get_job_manifest",
         "get_job_log", "stream_job_events", "list_models", "list_caches", "get_cache_manifest",
-        "list_cache_pairs", "get_picture", "download_cache_file", "livez", "readyz", "get_metrics",
+        "change_cache", "delete_cache", "list_cache_pairs", "get_picture", "download_cache_file",
+        "livez", "readyz", "get_metrics",
     }  # fmt: skip
 
 

@@ -5,21 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic import command
-from alembic.autogenerate import compare_metadata
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
 from rhocache_schemas.cache.documents import Fault
 from rhocache_schemas.errors import JobStateConflict, StorageError
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.spec import JobState
-from rhocache_service.registry.api_keys import Keys
 from rhocache_service.registry.jobs import Registry
-from rhocache_service.registry.sessions import Sessions
-from rhocache_service.registry.tables import Base, open_database, parse_url
+from rhocache_service.registry.tables import open_database, parse_url
 from rhocache_service.settings import Settings
 
 SPEC = ScoreSpec.model_validate(
@@ -137,29 +130,6 @@ def test_a_database_that_is_not_there_is_named_without_its_password() -> None:
     assert "secret" not in str(caught.value)
 
 
-def test_the_migrations_make_the_tables_that_the_code_has(database: Engine) -> None:
-    with database.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
-
-
-def test_a_registry_of_an_older_service_is_brought_up_to_date(fresh_url: str) -> None:
-    engine = open_database(fresh_url)
-    row, key = Keys(engine).create("older", ["admin"])
-    noted = SPEC.model_copy(update={"metadata": {"owner": "vision", "nul": "\0"}})
-    job = Registry(engine).add(noted).id
-    config = Config()
-    config.set_main_option("script_location", "rhocache_service.registry:migrations")
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.downgrade(config, "0001")
-    engine.dispose()
-    engine = open_database(fresh_url)
-    assert Keys(engine).check(key) is not None
-    assert Sessions(engine).check(Sessions(engine).begin(row)) is not None
-    assert [row.id for row in Registry(engine).newest(9, metadata={"owner": "vision"})] == [job]
-    engine.dispose()
-
-
 def test_a_database_of_no_encoding_keeps_every_text(postgres: Any) -> None:
     postgres.psql("CREATE DATABASE plain ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0;")
     engine = open_database(parse_url(postgres.get_uri("plain")))
@@ -181,15 +151,6 @@ def test_services_that_start_at_once_make_the_tables_once(postgres: Any) -> None
     processes = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(4)]
     told = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 4, told
-
-
-def test_a_registry_of_a_newer_service_is_left_alone(tmp_path: Path) -> None:
-    url = Settings(data_dir=tmp_path).registry_url
-    engine = open_database(url)
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(StorageError, match="9999"):
-        open_database(url)
 
 
 def test_events_are_numbered_and_can_be_read_from_anywhere(registry: Registry) -> None:

@@ -1,5 +1,6 @@
 """A cache's page: its similarities and pairs, what to do with it, and beside another cache."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,25 @@ def test_what_the_reference_thinks_of_the_data(page: Page, place: str) -> None:
     before = cards.all_text_contents()
     page.get_by_role("link", name="Another sample").click()
     expect(cards.first).not_to_have_text(before[0])
+
+
+def test_a_cache_is_kept_or_deleted(page: Page, registry: Registry, root: Path) -> None:
+    spec = make_cache(root / "deleted", {"one": "1"})
+    completed(registry, spec)
+    cache = registry.caches.find(cache_id(spec.output))
+    registry.caches.keep_until(cache, 4 * 10**9)
+    page.goto(f"/caches/{cache.id}")
+    expect(page.locator(".sub").first).to_contain_text("deleted after 2096-10-02")
+    page.get_by_role("button", name="Keep for ever").click()
+    expect(page.get_by_role("button", name="Keep for ever")).to_have_count(0)
+    expect(page.locator(".sub").first).not_to_contain_text("deleted after")
+    button = page.get_by_role("button", name="Delete cache")
+    expect(button).to_be_hidden()
+    page.get_by_text("Delete this cache").click()
+    button.click()
+    expect(page).to_have_url(re.compile("/caches$"))
+    expect(page.get_by_text(spec.output)).to_have_count(0)
+    assert Path(spec.dataset).exists()
 
 
 def test_caches_are_listed_beside_the_jobs_that_made_them(

@@ -20,6 +20,7 @@ from actors import actors
 
 from rhocache_schemas.cache import shard_file
 from rhocache_schemas.cache.documents import Manifest, Plan, Progress, ShardFailure
+from rhocache_schemas.cache.lease import Lease
 from rhocache_schemas.errors import (
     CacheBusy,
     DatasetError,
@@ -36,7 +37,6 @@ from rhocache_workers.maintain.verify import verify
 from rhocache_workers.messages import ShardInProgress
 from rhocache_workers.run import driver
 from rhocache_workers.run.driver import ScoreSummary, score
-from rhocache_workers.run.lease import Lease
 
 
 def read_progress(spec: ScoreSpec) -> Progress:

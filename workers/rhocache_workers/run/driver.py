@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from rhocache_schemas import layout, storage
 from rhocache_schemas.cache.documents import Plan, ShardFailure
 from rhocache_schemas.cache.fingerprint import Fingerprint
+from rhocache_schemas.cache.lease import Lease
 from rhocache_schemas.dataset.formats.webdataset import check_shards, describe_shards
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import ErrorBudgetExceeded, JobError, ShardError
@@ -23,7 +24,6 @@ from rhocache_schemas.text import printable
 from rhocache_workers.messages import CommittedShard, Description, ShardInProgress
 from rhocache_workers.reference.names import check_reference
 from rhocache_workers.run.commit import commit
-from rhocache_workers.run.lease import Lease
 from rhocache_workers.run.progress import Event, OnProgress, ProgressLog, telling
 from rhocache_workers.run.resume import Resume, choose_shards, resume
 from rhocache_workers.run.segments import Segments, clear_segments

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from rhocache_schemas.cache.documents import LeaseHolder
+from rhocache_schemas.cache.lease import Lease
 from rhocache_schemas.errors import CacheBusy
-from rhocache_workers.run.lease import Lease
 
 Quick = partial(Lease, renew_seconds=0.05, stale_seconds=1.0)
 

@@ -1,0 +1,55 @@
+"""Gives up caches, unless something speaks against it."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from rhocache_schemas.errors import CacheBusy, CacheNotFound, JobStateConflict, RhocacheError
+from rhocache_schemas.job.allowed_roots import Place, check_allowed, true_place
+from rhocache_schemas.job.paths import named_locations
+from rhocache_service.registry.caches import cache_id
+from rhocache_service.registry.jobs import Registry
+from rhocache_service.registry.tables import JobRow
+
+
+def give_up(registry: Registry, cache: str, roots: Sequence[str]) -> None:
+    """Have a cache deleted: it is listed no more, and its files go then.
+
+    Raises UriNotAllowed and CacheBusy.
+    """
+    check_allowed(cache, roots)
+    check_unused(registry, cache)
+    registry.caches.give_up(cache)
+
+
+def delete_with_output(registry: Registry, row: JobRow, roots: Sequence[str]) -> None:
+    """Forget a job that has ended, and have what it has written deleted, committed or not.
+
+    Raises JobStateConflict for a job that has not ended, and where another job has committed the
+    cache; and as give_up does.
+    """
+    output = row.spec["output"]
+    registry.check_ended(row)
+    with suppress(CacheNotFound):
+        other = registry.caches.find(cache_id(output)).job
+        if other != row.id:
+            raise JobStateConflict(
+                f"job {other} has committed the cache {output} since: delete the cache itself"
+            )
+    give_up(registry, output, roots)
+    registry.delete(row)
+
+
+def check_unused(registry: Registry, cache: str) -> None:
+    """Raise CacheBusy where a job that has not ended writes or reads a cache."""
+    place = true_place(cache)
+    for row in registry.unfinished():
+        if place in map(_place, named_locations(row.job_spec())):
+            raise CacheBusy(
+                f"job {row.id} is {row.status} and names {cache}: cancel it, or wait for its end"
+            )
+
+
+def _place(location: str) -> Place | None:
+    with suppress(RhocacheError):
+        return true_place(location)
+    return None
