@@ -59,6 +59,7 @@ def test_the_demo_compares_like_with_like():
         ("optimiser.lr=1", r"optimiser: unknown field"),
         ("data.shard=x", r"data\.shard: unknown field"),
         ("objective={name: clip, rho: 2}", r"objective\.clip\.rho: unknown field"),
+        ("objective={name: clip, sharded: true}", r"objective\.clip\.sharded: unknown field"),
         ("objective=magic", "objective: .*magic"),
         ("objective=drrho", "needs a reference cache"),
         ("cache=somewhere", "objective clip uses no cache"),

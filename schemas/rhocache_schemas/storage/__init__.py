@@ -268,6 +268,10 @@ class AtomicFile:
         with self._errors():
             return self._file.write(data)
 
+    def flush(self) -> None:
+        with self._errors():
+            self._file.flush()
+
     def commit(self) -> None:
         with self._errors():
             if self._local:

@@ -17,11 +17,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer import CVaRRisk
+from rhocache_trainer.distributed.collectives import Ranks
 from rhocache_trainer.loss.contrastive import DRRhoClipLoss, GlobalContrastiveLoss, LossOutput
-from rhocache_trainer.loss.temperature import MODES
+from rhocache_trainer.loss.moving_average import ShardedLogMovingAverage
+from rhocache_trainer.loss.temperature import MODES, TemperatureMode
 from rhocache_trainer.training.accumulation import backward_in_parts
 
-N, BATCH, STEPS = 40, 12, 3
+N, BATCH, STEPS = 41, 12, 3  # N is not a multiple of the ranks
 Outcome = dict[str, Any]
 SCENARIOS: dict[str, dict[str, Any]] = {
     "drrho": {},
@@ -75,6 +77,7 @@ def run(scenario: dict[str, Any], sizes: list[int], rank: int) -> Outcome:
         "temperature": scenario.get("temperature", "learnable"),
         "scaled": scenario.get("scaled", True),
         "averaged": scenario.get("averaged", False),
+        "sharded": scenario.get("sharded", False),
     }  # fmt: skip
     loss = (DRRhoClipLoss if steered else GlobalContrastiveLoss)(N, **arguments).to(dtype)
     tau = list(loss.parameters())
@@ -132,12 +135,12 @@ def run(scenario: dict[str, Any], sizes: list[int], rank: int) -> Outcome:
 class Steered(nn.Module):
     """A model and its loss in one module, as Lightning wraps them."""
 
-    def __init__(self, mode: str) -> None:
+    def __init__(self, mode: TemperatureMode, *, sharded: bool) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.model = Model(0.0).double()
         self.loss = DRRhoClipLoss(
-            N, temperature=mode, tau=0.2, rho=1.0, gamma=0.5, averaged=True
+            N, temperature=mode, tau=0.2, rho=1.0, gamma=0.5, averaged=True, sharded=sharded
         ).double()
 
     def forward(self, pairs: Tensor, index: Tensor) -> Tensor:
@@ -146,9 +149,11 @@ class Steered(nn.Module):
         return self.loss(*features, *(normalize(each, dim=1) for each in reference), index).loss
 
 
-def run_wrapped(mode: str, rank: int, world_size: int, **options: Any) -> Outcome:
+def run_wrapped(
+    mode: TemperatureMode, rank: int, world_size: int, *, sharded: bool = False, **options: Any
+) -> Outcome:
     """Train what DistributedDataParallel wraps, or with ``world_size`` 1 what nothing does."""
-    module = Steered(mode)
+    module = Steered(mode, sharded=sharded)
     wrapped = DistributedDataParallel(module, **options) if world_size > 1 else module
     sparse = mode == "individual"
     tau = list(module.loss.parameters())
@@ -157,13 +162,18 @@ def run_wrapped(mode: str, rank: int, world_size: int, **options: Any) -> Outcom
         optimizers.append((torch.optim.SparseAdam if sparse else torch.optim.SGD)(tau, 0.01))
     generator = torch.Generator().manual_seed(1)
     pairs = torch.randn(N, 21, generator=generator, dtype=torch.float64)
+    looks: list[Tensor] = []
     for _ in range(STEPS):
         index = torch.randperm(N, generator=generator)[:BATCH].chunk(world_size)[rank]
         module.zero_grad()
         wrapped(pairs[index], index).backward()
         for optimizer in optimizers:
             optimizer.step()
-    return {name: value.clone() for name, value in module.state_dict().items()}
+        with torch.no_grad():
+            looks.append(module.eval()(pairs[index], index))
+        module.train()
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    return state | {"looks": torch.stack(looks)}
 
 
 def mixed_dtypes(rank: int, world_size: int) -> float:
@@ -179,6 +189,38 @@ def mixed_dtypes(rank: int, world_size: int) -> float:
     features = [part.to(dtype) for part, dtype in zip(pairs.unbind(1), dtypes, strict=True)]
     index = torch.arange(BATCH)[own]
     return float(loss(*features, index).objective)
+
+
+def early_shards(early: DRRhoClipLoss, rank: int) -> str:
+    """What a sharded loss says that was made before this was one of two ranks."""
+    features = torch.eye(5)[2 * rank : 2 * rank + 2]
+    try:
+        early(*[features] * 4, torch.arange(2) + 2 * rank)
+    except InvalidInput as error:
+        return str(error)
+    return "nothing"
+
+
+def broadcast_shards(rank: int, *, broadcast: bool) -> str:
+    """What is said where DistributedDataParallel puts rank 0's rows in place of a rank's own."""
+
+    class Averaged(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.average = nn.Linear(1, 1), ShardedLogMovingAverage(N, Ranks())
+
+        def forward(self, x: Tensor, index: Tensor) -> Tensor:
+            return self.average.update(index, self.layer(x).squeeze(1), 0.5)
+
+    module = Averaged()
+    module.average.log_u += rank  # as if it were loaded
+    wrapped = DistributedDataParallel(module, broadcast_buffers=broadcast)
+    try:
+        for step in range(2):
+            wrapped(torch.ones(4, 1), torch.arange(4) + 8 * step)
+    except InvalidInput as error:
+        return str(error)
+    return f"rank {rank} has {int(module.average.log_u[-1])}"
 
 
 def refusals(rank: int) -> list[str]:
@@ -229,15 +271,27 @@ def main() -> None:
         sys.argv[3],
         Path(sys.argv[4]),
     )
+    early = DRRhoClipLoss(N, sharded=True)
     dist.init_process_group("gloo", f"file://{store}", rank=rank, world_size=world_size)
     asked = json.loads(Path(f"{store}.json").read_text())
     outcomes: Any = [run(each["scenario"], each["sizes"], rank) for each in asked]
+    for outcome, each in zip(outcomes, asked, strict=True):
+        if each["name"] != "individual":
+            outcome["sharded"] = run(each["scenario"] | {"sharded": True}, each["sizes"], rank)
     if world_size == 2:
         outcomes += [
             {mode: run_wrapped(mode, rank, 2, **options) for mode in MODES}
             for options in ({}, {"find_unused_parameters": True, "broadcast_buffers": False})
         ]
-        outcomes.append({"objective": mixed_dtypes(rank, 2), "refusals": refusals(rank)})
+        outcomes.append(
+            {
+                "objective": mixed_dtypes(rank, 2),
+                "refusals": refusals(rank),
+                "shards": run_wrapped("learnable", rank, 2, sharded=True, broadcast_buffers=False),
+                "early": early_shards(early, rank),
+                "broadcast": [broadcast_shards(rank, broadcast=each) for each in (False, True)],
+            }
+        )
         outcomes.append({str(each): shared_risk(rank, broadcast=each) for each in (True, False)})
     torch.save(outcomes, out)
     dist.destroy_process_group()

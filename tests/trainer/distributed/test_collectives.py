@@ -1,6 +1,7 @@
 """Several processes against one with the whole batch, which test_loss.py holds to autograd."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from .rank_steps import (
     SCENARIOS,
     SIZES,
     STEPS,
+    N,
     Outcome,
     mixed_dtypes,
     run,
@@ -87,6 +89,54 @@ def test_features_travel_once_and_scalars_after(
     features = pairs * 8 * (2 * 5 + 2 * 4 + 1)  # with the index
     scalars = 8 * 3 * (BATCH + pairs) + 8 * 5  # peak, total, moment; and the sizes
     assert ranks[0][even]["bytes_sent"] == STEPS * (world_size - 1) * (features + scalars)
+
+
+def test_a_sharded_u_changes_no_bit(together: tuple[int, list[list[Outcome]]]) -> None:
+    world_size, ranks = together
+    for number, asked in enumerate(ASKED[world_size]):
+        if asked["name"] == "individual":
+            continue
+        plain, shards = ranks[0][number], [rank[number]["sharded"] for rank in ranks]
+        for rank, shard in zip(ranks, shards, strict=True):
+            for what in ("objectives", "gradients"):
+                torch.testing.assert_close(shard[what], rank[number][what], rtol=0, atol=0)
+        for name, whole in plain["state"].items():
+            rows = [shard["state"][name] for shard in shards]
+            if whole.shape == (N,):
+                assert {len(each) for each in rows} == {math.ceil(N / world_size)}
+                assert torch.equal(torch.cat(rows)[:N], whole)
+                assert not torch.cat(rows)[N:].any()
+            else:
+                assert all(torch.equal(each, whole) for each in rows)
+
+
+def test_of_a_sharded_u_only_the_batchs_travels(
+    together: tuple[int, list[list[Outcome]]],
+) -> None:
+    """As float64, with whether it was seen, of either side."""
+    world_size, ranks = together
+    outcome = ranks[0][next(n for n, a in enumerate(ASKED[world_size]) if a["name"] == "drrho")]
+    more = outcome["sharded"]["bytes_sent"] - outcome["bytes_sent"]
+    assert more == STEPS * (world_size - 1) * 2 * 2 * BATCH * 8
+
+
+def test_a_sharded_u_that_is_not_a_ranks_own(
+    together: tuple[int, list[list[Outcome]]],
+) -> None:
+    world_size, ranks = together
+    if world_size != 2:
+        pytest.skip("done by two ranks")
+    for number, rank in enumerate(ranks):
+        told, plain = rank[-2], run_wrapped("learnable", 0, 1)
+        assert told["early"].startswith(
+            "a sharded loss was made on one of 1 ranks, and there are 2"
+        )
+        for name in ("looks", "model.image.weight", "loss.temperature.tau"):
+            torch.testing.assert_close(told["shards"][name], plain[name], rtol=0, atol=1e-12)
+        refused = "rank 1 has got rank 0's state of its loss: make DistributedDataParallel with"
+        kept, broadcast = told["broadcast"]
+        assert kept == f"rank {number} has {number}"
+        assert broadcast.startswith(refused if number else "rank 0 has 0")
 
 
 def test_a_module_with_its_loss_can_be_wrapped(

@@ -30,6 +30,7 @@ LOSSES: dict[str, Callable[[], Any]] = {
         )
         for mode in MODES
     },
+    "drrho_sharded": lambda: DRRhoClipLoss(N, tau=0.2, rho=0.3, gamma=0.5, sharded=True),
     "global": lambda: GlobalContrastiveLoss(N, tau=0.2, rho=0.3, gamma=0.5),
     "unscaled": lambda: GlobalContrastiveLoss(N, tau=0.2, rho=0.3, gamma=0.5, scaled=False),
     "kl": lambda: KLRisk(0.7, n=N, gamma=0.5),

@@ -88,6 +88,12 @@ def newest(result) -> Path:
     return max(Path(result.output).glob("checkpoints/*.pt"))
 
 
+def rows(result) -> list[dict]:
+    """What the newest checkpoint holds of each pair."""
+    files = sorted(newest(result).parent.glob(f"{newest(result).stem}.*.rows"))
+    return [torch.load(file)["tables"] for file in files]
+
+
 def test_stopping_and_going_on_is_the_same_to_the_bit(settings: dict, tmp_path: Path):
     whole = run(settings)
     part = settings | {"output": str(tmp_path / "part")}
@@ -100,6 +106,7 @@ def test_stopping_and_going_on_is_the_same_to_the_bit(settings: dict, tmp_path: 
     )
     one, other = (torch.load(newest(r)) for r in (whole, result))
     torch.testing.assert_close(one["learner"], other["learner"], rtol=0, atol=0)
+    torch.testing.assert_close(rows(whole), rows(result), rtol=0, atol=0)
     timeless = [
         [{k: v for k, v in record.items() if k != "pairs_per_second"} for record in records(r)]
         for r in (whole, result)

@@ -34,6 +34,15 @@ class Ranks:
         self.bytes_sent += tensor.nbytes * (self.world_size - 1)
         return gathered
 
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Return the sum of the tensors of all ranks, of one shape and dtype, without gradients."""
+        if not _several():
+            return tensor
+        total = tensor.detach().clone()
+        dist.all_reduce(total)
+        self.bytes_sent += tensor.nbytes * (self.world_size - 1)
+        return total
+
     def gather_objects(self, own: Any) -> list[Any]:
         """Return what every rank has, of things that can be pickled."""
         if not _several():

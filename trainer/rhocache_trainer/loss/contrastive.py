@@ -28,7 +28,7 @@ from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.distributed.collectives import Ranks
 from rhocache_trainer.loss.diagnostics import Steering, explain
 from rhocache_trainer.loss.first_order import with_gradients
-from rhocache_trainer.loss.moving_average import LogMovingAverage
+from rhocache_trainer.loss.moving_average import LogMovingAverage, ShardedLogMovingAverage
 from rhocache_trainer.loss.temperature import MAXIMUM, MINIMUM, MODES, Temperature, TemperatureMode
 from rhocache_trainer.loss.tiles import LogSums, Side, log_sums, own_residuals, weighted_sums
 from rhocache_trainer.loss.validate import FLOATS, check_features, check_gamma, check_index
@@ -62,6 +62,7 @@ class _ContrastiveRisk(nn.Module):
         *,
         scaled: bool = True,
         averaged: bool = False,
+        sharded: bool = False,
     ) -> None:
         super().__init__()
         if n < 2:
@@ -72,6 +73,11 @@ class _ContrastiveRisk(nn.Module):
             raise InvalidInput(f"tau={tau} must be at least {MINIMUM} and finite in float32")
         if not 0 <= epsilon < math.inf:
             raise InvalidInput(f"epsilon={epsilon} must be at least 0 and finite")
+        if sharded and temperature == "individual":
+            raise InvalidInput(
+                "sharded: temperature='individual' has temperatures of each pair on every rank; "
+                "use learnable, separate or constant ones"
+            )
         self.n = n
         if rho is not None and not 0 <= rho < math.inf:
             raise InvalidInput(f"rho={rho} must be at least 0 and finite")
@@ -83,9 +89,11 @@ class _ContrastiveRisk(nn.Module):
         self.scaled = scaled
         self.averaged = averaged
         self.temperature = Temperature(tau, temperature, n)
-        self.image_average = LogMovingAverage(n)
-        self.text_average = LogMovingAverage(n)
         self.ranks = Ranks()
+        self.image_average, self.text_average = (
+            ShardedLogMovingAverage(n, self.ranks) if sharded else LogMovingAverage(n)
+            for _ in range(2)
+        )
 
     @property
     def gamma(self) -> float:
@@ -301,6 +309,10 @@ class GlobalContrastiveLoss(_ContrastiveRisk):
         scaled: False leaves out the factors τ and the terms τρ, as FastCLIP v0 does.
         averaged: True where the ranks' gradients by the model's parameters get averaged, as by
             DistributedDataParallel, and not added up.
+        sharded: True has each rank hold u of a share of the pairs, and not of all: 10 bytes a pair,
+            divided by the ranks. Losses, gradients and u are the same to the bit; what u was of a
+            batch travels once more. Make the loss once torch.distributed is initialised;
+            ``state_dict`` then is of this rank's rows.
 
     With torch.distributed each rank calls the loss with its own part of the batch; parts may differ
     in size. The objective is that of the whole batch; the gradients by a model's parameters sum

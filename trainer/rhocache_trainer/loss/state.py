@@ -72,12 +72,13 @@ class State(nn.Module):
 
 
 class OwnState(State):
-    """One process's state, of the batches that it was given."""
+    """One process's state: of the batches that it was given, or of its share of the pairs."""
 
+    owner = "risk"  # what messages call the module that it is a part of
     rank: Tensor  # 0-dim int64, whose state it is; −1 before the first batch
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self.register_buffer("rank", torch.tensor(-1), persistent=False)
 
     def keep(self, index: Tensor, new: Tensor, write: Callable[[], None]) -> Tensor:
@@ -86,9 +87,9 @@ class OwnState(State):
             rank, own = int(self.rank), Ranks().rank
             if rank not in (-1, own):
                 raise InvalidInput(
-                    f"rank {own} has got rank {rank}'s state of its risk: make "
-                    "DistributedDataParallel with broadcast_buffers=False, or leave the risk out "
-                    "of what it wraps"
+                    f"rank {own} has got rank {rank}'s state of its {self.owner}: make "
+                    "DistributedDataParallel with broadcast_buffers=False, or leave the "
+                    f"{self.owner} out of what it wraps"
                 )
             self.rank.fill_(own)
         return super().keep(index, new, write)

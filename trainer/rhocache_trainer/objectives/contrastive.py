@@ -50,6 +50,9 @@ class ContrastiveConfig(ObjectiveConfig):
         Field(description="cosine: from 1 in the first epoch down to gamma at half of them"),
     ] = "cosine"
     epsilon: Annotated[float, Field(ge=0)] = 1e-14
+    sharded: Annotated[
+        bool, Field(description="each process holds u of its share of the pairs, not of all")
+    ] = False
 
     @property
     def own_lr(self) -> float:
@@ -63,6 +66,7 @@ class ContrastiveConfig(ObjectiveConfig):
             "gamma": self.gamma,
             "epsilon": self.epsilon,
             "averaged": True,
+            "sharded": self.sharded,
         }
 
 

@@ -16,10 +16,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.data.dataset import Batch
 from rhocache_trainer.data.join import PairSource
+from rhocache_trainer.loss.moving_average import LogMovingAverage
 from rhocache_trainer.model.clip import normalizer
 from rhocache_trainer.objectives import Features, Output
 from rhocache_trainer.optim import build_objective_optimizer, build_optimizer, build_scheduler
 from rhocache_trainer.training.accumulation import backward_in_parts, joined
+from rhocache_trainer.training.checkpoint import Rows
 from rhocache_trainer.training.config import TrainConfig
 
 _LARGEST_LOGIT_SCALE = math.log(100)  # as in the CLIP paper, and in open_clip's training
@@ -128,10 +130,25 @@ class Learner:
         average: list[nn.Module] = [] if self.average is None else [self.average.module]
         return [self.model.module, *average]
 
-    def state_dict(self) -> dict[str, Any]:
-        return {name: part.state_dict() for name, part in self._stateful().items()}
+    def rows(self) -> Rows:
+        """Return views of the moving averages u, of this rank's share of the pairs or of all."""
+        pairs, tables = range(0), dict[str, Tensor]()
+        for name, module in self.objective.named_modules():
+            if isinstance(module, LogMovingAverage):
+                pairs = module.held
+                tables |= {f"{name}.{table}": rows for table, rows in module.rows().items()}
+        return Rows(pairs, tables)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """Return all but the rows, equal on all ranks."""
+        state = {name: part.state_dict() for name, part in self._stateful().items()}
+        for name in self.rows().tables:
+            del state["objective"][name]
+        return state
+
+    def load_state_dict(self, state: dict[str, Any], rows: list[Rows]) -> None:
+        self.rows().fill(rows)
+        state = state | {"objective": self.objective.state_dict() | state["objective"]}
         for name, part in self._stateful().items():
             part.load_state_dict(state[name])
 

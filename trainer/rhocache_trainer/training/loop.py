@@ -34,9 +34,16 @@ from rhocache_trainer.training.signals import Stop, noting_signals
 Resume = Literal["never", "auto"]
 
 # What may differ between a run and its continuation.
-_FREE = {
-    "output", "max_steps", "device", "log_every", "loggers", "checkpoint_every", "keep_checkpoints",
-}  # fmt: skip
+_FREE: Any = {
+    "output": True,
+    "max_steps": True,
+    "device": True,
+    "log_every": True,
+    "loggers": True,
+    "checkpoint_every": True,
+    "keep_checkpoints": True,
+    "objective": {"sharded"},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +241,11 @@ class _Run:
             self.learner.model.with_module(module).export(folder)
 
     def save(self) -> None:
+        rank, world_size = self.fabric.global_rank, self.fabric.world_size
+        file = self.checkpoints.save_rows(self.step, self.learner.rows(), rank, world_size)
         own = {"data": self.loader.state_dict(), "random": checkpoint.random_state()}
-        ranks = self.ranks.gather_objects(own)
+        # Gathered once all ranks have written their rows.
+        ranks, files = zip(*self.ranks.gather_objects((own, file)), strict=True)
         if self.fabric.is_global_zero:
             state = {
                 "settings": self._fixed_settings(),
@@ -244,14 +254,14 @@ class _Run:
                 "objective": self.objective,
                 "tau": self.tau,
                 "skipped": dict(self.skipped),
-                "ranks": ranks,
+                "ranks": list(ranks),
                 "learner": self.learner.state_dict(),
             }
-            self.checkpoints.save(self.step, state)
+            self.checkpoints.save(self.step, state, [name for name in files if name])
         self.fabric.barrier()
 
     def restore(self) -> None:
-        state = self.checkpoints.load()
+        state, rows = self.checkpoints.load()
         ours, theirs = self._fixed_settings(), state["settings"]
         differing = [name for name in ours if ours[name] != theirs.get(name)]
         if differing:
@@ -266,7 +276,7 @@ class _Run:
             )
         self.step, self.objective, self.tau = state["step"], state["objective"], state["tau"]
         self.skipped = Counter(state["skipped"])
-        self.learner.load_state_dict(state["learner"])
+        self.learner.load_state_dict(state["learner"], rows)
         if len(state["ranks"]) == self.fabric.world_size:
             own = state["ranks"][self.fabric.global_rank]
             self.loader.load_state_dict(own["data"])
@@ -276,8 +286,7 @@ class _Run:
             self.loader.start_at(epoch)
 
     def _fixed_settings(self) -> dict[str, Any]:
-        settings = self.config.model_dump(mode="json")
-        return {name: value for name, value in settings.items() if name not in _FREE}
+        return self.config.model_dump(mode="json", exclude=_FREE)
 
 
 def _number(value: Tensor | None) -> float | None:
