@@ -139,15 +139,10 @@ def reference_identity(reference: Reference) -> str:
 
 
 # Where things lie, and what changes nothing.
-_FREE = {
-    "output",
-    "cache",
-    "device",
-    "loggers",
-    "log_every",
-    "checkpoint_every",
-    "keep_checkpoints",
-}
+_FREE: Any = dict.fromkeys(
+    ["output", "cache", "device", "loggers", "log_every", "checkpoint_every", "keep_checkpoints"],
+    True,
+) | {"objective": {"sharded"}}
 
 
 def settings_of(config: str, changes: list[str]) -> dict[str, Any]:
