@@ -14,6 +14,7 @@ from proxy import Fault, proxy
 from pyarrow import fs
 
 from rhocache_schemas import storage
+from rhocache_schemas.cache.deletion import delete_cache
 from rhocache_schemas.cache.documents import Manifest, Progress, ShardFailure
 from rhocache_schemas.errors import StorageError
 from rhocache_schemas.job.kinds.score import ScoreSpec
@@ -126,6 +127,12 @@ def test_a_job_from_bucket_to_bucket(
     assert run() > 0
     assert verify(cloud.output).ok
     assert bucket.get_file_info("data/whole ~%41/cache/shards/00000.tar.parquet").mtime == before
+
+    assert len(delete_cache(cloud.output).own) == 7  # three shards, and four documents
+    left = bucket.get_file_info(fs.FileSelector("data/whole ~%41", recursive=True))
+    assert {info.path.rpartition("/")[2] for info in left} == {
+        "pairs", "00000.tar", "00001.tar", "00002.tar",
+    }  # fmt: skip
 
 
 class Network:
