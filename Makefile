@@ -5,11 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEER := .venv-clip-retrieval
 LOWEST := .venv-lowest
+TOOLS := .venv-release
 
 .DEFAULT_GOAL := help
 # Hundreds of processes import what is installed here: it is compiled once.
 unexport PYTHONDONTWRITEBYTECODE
-.PHONY: help setup demo test browser promtool check coverage lowest client openapi settings compose-test secrets dashboard format chaos benchmark experiments results gpu-check architectures clean
+.PHONY: help setup demo test browser promtool check coverage lowest dist dist-check sbom licences audit client openapi settings compose-test secrets dashboard format chaos benchmark experiments results gpu-check architectures clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
@@ -30,7 +31,7 @@ demo: setup ## See the whole product work on 2,048 real pairs (writes demo/repor
 # order of tests/conftest.py.
 WORKERS ?= 3
 SUITE = -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
-test: check browser promtool ## Run the checks and every test (WORKERS=3)
+test: check browser promtool $(TOOLS)/.installed ## Run the checks and every test (WORKERS=3)
 	$(BIN)/python $(SUITE)
 
 # A browser of the system's, or playwright's own, or, where that can't be had, Debian's.
@@ -69,6 +70,30 @@ $(LOWEST)/.installed: pyproject.toml tests/lowest.py
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python tests/lowest.py > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check --constraint $(LOWEST)/constraints.txt --editable '.[dev]'
+	@touch $@
+
+# What is built of a commit has its time in it, and so the same bytes wherever it is built.
+dist sbom: export SOURCE_DATE_EPOCH = $(shell git log -1 --format=%ct)
+dist: setup ## Build the sdist, and of it the wheel, into dist/
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+
+dist-check: sbom ## Install the wheel in an empty environment for each extra, and use it
+	$(BIN)/python -m pytest -m by_hand -s tests/release/test_installed.py
+
+sbom: dist $(TOOLS)/.installed ## Write what is installed with each extra as CycloneDX, beside the wheel
+	$(BIN)/python -m release.sbom $(TOOLS)/bin/cyclonedx-py
+
+licences: sbom ## Write docs/licences.md anew, and refuse a licence that release/licences.toml does not list
+	$(BIN)/python -m release.licences
+
+audit: sbom ## Look known vulnerabilities up; release/audit.toml explains those that do not matter
+	$(BIN)/python -m release.audit $(TOOLS)/bin/pip-audit
+
+# Apart, as they bring what rhocache does not need.
+$(TOOLS)/.installed: release/requirements.txt
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip install --quiet --disable-pip-version-check --requirement release/requirements.txt
 	@touch $@
 
 client: setup ## Write the synchronous client anew, from the asynchronous one
@@ -128,4 +153,4 @@ results: setup ## Write docs/results anew from the experiments' outcomes
 	$(BIN)/python -m experiments pages
 
 clean: ## Remove the environment and what the demo wrote
-	rm -rf $(VENV) $(PEER) $(LOWEST) demo
+	rm -rf $(VENV) $(PEER) $(LOWEST) $(TOOLS) demo dist

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = [".ci/run", "deploy/slurm.sh", "deploy/test/postgres.sh", "examples/as-is.sh"]
+SCRIPTS = [
+    ".ci/release",
+    ".ci/run",
+    "deploy/slurm.sh",
+    "deploy/test/postgres.sh",
+    "examples/as-is.sh",
+]
 
 
 def test_every_script_is_listed() -> None:
