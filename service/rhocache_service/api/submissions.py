@@ -13,7 +13,7 @@ from rhocache_schemas.models import known_models
 from rhocache_service.api.auth import ReadsJobs, WritesJobs
 from rhocache_service.api.dependencies import Found, InRegistry, WithSubmissions
 from rhocache_service.http.addresses import root_path
-from rhocache_service.http.openapi import BODY, NEW_JOB, NEW_JOB_HEADERS, Responses, api_problems
+from rhocache_service.http.openapi import JOB, NEW_JOB, NEW_JOB_HEADERS, Responses, api_problems
 from rhocache_service.http.problems import as_problem
 from rhocache_service.http.rate_limits import rate_limit_headers
 from rhocache_service.jobs.resource import job_resource
@@ -57,7 +57,7 @@ IdempotencyKey = Annotated[
     tags=["jobs"],
     status_code=202,
     summary="Submit a job",
-    responses=_NEW_JOB | api_problems(*BODY, "fingerprint-mismatch", *NEW_JOB),
+    responses=_NEW_JOB | api_problems(*JOB, "fingerprint-mismatch", *NEW_JOB),
 )
 def submit_job(
     who: WritesJobs,
@@ -118,7 +118,7 @@ def _once(
     tags=["jobs"],
     summary="Look at a job without running it",
     responses=api_problems(
-        *BODY, "not-found", "fingerprint-mismatch", "dataset-mismatch", "cache-corrupt"
+        *JOB, "not-found", "fingerprint-mismatch", "dataset-mismatch", "cache-corrupt"
     ),
 )
 def validate_job(

@@ -12,12 +12,11 @@ from rhocache_service.http.problems import KINDS, MEDIA_TYPE
 
 Responses = dict[int | str, dict[str, Any]]  # as FastAPI's routes take them
 
-# Problems of every operation of the API, of those with a body, and of those that make a job.
+# Problems of every operation of the API, of those with a body, of those with a job in it, and of
+# those that make one.
 _ALWAYS = ("unauthenticated", "forbidden", "internal", "unavailable")
-BODY = (
-    "malformed-request", "uri-not-allowed", "webhook-not-allowed", "payload-too-large",
-    "unsupported-media-type", "validation-failed",
-)  # fmt: skip
+BODY = ("malformed-request", "payload-too-large", "unsupported-media-type", "validation-failed")
+JOB = (*BODY, "uri-not-allowed", "webhook-not-allowed")
 NEW_JOB = ("idempotency-in-flight", "idempotency-key-reused", "rate-limited", "queue-full")
 NEW_JOB_HEADERS = {
     name: {"description": text, "schema": {"type": "string"}}
