@@ -2,7 +2,6 @@
 
 import os
 import posixpath
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from rhocache_schemas.errors import CacheNotFound
 _FOLDERS = {"shards": ".parquet", "failures": ".json", "segments": ".parquet"}
 _SIGNS = (layout.PLAN, layout.INDEX, layout.MANIFEST)  # a folder without any of them is no cache
 _AT_ONCE = 16  # requests to an object store
-_CONFIRM_EVERY = 1000  # files
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +60,9 @@ def delete_cache(cache: str) -> Contents:
     with Lease(cache, None) as lease:
         found = contents(cache)
         storage.delete(layout.manifest_file(cache))
-        names = [name for name in found.own if name not in layout.DOCUMENTS]
-        for start in range(0, len(names), _CONFIRM_EVERY):
+        for folder in ("", *_FOLDERS):
             lease.confirm()
-            _delete(cache, names[start : start + _CONFIRM_EVERY])
+            _delete_files(cache, folder, found)
         lease.confirm()
         for name in (layout.PROGRESS, layout.INDEX, layout.PLAN):  # by which the rest is found
             storage.delete(storage.join(cache, name))
@@ -74,28 +71,41 @@ def delete_cache(cache: str) -> Contents:
 
 
 def _is_own(name: str) -> bool:
-    folder, _, file = name.rpartition("/")
-    top = folder.partition("/")[0]
+    top, file = _top(name), name.rpartition("/")[2]
     if fnmatchcase(file, storage.TEMPORARIES):  # of a run that was killed
         return not top or top in _FOLDERS
     known = name in layout.DOCUMENTS or (top in _FOLDERS and file.endswith(_FOLDERS[top]))
     return known and storage.is_utf8(name)
 
 
-def _delete(cache: str, names: Iterable[str]) -> None:
+def _delete_files(cache: str, folder: str, found: Contents) -> None:
+    """Delete the cache's own files in one of its folders; of the cache's itself not the documents.
+
+    Of an object store a folder goes as a whole, a thousand files a request, where all in it is the
+    cache's own.
+    """
     filesystem, root = storage.resolve(cache)
+    own = [name for name in found.own if _top(name) == folder and name not in layout.DOCUMENTS]
+    whole = folder and not any(_top(name) == folder for name in found.foreign)
 
     def delete(name: str) -> None:
-        try:
+        with suppress(FileNotFoundError):
             filesystem.delete_file(f"{root}/{name}")
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise storage.failure(f"cannot delete {name} of {cache}", error) from error
 
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
-        for _ in threads.map(delete, names):
-            pass
+    try:
+        if own and whole and storage.scheme(cache) != "file":
+            filesystem.delete_dir(f"{root}/{folder}")
+            return
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            for _ in threads.map(delete, own):
+                pass
+    except OSError as error:
+        raise storage.failure(f"cannot delete the files of {cache}", error) from error
+
+
+def _top(name: str) -> str:
+    """The folder of the cache's that a file is in; nothing for one of the cache's own."""
+    return name.partition("/")[0] if "/" in name else ""
 
 
 def _lies_in(cache: str, name: str) -> bool:
