@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import ray
@@ -45,6 +45,18 @@ _SPARE_SECONDS = 2.0  # before a node is gone: a shard that would be done later 
 log = logging.getLogger(__name__)
 
 
+@dataclass
+class _Pace:
+    """What shards took that were done."""
+
+    seconds: float = 0.0
+    bytes: int = 0
+
+    def add(self, seconds: float, size: int) -> None:
+        self.seconds += seconds
+        self.bytes += size
+
+
 @dataclass(eq=False)
 class _Member:
     actor: Any
@@ -56,7 +68,7 @@ class _Member:
     holds: int = 0  # shards
     isolates: bool = False  # the one that it holds
     leaves: bool = False  # with its node: it gets no other shard
-    pace: float | None = None  # seconds a byte, of the shard that it did last
+    pace: _Pace = field(default_factory=_Pace)
 
 
 @dataclass(eq=False)
@@ -98,7 +110,7 @@ class Crew:
         self._alone: deque[Shard] = deque()
         self._attempts: Counter[str] = Counter()  # by shard, those that ended in a death
         self._outages: Counter[str] = Counter()  # by shard
-        self._pace: float | None = None  # of the encoder that did a shard last
+        self._pace = _Pace()  # of all encoders
 
     def __enter__(self) -> Self:
         self._owns_ray = not ray.is_initialized()
@@ -166,8 +178,8 @@ class Crew:
             task.begun_at = task.begun_at or time.monotonic()
             return
         if isinstance(outcome, CommittedShard) and task.begun_at is not None:
-            pace = (time.monotonic() - task.begun_at) / max(1, task.shard.size)
-            task.member.pace = self._pace = pace
+            for pace in (self._pace, task.member.pace):
+                pace.add(time.monotonic() - task.begun_at, task.shard.size)
         self._drop(ref)
         task.member.isolates = False
 
@@ -229,11 +241,12 @@ class Crew:
         yield from (ShardInProgress(shard.name, 0) for shard in shards)
 
     def _fits(self, task: _Task, seconds: float) -> bool:
-        """Whether a shard will be done in time, as far as can be told by the one done last."""
+        """Whether a shard will be done in time, as far as can be told by those that were done."""
         if task.begun_at is None:
             return False
-        pace = task.member.pace or self._pace or 0.0  # the first of a run is tried
-        left = pace * task.shard.size - (time.monotonic() - task.begun_at)
+        pace = task.member.pace if task.member.pace.bytes else self._pace
+        whole = pace.seconds * task.shard.size / (pace.bytes or 1)  # the first of a run is tried
+        left = whole - (time.monotonic() - task.begun_at)
         return max(0.0, left) <= seconds - _SPARE_SECONDS
 
     def _next(self) -> Any | None:
