@@ -1,7 +1,7 @@
 #!/bin/bash
 # Scores a dataset on many nodes of a Slurm cluster, with a Ray of its own that ends with the job:
 #   sbatch --nodes=16 --gpus-per-node=8 deploy/slurm.sh DATASET --model ViT-B-32 --pretrained ... --out CACHE
-# What it is given goes to `rhocache score`. Preempted or out of time, submit it again: it goes on.
+# What it is given goes to `rhocache score`. Preempted or out of time, it is queued again and goes on.
 #SBATCH --job-name=rhocache
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=16
@@ -34,21 +34,31 @@ port=$((20000 + SLURM_JOB_ID % 20000))
 gpus=${SLURM_GPUS_ON_NODE:-0}
 cpus=${SLURM_CPUS_PER_TASK:-$(nproc)}
 
-score=
-# Shards that are begun are given up, and the next run does them.
-trap '[ -z "$score" ] || kill -TERM "$score" 2> /dev/null || true' TERM INT
-trap 'jobs -p | xargs -r kill 2> /dev/null; rm -rf "$scratch"' EXIT
+score='' workers=() leaving=''
+# Two minutes before the end: nodes finish the shards that they have time for, and the next run does
+# the others.
+# shellcheck disable=SC2329 # the trap calls it
+leave() {
+  leaving=yes
+  kill -TERM "${workers[@]}" 2> /dev/null || true
+  [ -z "$score" ] || { sleep 100 && kill -TERM "$score" 2> /dev/null; } &
+}
+trap leave TERM
+trap 'jobs -p | xargs -r kill 2> /dev/null || true; rm -rf "$scratch"' EXIT
 
-node() { srun --nodes=1 --ntasks=1 --nodelist="$1" --overlap --export=ALL "${@:2}"; }
+step=(srun --nodes=1 --ntasks=1 --overlap --export=ALL)
+on_head=("${step[@]}" --nodelist="$head")
 
-node "$head" ray start --head --block --node-ip-address="$head" --port="$port" \
+"${on_head[@]}" ray start --head --block --node-ip-address="$head" --port="$port" \
   --num-cpus="$cpus" --num-gpus="$gpus" --include-dashboard=false &
-until node "$head" ray status --address="$head:$port" &> /dev/null; do sleep 2; done
+until "${on_head[@]}" ray status --address="$head:$port" &> /dev/null; do sleep 2; done
 for worker in "${nodes[@]:1}"; do
-  node "$worker" ray start --block --address="$head:$port" --num-cpus="$cpus" --num-gpus="$gpus" &
+  RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=90 "${step[@]}" --nodelist="$worker" \
+    ray start --block --address="$head:$port" --num-cpus="$cpus" --num-gpus="$gpus" &
+  workers+=($!)
 done
 
-node "$head" rhocache score "$@" --ray-address "$head:$port" &
+"${on_head[@]}" rhocache score "$@" --ray-address "$head:$port" &
 score=$!
 code=0
 wait "$score" || code=$?
@@ -56,5 +66,8 @@ wait "$score" || code=$?
 if kill -0 "$score" 2> /dev/null; then
   code=0
   wait "$score" || code=$?
+fi
+if [ -n "$leaving" ] && [ "$code" -ne 0 ]; then
+  scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$code"

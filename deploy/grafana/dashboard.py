@@ -26,6 +26,7 @@ _STATS = (
 _GRAPHS = (
     ("Throughput, pairs a second", "short", {
         "{{outcome}}": "sum by (outcome) (rate(rhocache_pairs_total[$__rate_interval]))",
+        "encoded in vain": "sum(rate(rhocache_pairs_lost_total[$__rate_interval]))",
         "as its drivers say": "max(rhocache_running_pairs_per_second)",
     }),
     ("Stages: part of the encoders' time that each is busy", "percentunit", {

@@ -20,6 +20,11 @@ _PAIRS = Counter("rhocache_pairs", "Pairs of committed shards", ["outcome"], reg
 _PAIR_FAILURES = Counter(
     "rhocache_pair_failures", "Pairs that could not be scored", ["code"], registry=COUNTED
 )
+_PAIRS_LOST = Counter(
+    "rhocache_pairs_lost",
+    "Pairs that were encoded in vain, as their shard had to be begun again",
+    registry=COUNTED,
+)
 _SHARDS = Counter(
     "rhocache_shards", "Shards that were committed or failed", ["outcome"], registry=COUNTED
 )
@@ -86,6 +91,7 @@ def count_progress(before: Progress | None, now: Progress) -> None:
     if before is not None and before.started_at == now.started_at:
         old = before.run
     _PAIRS.labels("ok").inc(max(0, new.pairs_ok - old.pairs_ok))
+    _PAIRS_LOST.inc(max(0, new.pairs_lost - old.pairs_lost))
     _SHARDS.labels("committed").inc(max(0, new.shards_committed - old.shards_committed))
     for outcomes, failures, gained in (
         (_PAIRS, _PAIR_FAILURES, Tally(new.pairs_failed) - Tally(old.pairs_failed)),

@@ -40,6 +40,7 @@ MOST: dict[str, Any] = {
                 "imageSuffix": "-cuda",
                 "resources": {"limits": {"nvidia.com/gpu": 1, "cpu": "8", "memory": "32Gi"}},
                 "tolerations": [{"key": "spot", "operator": "Exists"}],
+                "terminationGracePeriodSeconds": 30,
             }
         ],
     },
@@ -84,6 +85,18 @@ def test_kubernetes_would_take_every_part(values: dict[str, Any]) -> None:
             "ServiceAccount"} <= kinds  # fmt: skip
     monitored = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "Ingress"}
     assert monitored & kinds == (monitored if values is MOST else set())
+
+
+@pytest.mark.parametrize(("values", "seconds"), [(LEAST, [120]), (MOST, [30])])
+def test_a_worker_is_drained_before_it_is_ended(values: dict[str, Any], seconds: list[int]) -> None:
+    cluster = of_kind(render(values), "RayCluster", "team-rhocache-ray")["spec"]
+    specs = [group["template"]["spec"] for group in cluster["workerGroupSpecs"]]
+    assert [spec["terminationGracePeriodSeconds"] for spec in specs] == seconds
+    for spec, ended in zip(specs, seconds, strict=True):
+        environment = {each["name"]: each["value"] for each in spec["containers"][0]["env"]}
+        assert environment["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] == str(ended - 5)
+    head = cluster["headGroupSpec"]["template"]["spec"]["containers"][0]
+    assert "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S" not in str(head)
 
 
 def test_lint_finds_nothing() -> None:

@@ -41,6 +41,15 @@ def test_what_is_built_here_may_as_little_as_can_be(name: str) -> None:
     assert "privileged" not in service
 
 
+def test_a_worker_is_drained_before_it_is_killed() -> None:
+    for name in ("ray-worker", "ray-worker-gpu"):
+        drained = int(SERVICES[name]["environment"]["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"])
+        assert SERVICES[name]["stop_grace_period"] == "2m"
+        assert 0 < drained < 120
+        # Not through a shell, which would keep SIGTERM to itself.
+        assert SERVICES[name]["command"].startswith("ray start --block ")
+
+
 def test_the_trainer_reaches_the_storage_alone() -> None:
     trainer = SERVICES["trainer"]
     beside = [name for name, each in SERVICES.items()

@@ -157,6 +157,7 @@ def test_what_a_run_does_is_counted_once(http: httpx.Client) -> None:
             "ok": metric(url, "rhocache_pairs_total", outcome="ok"),
             "bad": metric(url, "rhocache_pairs_total", outcome="failed"),
             "truncated": metric(url, "rhocache_pair_failures_total", code="image-truncated"),
+            "lost": metric(url, "rhocache_pairs_lost_total"),
             "shards": metric(url, "rhocache_shards_total", outcome="committed"),
             "unread": metric(url, "rhocache_shard_failures_total", code="shard-unreadable"),
             "image": metric(url, "rhocache_stage_busy_seconds_total", stage="image"),
@@ -168,7 +169,7 @@ def test_what_a_run_does_is_counted_once(http: httpx.Client) -> None:
                       stage_seconds={"image": 4.0}, encoder_seconds=5.0)  # fmt: skip
     more = RunTotals(pairs_ok=1000, pairs_failed={"image-truncated": 5}, shards_committed=800,
                      shards_failed={"shard-unreadable": 2}, stage_seconds={"image": 6.0},
-                     encoder_seconds=8.0)  # fmt: skip
+                     encoder_seconds=8.0, pairs_lost=40)  # fmt: skip
     again = RunTotals(pairs_ok=10, shards_committed=1, encoder_seconds=0.5)
     snapshots = [
         None,
@@ -181,8 +182,8 @@ def test_what_a_run_does_is_counted_once(http: httpx.Client) -> None:
         assert now is not None
         metrics.count_progress(before, now)
     gained = {name: value - at_first[name] for name, value in counted().items()}
-    assert gained == {"ok": 1010, "bad": 5, "truncated": 5, "shards": 801, "unread": 2,
-                      "image": 6, "encoders": 8.5}  # fmt: skip
+    assert gained == {"ok": 1010, "bad": 5, "truncated": 5, "lost": 40, "shards": 801,
+                      "unread": 2, "image": 6, "encoders": 8.5}  # fmt: skip
 
 
 def test_without_a_database_the_rest_is_told(app: FastAPI, http: httpx.Client) -> None:

@@ -30,7 +30,7 @@ class ShardInProgress:
     """A shard that is being encoded."""
 
     shard: str
-    pairs: int  # seen so far
+    pairs: int  # seen so far; 0 where it is to be begun again
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,15 +59,21 @@ envFrom:
 {{- end }}
 {{- end }}
 
-{{- /* The one container of a Ray pod, which KubeRay gives its command. */ -}}
+{{- /* The one container of a Ray pod, which KubeRay gives its command. At SIGTERM its node is drained,
+until a little before the pod is ended. */ -}}
 {{- define "rhocache.ray-container" -}}
 {{- $root := .root -}}
 name: ray
 image: {{ include "rhocache.image" (dict "root" $root "room" "ray" "suffix" (.suffix | default "")) }}
 imagePullPolicy: {{ $root.Values.image.pullPolicy }}
 securityContext: {{- include "rhocache.container-security" $root | nindent 2 }}
-{{- with $root.Values.storage.environment }}
-env: {{- include "rhocache.storage-environment" $root | nindent 2 }}
+{{- if or .grace $root.Values.storage.environment }}
+env:
+  {{- with .grace }}
+  - name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
+    value: {{ max 1 (sub . 5) | quote }}
+  {{- end }}
+  {{- include "rhocache.storage-environment" $root | nindent 2 }}
 {{- end }}
 {{- with include "rhocache.storage-secret" $root }}
 {{ . }}

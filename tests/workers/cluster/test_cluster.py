@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -14,13 +15,17 @@ import pytest
 import ray
 from actors import actors
 
+from rhocache_schemas.cache.documents import Progress
 from rhocache_schemas.job.kinds.score import ScoreSpec
 
 # In a process of its own, as the tests' process has joined another cluster. The head has no cores;
-# each line read is the cores of a node to add, and is answered with the pid of its raylet.
+# each line read is the cores of a node to add, and is answered with the pid of its raylet; or a
+# minus, and then the seconds after which the node that was added last is to be gone.
 CLUSTER = """
-import sys
+import sys, time
+from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
+from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION as PREEMPTION
 from tenacity import Retrying, stop_after_attempt
 
 # A node whose processes take more than 15 s to start ends itself.
@@ -30,6 +35,11 @@ head = {"num_cpus": 0, "include_dashboard": False, "_system_config": soon}
 cluster = patiently(Cluster, initialize_head=True, head_node_args=head)
 print(cluster.address, flush=True)
 for line in sys.stdin:
+    if line.startswith("-"):
+        gone_at = 1000 * (time.time() - float(line))
+        gcs = GcsClient(address=cluster.address)
+        print(gcs.drain_node(node.node_id, PREEMPTION, "", int(gone_at)), flush=True)
+        continue
     node = patiently(cluster.add_node, num_cpus=int(line), include_dashboard=False)
     print(node.all_processes["raylet"][0].process.pid, flush=True)
 cluster.shutdown()
@@ -106,10 +116,17 @@ class Nodes:
 
     def add(self, cores: int) -> psutil.Process:
         """Return the process whose children are the node's encoders."""
+        return psutil.Process(int(self._ask(cores)))
+
+    def drain(self, seconds: int) -> None:
+        """Let Ray know that the node that was added last will be gone then."""
+        assert self._ask(-seconds).startswith("(True")
+
+    def _ask(self, number: int) -> str:
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{cores}\n".encode())
+        self._process.stdin.write(f"{number}\n".encode())
         self._process.stdin.flush()
-        return psutil.Process(int(self._answer()))
+        return self._answer()
 
 
 @pytest.fixture
@@ -184,6 +201,56 @@ def test_a_crew_follows_the_nodes(
 
     assert contents(many) == contents(scored_here(many))
     assert not (Path(many.output) / "failures").exists()
+
+
+@pytest.fixture
+def spot(nodes: Nodes) -> Iterator[psutil.Popen]:
+    """A node as machines have it: ``ray start`` lasts until it has ended, and hears SIGTERM."""
+    words = "start --block --num-cpus=1 --min-worker-port=0 --max-worker-port=0"
+    with psutil.Popen(
+        [sys.executable, "-m", "ray.scripts.scripts", *words.split(), f"--address={nodes.address}"],
+        env=environment() | {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "600"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        yield process
+        if process.is_running():
+            kill(process)
+
+
+def test_a_node_that_goes_away_finishes_or_gives_up(
+    many: ScoreSpec,
+    nodes: Nodes,
+    spot: psutil.Popen,
+    tmp_path: Path,
+    scored_here: Callable[[ScoreSpec], ScoreSpec],
+) -> None:
+    """One is gone too soon, and another has the time for the shard that it is at."""
+    first = nodes.add(1)
+    driver = start(many, nodes.address, tmp_path / "gate")
+    until(lambda: all(at_work(node, tmp_path / "gate") for node in (first, spot)), driver)
+    (finisher,) = actors(spot, ENCODER)
+    nodes.drain(seconds=1)
+    until(lambda: not actors(first, ENCODER), driver)
+    nodes.add(1)
+    spot.terminate()
+    assert driver.stderr is not None
+    lines = [driver.stderr.readline().decode() for _ in range(2)]
+    (tmp_path / "gate").touch()
+    spot.wait()
+    assert driver.poll() is None, "the node went as soon as its shard was done"
+    _, told = driver.communicate()
+    assert (driver.returncode, told) == (0, b"")
+
+    tar = r"\d{5}\.tar"
+    assert re.search(rf" goes away in -?\d+ s: it finishes nothing and gives up {tar}", lines[0])
+    found = re.search(rf" goes away in \d+ s: it finishes ({tar}) and gives up {tar}$", lines[1])
+    assert found is not None, lines[1]
+    progress = Progress.read(f"{many.output}/progress.json")
+    encoders = {outcome.shard: outcome.encoder for outcome in progress.recent}
+    assert str(encoders[found[1]]).endswith(f":{finisher.pid}")
+    assert progress.run.pairs_lost == 1, "of the batch that was encoded"
+    assert contents(many) == contents(scored_here(many))
 
 
 def test_a_remote_decoder_takes_no_row_with_it(

@@ -8,6 +8,7 @@ import ray
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.cluster import actor_pool
 from rhocache_workers.cluster.actor_pool import Crew
+from rhocache_workers.cluster.nodes import node_of
 
 
 @pytest.fixture
@@ -49,5 +50,6 @@ def test_one_that_has_started_is_left_alone(crew: Crew, monkeypatch: pytest.Monk
             ray.kill(member.actor)
     waits = next(member for member in crew._members if member.place.node is None)
     ray.get(waits.started)  # a core is free
+    assert node_of(waits.actor) == ray.nodes()[0]["NodeID"]
     monkeypatch.setattr(actor_pool, "_ASK_AGAIN_SECONDS", 0.0)
     assert follow(crew)[1] == [waits.actor._actor_id.binary()]

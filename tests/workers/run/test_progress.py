@@ -44,12 +44,15 @@ def test_it_counts_what_is_in_progress_and_estimates_what_is_left(tmp_path: Path
     left = 2 * 10 - 6  # b and d have as many bytes as a, which has 10 pairs
     assert progress.seconds_left == pytest.approx(left / progress.pairs_per_second)
 
+    log.add(ShardInProgress("b", 0))
+    assert told[-1].run.pairs_lost == 0
     log.add(done("b", 12, failed=2))
     log.add(done("d", 1))
     log.enter("completed")
     assert (told[-1].pairs_done, told[-1].pairs_failed, told[-1].shards_committed) == (23, 2, 3)
     assert told[-1].failed_by_code == {"image_undecodable": 2}
     assert (told[-1].shards_ended, told[-1].shards_in_progress) == (3, [])
+    assert told[-1].run.pairs_lost == 6, "b was begun again"
 
 
 def test_the_file_is_written_once_a_second_at_most(tmp_path: Path) -> None:

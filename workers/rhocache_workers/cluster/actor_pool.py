@@ -1,11 +1,12 @@
 """The encoders of one run: Ray actors that each hold a reference and pull shards."""
 
-import socket
+import logging
+import math
 import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import ray
@@ -19,26 +20,41 @@ from ray.exceptions import (
     RayError,
     RayTaskError,
 )
-from tenacity import retry, retry_if_not_exception_type, stop_after_attempt
 
-from rhocache_schemas import network
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import JobError, ShardError, ShardErrorCode
 from rhocache_schemas.job.kinds.score import ScoreSpec
+from rhocache_schemas.text import printable
 from rhocache_workers.cluster.actor import SHARDS_AT_A_TIME, EncoderActor
+from rhocache_workers.cluster.nodes import Leaving, node_of
 from rhocache_workers.cluster.placement import Place, Places
+from rhocache_workers.cluster.start import one_line, start_ray
 from rhocache_workers.messages import CommittedShard, Description, ShardInProgress
 
 # Of an encoder's node, or the way to it: what it was doing is not to blame.
 _OUTAGES = (ActorUnavailableError, ActorUnschedulableError, NodeDiedError, ObjectLostError)
 _DEATHS = (*_OUTAGES, OutOfMemoryError, RayActorError)
-_ANSWER_SECONDS = 10.0
 _LOOK_SECONDS = 1.0  # between two looks at the cluster's nodes
 _PATIENCE_SECONDS = 10.0  # with the first encoder alone, whose node may be busy with other things
 # A node that was full after all keeps an encoder in a queue of which it tells no autoscaler.
 _ASK_AGAIN_SECONDS = 60.0
 ATTEMPTS = 3  # at a shard, or at loading the reference, before a dying encoder counts as its fault
 OUTAGES = 10  # of the nodes that a shard was on, before they count as its fault
+_SPARE_SECONDS = 2.0  # before a node is gone: a shard that would be done later than that is not
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Pace:
+    """What shards took that were done."""
+
+    seconds: float = 0.0
+    bytes: int = 0
+
+    def add(self, seconds: float, size: int) -> None:
+        self.seconds += seconds
+        self.bytes += size
 
 
 @dataclass(eq=False)
@@ -48,8 +64,20 @@ class _Member:
     started: Any  # a ref
     asked_at: float
     ready: bool = False  # it has loaded
+    node: str | None = None  # its id, once it has
     holds: int = 0  # shards
     isolates: bool = False  # the one that it holds
+    leaves: bool = False  # with its node: it gets no other shard
+    pace: _Pace = field(default_factory=_Pace)
+
+
+@dataclass(eq=False)
+class _Task:
+    """A shard that an encoder has."""
+
+    member: _Member
+    shard: Shard
+    begun_at: float | None = None  # when it was first heard of: another may have been before it
 
 
 class Crew:
@@ -76,18 +104,19 @@ class Crew:
         self._look_at = 0.0  # the nodes, next
         self._members: list[_Member] = []
         self._loading: dict[Any, _Member] = {}  # by generator of refs
-        self._working: dict[Any, tuple[_Member, Shard]] = {}  # by generator of refs
+        self._working: dict[Any, _Task] = {}  # by generator of refs
         self._waiting: deque[Shard] = deque()
         # Shards whose encoder died: each is tried again by itself, its images decoded apart.
         self._alone: deque[Shard] = deque()
         self._attempts: Counter[str] = Counter()  # by shard, those that ended in a death
         self._outages: Counter[str] = Counter()  # by shard
+        self._pace = _Pace()  # of all encoders
 
     def __enter__(self) -> Self:
         self._owns_ray = not ray.is_initialized()
         if self._owns_ray:
             self._on_step("joining Ray" if self._address else "starting Ray")
-            _start_ray(self._address)
+            start_ray(self._address)
         own_machine = self._owns_ray and self._address is None
         self._places = Places(self._spec.workers, grows=not own_machine)
         return self
@@ -98,7 +127,7 @@ class Crew:
         if self._owns_ray:
             ray.shutdown()
         if isinstance(error, RayError):
-            raise JobError(f"Ray broke down: {_one_line(error)}") from error
+            raise JobError(f"Ray broke down: {one_line(error)}") from error
 
     def describe(self) -> Description:
         """Load one encoder and tell what it holds.
@@ -125,6 +154,7 @@ class Crew:
         self._look_at = 0.0
         while left := len(self._waiting) + len(self._alone) + len(self._working):
             self._follow(left)
+            yield from self._let_leave()
             self._hand_out()
             ready = self._next()
             if ready is None:
@@ -132,17 +162,31 @@ class Crew:
             if ready in self._loading:
                 self._loaded(ready)
                 continue
-            member, _ = self._working[ready]
+            task = self._working[ready]
             try:
                 outcome = _result(next(ready))
             except _DEATHS as error:
-                yield from self._lose(member, error)
+                yield from self._lose(task.member, error)
                 continue
-            if not isinstance(outcome, ShardInProgress):
-                del self._working[ready]
-                member.holds -= 1
-                member.isolates = False
+            self._hear(ready, task, outcome)
             yield outcome
+
+    def _hear(
+        self, ref: Any, task: _Task, outcome: ShardInProgress | CommittedShard | ShardError
+    ) -> None:
+        if isinstance(outcome, ShardInProgress):
+            task.begun_at = task.begun_at or time.monotonic()
+            return
+        if isinstance(outcome, CommittedShard) and task.begun_at is not None:
+            for pace in (self._pace, task.member.pace):
+                pace.add(time.monotonic() - task.begun_at, task.shard.size)
+        self._drop(ref)
+        task.member.isolates = False
+
+    def _drop(self, ref: Any) -> _Task:
+        task = self._working.pop(ref)
+        task.member.holds -= 1
+        return task
 
     def _follow(self, most: int) -> None:
         """Have an encoder wherever the cluster has a place for one, ``most`` at most.
@@ -156,15 +200,54 @@ class Crew:
         for member in [m for m in self._members if not m.ready]:
             if member.place not in places or self._is_overlooked(member):
                 self._dismiss(member)
-        taken = {member.place for member in self._members}
+        taken = {member.place for member in self._members if not member.leaves}
         for place in places:
-            if place not in taken and len(self._members) < len(places):
+            if place not in taken and len(taken) < len(places):
                 self._hire(place)
+                taken.add(place)
 
     def _is_overlooked(self, member: _Member) -> bool:
         late = time.monotonic() - member.asked_at >= _ASK_AGAIN_SECONDS
         waits = late and member.place.node is None
         return waits and not ray.wait([member.started], timeout=0, fetch_local=False)[0]
+
+    def _let_leave(self) -> Iterator[ShardInProgress]:
+        """Let encoders go whose nodes go away, each when what it can finish until then is done."""
+        for member in self._members[:]:
+            leaving = self._places.leaving.get(member.node or member.place.node or "")
+            if leaving is None:
+                continue
+            if member.holds and not member.leaves:
+                yield from self._take_back(member, leaving)
+            member.leaves = True
+            if not member.holds:
+                self._dismiss(member)
+
+    def _take_back(self, member: _Member, leaving: Leaving) -> Iterator[ShardInProgress]:
+        """Let others begin at once with what an encoder has no time for. That is nobody's fault."""
+        seconds = leaving.gone_at - time.time()
+        held = [ref for ref, task in self._working.items() if task.member is member]
+        given_up = [ref for ref in held if not self._fits(self._working[ref], seconds)]
+        shards = [self._drop(ref).shard for ref in given_up]
+        kept = [self._working[ref].shard.name for ref in held if ref in self._working]
+        log.warning(
+            "%s goes away%s: it finishes %s and gives up %s",
+            leaving.name,
+            f" in {seconds:.0f} s" if math.isfinite(seconds) else "",
+            printable(", ".join(kept) or "nothing"),
+            printable(", ".join(shard.name for shard in shards) or "nothing"),
+        )
+        (self._alone if member.isolates else self._waiting).extendleft(reversed(shards))
+        yield from (ShardInProgress(shard.name, 0) for shard in shards)
+
+    def _fits(self, task: _Task, seconds: float) -> bool:
+        """Whether a shard will be done in time, as far as can be told by those that were done."""
+        if task.begun_at is None:
+            return False
+        pace = task.member.pace if task.member.pace.bytes else self._pace
+        whole = pace.seconds * task.shard.size / (pace.bytes or 1)  # the first of a run is tried
+        left = whole - (time.monotonic() - task.begun_at)
+        return max(0.0, left) <= seconds - _SPARE_SECONDS
 
     def _next(self) -> Any | None:
         """Return a ref, or a generator of refs, with something new; None where none has soon."""
@@ -177,9 +260,10 @@ class Crew:
 
     def _hand_out(self) -> None:
         """Keep every encoder busy, with a second shard to read where all have a first."""
-        size = sum(member.ready or member.place.node is not None for member in self._members)
+        staying = [member for member in self._members if not member.leaves]
+        size = sum(member.ready or member.place.node is not None for member in staying)
         for most in range(SHARDS_AT_A_TIME):
-            for member in self._members:
+            for member in staying:
                 if not member.ready or member.holds != most or member.isolates:
                     continue
                 if member.holds == 0 and self._alone:
@@ -189,7 +273,7 @@ class Crew:
 
     def _start(self, member: _Member, shard: Shard, *, isolate: bool) -> None:
         method = member.actor.encode.options(num_returns="streaming")
-        self._working[method.remote(shard, isolate=isolate)] = (member, shard)
+        self._working[method.remote(shard, isolate=isolate)] = _Task(member, shard)
         member.holds += 1
         member.isolates = isolate
 
@@ -199,7 +283,7 @@ class Crew:
         again = self._waiting if outage and not member.isolates else self._alone
         deaths, most = (self._outages, OUTAGES) if outage else (self._attempts, ATTEMPTS)
         for shard in self._dismiss(member):
-            deaths[shard.name] += 1
+            deaths[shard.name] += not member.leaves  # what was told before is nobody's fault
             if deaths[shard.name] < most:
                 again.append(shard)
                 yield ShardInProgress(shard.name, 0)
@@ -211,15 +295,15 @@ class Crew:
         preempted = isinstance(error, RayActorError) and error.preempted
         places = self._places.look()
         gone = member.place.node is not None and member.place not in places
-        return isinstance(error, _OUTAGES) or preempted or gone
+        return isinstance(error, _OUTAGES) or preempted or gone or member.leaves
 
     def _dismiss(self, member: _Member) -> list[Shard]:
         """Let an encoder go; give the shards that it had."""
         ray.kill(member.actor)  # one that counts as dead may only have been out of reach
         self._members.remove(member)
         self._loading = {ref: m for ref, m in self._loading.items() if m is not member}
-        lost = [ref for ref, (holder, _) in self._working.items() if holder is member]
-        return [self._working.pop(ref)[1] for ref in lost]
+        lost = [ref for ref, task in self._working.items() if task.member is member]
+        return [self._working.pop(ref).shard for ref in lost]
 
     def _hire(self, place: Place) -> None:
         encoder: Any = ray.remote(EncoderActor)
@@ -238,7 +322,7 @@ class Crew:
             self._deaths += not self._is_outage(member, error)
             if self._deaths >= ATTEMPTS:
                 raise JobError(
-                    f"encoders die while they load the reference: {_one_line(error)}"
+                    f"encoders die while they load the reference: {one_line(error)}"
                 ) from error
             return
         if isinstance(told, str):
@@ -255,41 +339,8 @@ class Crew:
                 f"two encoders hold different references: the files of {self._spec.reference.model}"
                 " or their software differ between the cluster's nodes"
             )
-        member.ready = True
+        member.ready, member.node = True, member.place.node or node_of(member.actor)
         self._deaths = 0
-
-
-def _start_ray(address: str | None) -> None:
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    try:
-        if address is None:
-            _start_own_ray(quiet)
-        else:
-            _check_answers(address)
-            ray.init(address=address, **quiet)
-    except Exception as error:
-        where = f"join Ray at {address}" if address else "start Ray"
-        raise JobError(f"cannot {where}: {_one_line(error)}") from error
-
-
-# A node whose own processes take more than 15 s to start, as on a busy machine, ends itself, and
-# after 30 s Ray raises a bare Exception. No other try mends what has a type.
-@retry(
-    retry=retry_if_not_exception_type((OSError, RuntimeError, ValueError)),
-    stop=stop_after_attempt(ATTEMPTS),
-    reraise=True,
-)
-def _start_own_ray(quiet: dict[str, Any]) -> None:
-    folder = f"{network.short_folder(len('/ray') + network.RAY)}/ray"
-    ray.init(address="local", include_dashboard=False, _temp_dir=folder, **quiet)
-
-
-def _check_answers(address: str) -> None:
-    """Ray itself tries for minutes to reach an address where nothing listens."""
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdecimal() and "://" not in address:
-        host = host.removeprefix("[").removesuffix("]")  # of IPv6
-        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
 
 
 def _result(ref: Any) -> Any:
@@ -303,9 +354,5 @@ def _result(ref: Any) -> Any:
 def _deadly(shard: Shard, deaths: int, error: RayError) -> ShardError:
     out_of_memory = isinstance(error, OutOfMemoryError)
     code = ShardErrorCode.OUT_OF_MEMORY if out_of_memory else ShardErrorCode.ENCODER_DIED
-    detail = f"its encoder died {deaths} times: {_one_line(error)}"
+    detail = f"its encoder died {deaths} times: {one_line(error)}"
     return ShardError(code, shard.name, detail)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

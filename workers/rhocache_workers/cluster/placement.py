@@ -11,6 +11,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rhocache_schemas.errors import JobError
+from rhocache_workers.cluster.nodes import Leaving, leaving_nodes
 
 Resources = Mapping[str, float]  # as Ray names them: "CPU", "GPU", ...
 
@@ -51,25 +52,31 @@ class Places:
         self._workers = workers
         self._grows = grows
         self._home = ray.get_runtime_context().get_node_id()  # Ray ends what a dead node's runs own
+        self.leaving: dict[str, Leaving] = {}  # by node
         self._found: dict[str, list[Place]] = {}  # by node
         self._missing: list[Place] = []
         self._smallest = Place(None, cores=1, gpus=0)
         self._told = False
 
     def look(self) -> list[Place]:
-        """Yield the places that nodes have now, and then those that they have no room for.
+        """Return the places that nodes have now, and then those that they have no room for.
+
+        Nodes that go away have none. ``leaving`` tells which those are.
 
         Raises JobError when the node that the run itself is on has died.
         """
-        alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        alive = {node["NodeID"]: node["Resources"] for node in nodes}
         if self._home not in alive:
             raise JobError(
                 "the Ray node that this run is on died, and its encoders with it: run it again "
                 "to go on from the shards that are done"
             )
-        self._found = {node: places for node, places in self._found.items() if node in alive}
+        self.leaving = leaving_nodes(nodes)
+        staying = {node: has for node, has in alive.items() if node not in self.leaving}
+        self._found = {node: places for node, places in self._found.items() if node in staying}
         found = [place for places in self._found.values() for place in places]
-        new = {node: has for node, has in _usable(alive).items() if node not in self._found}
+        new = {node: has for node, has in _usable(staying).items() if node not in self._found}
         most = None if self._workers is None else self._workers - len(found)
         for place in divide(new, most, grows=self._grows):
             self._found.setdefault(str(place.node), []).append(place)

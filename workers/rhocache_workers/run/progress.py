@@ -52,6 +52,7 @@ class ProgressLog:
         self._run_committed = self._run_ok = 0  # shards, and pairs of them
         self._run_failed: Counter[str] = Counter()  # pairs of them, by code
         self._shards_failed: Counter[str] = Counter()  # by code
+        self._lost = 0  # pairs of shards that had to be begun again
         self._pairs_before = 0  # of them, those of earlier runs
         self._encoding_since = self._encoding_until = self._told = 0.0
 
@@ -84,6 +85,7 @@ class ProgressLog:
 
     def add(self, event: Event) -> None:
         if isinstance(event, ShardInProgress):
+            self._lost += max(0, self._in_progress.get(event.shard, 0) - event.pairs)
             self._in_progress[event.shard] = event.pairs
         elif isinstance(event, ShardError):
             self._in_progress.pop(event.shard, None)
@@ -186,6 +188,7 @@ class ProgressLog:
         return RunTotals(
             pairs_ok=self._run_ok,
             pairs_failed=dict(self._run_failed),
+            pairs_lost=self._lost,
             shards_committed=self._run_committed,
             shards_failed=dict(self._shards_failed),
             encoder_seconds=self._stages.elapsed,
