@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from contextlib import suppress
 
-from rhocache_schemas.errors import CacheBusy, CacheNotFound, JobStateConflict, RhocacheError
+from rhocache_schemas.errors import CacheBusy, JobStateConflict, RhocacheError
 from rhocache_schemas.job.allowed_roots import Place, check_allowed, true_place
 from rhocache_schemas.job.paths import named_locations
-from rhocache_service.registry.caches import cache_id
 from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.tables import JobRow
 
@@ -29,12 +28,11 @@ def delete_with_output(registry: Registry, row: JobRow, roots: Sequence[str]) ->
     """
     output = row.spec["output"]
     registry.check_ended(row)
-    with suppress(CacheNotFound):
-        other = registry.caches.find(cache_id(output)).job
-        if other != row.id:
-            raise JobStateConflict(
-                f"job {other} has committed the cache {output} since: delete the cache itself"
-            )
+    cache = registry.caches.at(output)
+    if cache is not None and cache.job != row.id:
+        raise JobStateConflict(
+            f"job {cache.job} has committed the cache {output} since: delete the cache itself"
+        )
     give_up(registry, output, roots)
     registry.delete(row)
 

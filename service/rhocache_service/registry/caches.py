@@ -83,6 +83,11 @@ class Committed:
         with self._session() as session:
             return list(session.scalars(query))
 
+    def at(self, uri: str) -> CacheRow | None:
+        """The cache at a place, if one is listed there."""
+        with self._session() as session:
+            return session.get(CacheRow, cache_id(uri))
+
     def find(self, name: str) -> CacheRow:
         """Find a cache by its id, or by its fingerprint where only one has it.
 

@@ -21,7 +21,6 @@ from rhocache_service.api.dependencies import Found, InRegistry, WithSubmissions
 from rhocache_service.caches.images import Place
 from rhocache_service.http.addresses import root_path
 from rhocache_service.jobs.resource import shard_resources
-from rhocache_service.registry.caches import cache_id
 from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.search import owners
 from rhocache_service.registry.tables import JobRow
@@ -40,7 +39,8 @@ _LINES = 200  # of a log
 @router.get("/jobs/{job}")
 def job(who: ReadsJobs, request: Request, row: Found, registry: InRegistry):
     spec = row.job_spec()
-    cache = cache_id(spec.output) if row.fingerprint else None
+    listed = registry.caches.at(spec.output) if row.fingerprint else None
+    cache = listed and listed.id
     data = _look_into_data(request, row, with_pairs=bool(cache) and who.may("caches:read"))
     return page(
         "job.html",

@@ -55,7 +55,7 @@ def test_what_the_reference_thinks_of_the_data(page: Page, place: str) -> None:
 
 def test_a_cache_is_kept_or_deleted(page: Page, registry: Registry, root: Path) -> None:
     spec = make_cache(root / "deleted", {"one": "1"})
-    completed(registry, spec)
+    row = completed(registry, spec)
     cache = registry.caches.find(cache_id(spec.output))
     registry.caches.keep_until(cache, 4 * 10**9)
     page.goto(f"/caches/{cache.id}")
@@ -70,6 +70,9 @@ def test_a_cache_is_kept_or_deleted(page: Page, registry: Registry, root: Path) 
     expect(page).to_have_url(re.compile("/caches$"))
     expect(page.get_by_text(spec.output)).to_have_count(0)
     assert Path(spec.dataset).exists()
+    page.goto(f"/jobs/{row.id}")
+    expect(page.get_by_text("Its cache was deleted")).to_be_visible()
+    expect(page.get_by_role("link", name="Look into the cache")).to_have_count(0)
 
 
 def test_caches_are_listed_beside_the_jobs_that_made_them(
