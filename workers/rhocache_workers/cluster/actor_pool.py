@@ -109,7 +109,7 @@ class Crew:
         patient_until = time.monotonic() + _PATIENCE_SECONDS
         while self._description is None:
             self._follow(1 if time.monotonic() < patient_until else sys.maxsize)
-            if (ref := self._next()) is not None:
+            for ref in self._ready():
                 self._loaded(ref)
         return self._description
 
@@ -126,23 +126,24 @@ class Crew:
         while left := len(self._waiting) + len(self._alone) + len(self._working):
             self._follow(left)
             self._hand_out()
-            ready = self._next()
-            if ready is None:
-                continue
-            if ready in self._loading:
-                self._loaded(ready)
-                continue
-            member, _ = self._working[ready]
-            try:
-                outcome = _result(next(ready))
-            except _DEATHS as error:
-                yield from self._lose(member, error)
-                continue
-            if not isinstance(outcome, ShardInProgress):
-                del self._working[ready]
-                member.holds -= 1
-                member.isolates = False
-            yield outcome
+            for ref in self._ready():
+                if ref in self._loading:
+                    self._loaded(ref)
+                elif ref in self._working:
+                    yield from self._told(ref)
+
+    def _told(self, ref: Any) -> Iterator[ShardInProgress | CommittedShard | ShardError]:
+        member, _ = self._working[ref]
+        try:
+            outcome = _result(next(ref))
+        except _DEATHS as error:
+            yield from self._lose(member, error)
+            return
+        if not isinstance(outcome, ShardInProgress):
+            del self._working[ref]
+            member.holds -= 1
+            member.isolates = False
+        yield outcome
 
     def _follow(self, most: int) -> None:
         """Have an encoder wherever the cluster has a place for one, ``most`` at most.
@@ -153,8 +154,9 @@ class Crew:
             return
         self._look_at = time.monotonic() + _LOOK_SECONDS
         places = self._places.look()[:most]
+        there = set(places)
         for member in [m for m in self._members if not m.ready]:
-            if member.place not in places or self._is_overlooked(member):
+            if member.place not in there or self._is_overlooked(member):
                 self._dismiss(member)
         taken = {member.place for member in self._members}
         for place in places:
@@ -166,14 +168,20 @@ class Crew:
         waits = late and member.place.node is None
         return waits and not ray.wait([member.started], timeout=0, fetch_local=False)[0]
 
-    def _next(self) -> Any | None:
-        """Return a ref, or a generator of refs, with something new; None where none has soon."""
+    def _ready(self) -> list[Any]:
+        """Return each generator of refs with something new; none where none has soon.
+
+        A wait costs the driver 1 µs for each that it waits for, thousands of them where there are
+        as many encoders, so it is for all of them. What is handled first may let others go.
+        """
         waits: list[Any] = [*self._working, *self._loading]
         if not waits:
             time.sleep(_LOOK_SECONDS)
-            return None
-        ready, _ = ray.wait(waits, timeout=_LOOK_SECONDS, fetch_local=False)
-        return ready[0] if ready else None
+            return []
+        ready, _ = ray.wait(waits, num_returns=len(waits), timeout=0, fetch_local=False)
+        if not ready:
+            ready, _ = ray.wait(waits, timeout=_LOOK_SECONDS, fetch_local=False)
+        return ready
 
     def _hand_out(self) -> None:
         """Keep every encoder busy, with a second shard to read where all have a first."""
