@@ -69,14 +69,14 @@ class NullEncoder:
     def __init__(self, spec: ScoreSpec, threads: int) -> None:  # noqa: ARG002
         self._cache = spec.output
 
-    def load(self, batch_sizes: dict[str, int]) -> Description:  # noqa: ARG002
+    def load(self, batch_sizes: dict[str, int]) -> Iterator[Description]:  # noqa: ARG002
         row = np.ones((1, 1, 1), np.float16)
         hashes = [hash_image(b"x")], [hash_caption("x")]
         rows = ShardRows(["0"], [OK], row, row, np.ones(1, np.float32), *hashes)
         self._sha256 = hashlib.sha256(SHARD).hexdigest()
         self._file = shard_file.encode(rows, FINGERPRINT.digest, self._sha256)
         self._totals, _ = shard_file.sum_up(self._file, "the file of every shard")
-        return Description(FINGERPRINT, 1, 1.0, None, "cpu", 1, {})
+        yield Description(FINGERPRINT, 1, 1.0, None, "cpu", 1, {})
 
     def encode(self, shard: Shard, *, isolate: bool) -> Iterator[ShardInProgress | CommittedShard]:  # noqa: ARG002
         yield ShardInProgress(shard.name, 1)
