@@ -253,7 +253,9 @@ class CachedPair(BaseModel):
 
 
 class CachedPairList(Page[CachedPair]):
-    pass
+    shards: Annotated[
+        int | None, Field(description="whose pairs are ranked: all, or some of a large cache's")
+    ] = None
 
 
 class Model(BaseModel):

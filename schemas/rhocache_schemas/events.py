@@ -28,7 +28,7 @@ class JobProgressEvent(BaseModel):
     shard_counts: ShardCounts
     progress: JobProgress
     failed_by_code: Annotated[dict[str, int], Field(description="failed pairs by error code")] = {}
-    shards_in_progress: Annotated[list[str], Field(description="by name")] = []
+    shards_in_progress: Annotated[list[str], Field(description="by name, the first 100")] = []
 
 
 class ShardCommittedEvent(BaseModel):

@@ -1,7 +1,7 @@
 """What files a cache holds, found by listing rather than by asking for each."""
 
 import posixpath
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from pyarrow import fs
 
@@ -37,6 +37,19 @@ def find_caches(place: str) -> list[str]:
 def shard_files(cache: str) -> dict[str, fs.FileInfo]:
     """Shard name -> size and modification time of its file."""
     return dict(_files(cache, "shards", ".parquet"))
+
+
+def shards_there(cache: str, names: Sequence[str]) -> set[str]:
+    """Which of these shards have a file: where they are few, sooner than by listing all.
+
+    Raises StorageError.
+    """
+    filesystem, root = storage.resolve(storage.join(cache, "shards"))
+    try:
+        infos = filesystem.get_file_info([f"{root}/{name}.parquet" for name in names])
+    except OSError as error:
+        raise storage.failure(f"cannot look into {cache}", error) from error
+    return {name for name, info in zip(names, infos, strict=True) if info.is_file}
 
 
 def read_failures(cache: str) -> dict[str, ShardFailure]:

@@ -2,8 +2,10 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
+from itertools import islice
 from typing import Self
 
 import pyarrow as pa
@@ -22,6 +24,9 @@ from rhocache_schemas.errors import (
     CacheNotFound,
     StorageError,
 )
+
+_READERS = 16  # threads; an object store answers each of them only after a while
+_BATCH = 256  # shards that wait for one, or whose columns wait to be used
 
 
 class CacheReader:
@@ -110,6 +115,21 @@ class CacheReader:
         except CacheCorrupt as error:
             self.shard_bytes(shard)  # tells better what is wrong
             raise StorageError(f"cannot read {uri}: {error}") from error
+
+    def columns_of_all(
+        self, shards: Iterable[str], columns: list[str]
+    ) -> Iterator[tuple[str, pa.Table]]:
+        """Yield each shard with some columns of its file, in order. Raises what ``columns`` does.
+
+        Many are read at a time: a cache may have 100,000 of them in an object store.
+        """
+        names = iter(shards)
+        with ThreadPoolExecutor(_READERS) as pool:
+            while batch := list(islice(names, _BATCH)):
+                read = partial(self.columns, columns=columns)
+                for name, table in zip(batch, pool.map(read, batch), strict=True):
+                    keep_on()  # which a reader's thread does not know of
+                    yield name, table
 
     def shard_bytes(self, shard: str) -> bytes:
         """Read a shard's file, which has the hash that the index names.

@@ -8,6 +8,7 @@ first dot and leading zeros on) is one that no other key has. That is a guess un
 image and caption are compared, which every join does.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,12 +31,12 @@ def find_keys(
     asked: Strings,
     known: Strings,
     groups: tuple[Strings, Strings] | None = None,
-    paths: Strings | None = None,
+    paths: Callable[[], Strings] | None = None,
 ) -> Positions:
     """Return each asked key's position among the known ones, ABSENT or AMBIGUOUS.
 
     All are large_string. ``groups`` are names, of what each asked and each known key lies in, that
-    must be equal. ``paths`` are longer names of the known keys, for where those are not equal.
+    must be equal. ``paths`` makes longer names of the known keys, for where those are not equal.
 
     Raises pyarrow.ArrowInvalid for strings that are not UTF-8.
     """
@@ -46,9 +47,9 @@ def find_keys(
         return found
     rest = canonical(asked.take(pa.array(left)))
     ours = None if ours is None else ours.take(pa.array(left))
-    paths = canonical(known if paths is None else paths)
+    known_paths = canonical(known if paths is None else paths())
     for depth in range(depth_of(rest), 0, -1):
-        ends = _grouped(ours, ends_of(rest, depth)), _grouped(theirs, ends_of(paths, depth))
+        ends = _grouped(ours, ends_of(rest, depth)), _grouped(theirs, ends_of(known_paths, depth))
         found[left] = here = _positions(*ends)
         still = here == ABSENT
         left, rest = left[still], rest.filter(pa.array(still))

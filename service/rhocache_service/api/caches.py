@@ -97,7 +97,10 @@ def list_cache_pairs(
     after: Annotated[int, Query(ge=0, le=10**12, description="how many to pass over")] = 0,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> CachedPairList:
-    """List pairs by the rank of their similarity, or those of a key."""
+    """List pairs by the rank of their similarity, or those of a key.
+
+    Of a large cache the pairs of some shards are ranked, chosen evenly.
+    """
     reader = CacheReader.open(cache.uri)
     if key is not None:
         found = list(search.with_key(reader, key))[after:]
@@ -107,7 +110,8 @@ def list_cache_pairs(
     ranks = range(after, min(after + limit + 1, total))
     if order == "highest":
         ranks = [total - 1 - rank for rank in ranks]
-    return CachedPairList.of(similarity.pairs_at(reader, ranked, ranks), limit, places(after))
+    found = CachedPairList.of(similarity.pairs_at(reader, ranked, ranks), limit, places(after))
+    return found.model_copy(update={"shards": len(ranked.shards)})
 
 
 @router.get(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from rhocache_schemas.abandonment import keep_on
@@ -23,14 +24,14 @@ _COLUMNS = ["key", "row", "status", "similarity"]
 
 def with_key(cache: CacheReader, key: str) -> Iterator[CachedPair]:
     """Yield the pairs of a key, in each shard that has it. Raises CacheError and StorageError."""
-    for shard in cache.index:
-        yield from _matching(cache, shard, pc.field("key") == key)
+    for shard, table in cache.columns_of_all(cache.index, _COLUMNS):
+        yield from _matching(shard, table, pc.field("key") == key)
 
 
 def with_text(cache: CacheReader, text: str) -> Iterator[CachedPair]:
     """Yield the pairs whose key or whole caption a text is. Raises CacheError and StorageError."""
-    for shard in cache.index:
-        yield from _matching(cache, shard, _is(text), "caption_hash")
+    for shard, table in cache.columns_of_all(cache.index, [*_COLUMNS, "caption_hash"]):
+        yield from _matching(shard, table, _is(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,8 @@ def with_words(cache: CacheReader, roots: list[str], text: str, first: int) -> L
                     rows.add(pair.row)
         if rows:
             among = pc.field("row").isin(sorted(rows))  # pyright: ignore[reportUnknownMemberType]
-            pairs.extend(_matching(cache, shard.name, among & ~_is(text), "caption_hash"))
+            table = cache.columns(shard.name, [*_COLUMNS, "caption_hash"])
+            pairs.extend(_matching(shard.name, table, among & ~_is(text)))
     return Look(pairs, captions, None)
 
 
@@ -89,11 +91,8 @@ def _is(text: str) -> pc.Expression:
     return (pc.field("key") == text) | (there & (caption == hash_caption(text)))
 
 
-def _matching(
-    cache: CacheReader, shard: str, wanted: pc.Expression, *columns: str
-) -> Iterator[CachedPair]:
-    """``columns`` are those that ``wanted`` asks for beside a pair's own."""
-    for record in cache.columns(shard, [*_COLUMNS, *columns]).filter(wanted).to_pylist():
+def _matching(shard: str, table: pa.Table, wanted: pc.Expression) -> Iterator[CachedPair]:
+    for record in table.filter(wanted).to_pylist():
         value = record["similarity"]
         usable = value is not None and np.isfinite(value)
         yield CachedPair.model_validate(

@@ -7,7 +7,7 @@ from rhocache_schemas import layout
 from rhocache_schemas.api import ShardList, ShardStatus
 from rhocache_schemas.cache.documents import ShardFailure
 from rhocache_schemas.cache.index import IndexRow
-from rhocache_schemas.cache.listing import failure_files, shard_files
+from rhocache_schemas.cache.listing import failure_files, shards_there
 from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.dataset.shards import list_shards
 from rhocache_schemas.job.kinds.score import ScoreSpec
@@ -21,7 +21,7 @@ def shard_list(spec: ScoreSpec, limit: int, after: str | None) -> ShardList:
     names = sorted(shard.name for shard in list_shards(spec.dataset, spec.shards))
     first = 0 if after is None else bisect_right(names, after)
     names = names[first : first + limit + 1]
-    rows, there = committed_rows(spec.output), shard_files(spec.output).keys()
+    rows, there = committed_rows(spec.output), shards_there(spec.output, names)
     failed = failure_files(spec.output)
     found = [_status(spec.output, name, rows, there, failed) for name in names]
     return ShardList.of(found, limit, names)

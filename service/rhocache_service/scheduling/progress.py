@@ -5,6 +5,8 @@ from rhocache_schemas.cache.documents import Progress, ShardOutcome
 from rhocache_service.registry.jobs import Happening
 from rhocache_service.registry.tables import JobRow
 
+_NAMED = 100  # shards in progress that an event names: each event is kept
+
 
 def read_progress(row: JobRow) -> Progress | None:
     """Return what this job's driver wrote last; not what an earlier job wrote of the same cache.
@@ -28,7 +30,8 @@ def events_between(before: Progress | None, now: Progress) -> list[Happening]:
     for outcome in ended_between(before, now):
         kind = "shard.committed" if outcome.code is None else "shard.failed"
         found.append((kind, outcome.model_dump(exclude_none=True)))
-    found.append(("job.progress", now.model_dump(mode="json", exclude={"recent", "fault"})))
+    named = now.model_copy(update={"shards_in_progress": now.shards_in_progress[:_NAMED]})
+    found.append(("job.progress", named.model_dump(mode="json", exclude={"recent", "fault"})))
     return found
 
 

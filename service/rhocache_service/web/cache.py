@@ -76,6 +76,7 @@ def cache(
         shown=shown,
         trouble=chosen.trouble or trouble,
         histogram=_histogram(ranked.similarity),
+        ranked=ranked,
         snippets=snippets(cache.uri, reader.manifest),
         view=None if q.strip() or bounds != (None, None) else view,
         asked={"q": q, "low": bounds[0], "high": bounds[1], "seed": seed, "shard": shard},

@@ -79,3 +79,10 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path) -> None:
     where = f"{tmp_path}/shards"
     with pytest.raises(RhocacheError, match=re.escape(f"cannot list {where}")):
         listing.shard_files(str(tmp_path))
+
+
+def test_which_of_some_shards_are_there(cache: Path) -> None:
+    (cache / "shards" / "folder.parquet").mkdir()
+    asked = ["a/1.tar", "0.tar", "2.tar", "folder", "none.tar"]
+    assert listing.shards_there(str(cache), asked) == {"a/1.tar", "0.tar"}
+    assert listing.shards_there(str(cache), []) == set()

@@ -8,11 +8,13 @@ import xxhash
 from caches import commit, flip_index
 from faults import FaultyDisk
 
-from rhocache_schemas import storage
+from rhocache_schemas import abandonment, storage
+from rhocache_schemas.cache import reader
 from rhocache_schemas.cache.reader import CacheReader, changes
 from rhocache_schemas.cache.shard_file import FailedRow, ShardRows
 from rhocache_schemas.dataset.pair import Pair
 from rhocache_schemas.errors import (
+    Abandoned,
     CacheCorrupt,
     CacheIncomplete,
     CacheNotFound,
@@ -186,3 +188,22 @@ def test_whether_a_pair_is_the_same() -> None:
     assert changes(pair, image, None) == [told["caption"]]
     assert changes(pair, caption, image) == [told["image"], told["caption"]]
     assert changes(Pair(SHARD, 0, "key", None, "a caption"), None, caption) == []
+
+
+def test_columns_of_all_shards_come_in_order_as_those_of_each(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader, "_BATCH", 1)
+    opened = CacheReader.open(str(cache))
+    names, columns = ["b.tar", SHARD, "b.tar"], ["key", "similarity"]
+    found = list(opened.columns_of_all(names, columns))
+    assert [name for name, _ in found] == names
+    assert [table for _, table in found] == [opened.columns(name, columns) for name in names]
+    shard_file(cache).unlink()
+    with pytest.raises(CacheIncomplete, match=SHARD):
+        list(opened.columns_of_all(names, columns))
+    with (
+        abandonment.until(lambda: True),
+        pytest.raises(Abandoned),
+    ):
+        list(opened.columns_of_all(["b.tar"], columns))

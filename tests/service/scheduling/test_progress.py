@@ -40,3 +40,11 @@ def test_what_is_told() -> None:
     assert failed == ("shard.failed", {"shard": "1", "rows": 0, "failed": 0, "code": "io_error"})
     assert far[0] == "job.progress"
     assert "recent" not in far[1]
+
+
+def test_an_event_names_some_of_thousands_of_shards_in_progress() -> None:
+    shards = [f"{number}.tar" for number in range(2000)]
+    now = progress(1, 1, 1).model_copy(update={"shards_in_progress": shards})
+    *_, (_, data) = events_between(None, now)
+    assert data["shards_in_progress"] == shards[:100]
+    assert now.shards_in_progress == shards

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.job.kinds.score import ScoreSpec
-from rhocache_service.caches import search
+from rhocache_service.caches import search, similarity
 from rhocache_service.caches.comparison import compare
 from rhocache_service.registry.caches import cache_id
 from rhocache_service.registry.jobs import Registry
@@ -183,3 +183,29 @@ def test_the_snippets_run(spec: ScoreSpec, tmp_path: Path) -> None:
     code = texts["Query in DuckDB"].replace(".show()", ".fetchall()").replace("duckdb.sql", "keep")
     exec(code, {"keep": lambda query: shown.append(query) or duckdb.sql(query)})
     assert duckdb.sql(str(shown[0])).fetchall()[0] == ("000", -0.5)
+
+
+@pytest.mark.parametrize(("most", "pairs"), [("_SHARDS", 2), ("_PAIRS", 10)])
+def test_of_a_large_cache_some_shards_are_ranked(
+    page: Page,
+    registry: Registry,
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    most: str,
+    pairs: int,
+) -> None:
+    """Of 30 pairs of ascending similarity in six shards: those of the first and the fourth."""
+    captions = {f"{number:03}": f"a picture {number}" for number in range(30)}
+    spec = make_cache(root / most, captions, shards=6)
+    completed(registry, spec)
+    monkeypatch.setattr(similarity, most, pairs)
+    here = f"/caches/{cache_id(spec.output)}"
+    page.goto(here)
+    text = "Of 10 pairs in 2 shards, chosen evenly among 6."
+    expect(page.get_by_text(text)).to_be_visible()
+    ranked = page.request.get(f"/v1{here}/pairs").json()
+    keys = ["000", "001", "002", "003", "004", "015", "016", "017", "018", "019"]
+    assert [pair["key"] for pair in ranked["data"]] == keys
+    assert ranked["shards"] == 2
+    page.goto(f"{here}?q=029")
+    expect(page.locator(".card .key")).to_have_text("029")  # keys are looked for in all

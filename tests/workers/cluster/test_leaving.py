@@ -5,8 +5,7 @@ import time
 import pytest
 
 from rhocache_schemas.dataset.shards import Shard
-from rhocache_schemas.job.kinds.score import ScoreSpec
-from rhocache_workers.cluster.actor_pool import Crew, _Member, _Pace, _Task
+from rhocache_workers.cluster.members import Member, Pace, Task
 from rhocache_workers.cluster.placement import Place
 
 # Seconds since the shard was begun, seconds that one of half its bytes took, seconds until the node
@@ -25,12 +24,11 @@ CASES = [
 
 @pytest.mark.parametrize(("begun", "half", "seconds", "fits"), CASES)
 def test_what_is_done_in_time_is_finished(
-    spec: ScoreSpec, begun: float | None, half: float | None, seconds: float, fits: bool
+    begun: float | None, half: float | None, seconds: float, fits: bool
 ) -> None:
-    crew = Crew(spec, None, {}, lambda _: None)
-    pace = _Pace() if half is None else _Pace(half, 500)
-    member = _Member(None, Place("node", 1, 0), None, 0.0, pace=pace)
-    task = _Task(member, Shard("a.tar", "/a.tar", 1000, 0), begun and time.monotonic() - begun)
-    assert crew._fits(task, seconds) is fits
-    member.pace, crew._pace = _Pace(), pace
-    assert crew._fits(task, seconds) is fits, "by what other encoders took"
+    pace = Pace() if half is None else Pace(half, 500)
+    member = Member(None, Place("node", 1, 0), None, 0.0, pace=pace)
+    task = Task(member, Shard("a.tar", "/a.tar", 1000, 0), begun and time.monotonic() - begun)
+    assert task.fits_in(seconds, Pace()) is fits
+    member.pace = Pace()
+    assert task.fits_in(seconds, pace) is fits, "by what other encoders took"

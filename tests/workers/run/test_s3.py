@@ -4,8 +4,9 @@ import os
 import socket
 import subprocess
 import sys
+import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -140,8 +141,10 @@ class Network:
 
     def __init__(self) -> None:
         self.faults: dict[tuple[str, str], list[Fault] | Fault] = {}
+        self.seen: list[tuple[str, str]] = []
 
     def __call__(self, method: str, path: str) -> Fault:
+        self.seen.append((method, path))
         for (verb, end), fault in self.faults.items():
             if verb == method and path.partition("?")[0].endswith(end):
                 return (fault.pop(0) if fault else None) if isinstance(fault, list) else fault
@@ -184,6 +187,20 @@ def test_a_network_that_fails_now_and_then(
     for file in Path(spec.output, "shards").iterdir():
         assert storage.read_bytes(f"{cloud.output}/shards/{file.name}") == file.read_bytes()
     assert verify(cloud.output, cloud.dataset).findings == []
+
+
+def test_a_large_shard_is_read_in_few_requests(
+    bucket: fs.S3FileSystem, network: Network, spec: ScoreSpec, tmp_path: Path, write_tar: Callable
+) -> None:
+    """A store allows some thousand a second, and a thousand encoders read as many shards."""
+    with tarfile.open(Path(spec.dataset, "00000.tar")) as tar:
+        pair = {each.name: tar.extractfile(each).read() for each in tar.getmembers()[:2]}
+    padded = {n: d + bytes(3 << 20) if n.endswith("jpg") else d for n, d in pair.items()}
+    write_tar(tmp_path / "large" / "00000.tar", [padded])
+    large = spec.model_copy(update={"dataset": str(tmp_path / "large")})
+    assert driver.score(upload(bucket, large, "large")).ok == 1
+    # The first is for the look at what kind of file it is.
+    assert [m for m, path in network.seen if "00000.tar" in path and m == "GET"] == ["GET"] * 2
 
 
 def test_a_network_that_goes_on_failing(

@@ -1,5 +1,6 @@
 """Finding the rows of a cache by their pairs' keys, whatever dataset holds the pairs."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,10 +32,9 @@ def find_rows(
     known, names, numbers = _rows(cache)
     try:
         if shards is None:
-            paths = below(without_suffix(names), known)
-            found = find_keys(keys, known, paths=paths)
+            found = find_keys(keys, known, paths=lambda: below(without_suffix(names()), known))
         else:
-            found = find_keys(keys, known, groups=(_known_names(cache, shards), names))
+            found = find_keys(keys, known, groups=(_known_names(cache, shards), names()))
     except pa.ArrowInvalid as error:
         raise DatasetError(f"the dataset's keys are not UTF-8: {error}") from error
     ambiguous = np.flatnonzero(found == AMBIGUOUS)
@@ -58,13 +58,18 @@ def _known_names(cache: ReferenceCache, shards: Strings) -> Strings:
     return names.take(given.indices)
 
 
-def _rows(cache: ReferenceCache) -> tuple[Strings, Strings, npt.NDArray[np.int64]]:
-    """The keys of all rows that are ok, the names of their shards, and their numbers."""
+def _rows(
+    cache: ReferenceCache,
+) -> tuple[Strings, Callable[[], Strings], npt.NDArray[np.int64]]:
+    """The keys of all rows that are ok, what makes the names of their shards, and their numbers.
+
+    The names take more memory than the keys.
+    """
     keys: list[Strings] = []
     numbers: list[npt.NDArray[np.int64]] = []
     first = 0
-    for name, entry in cache.shards.items():
-        table = cache.reader.columns(name, ["key", "status"])
+    for name, table in cache.reader.columns_of_all(cache.shards, ["key", "status"]):
+        entry = cache.shards[name]
         if len(table) != entry.rows:
             raise CacheCorrupt(f"{cache.uri}: shard {name} has other rows than its index entry")
         ok = pc.equal(table["status"].cast(pa.string()), OK)
@@ -72,6 +77,10 @@ def _rows(cache: ReferenceCache) -> tuple[Strings, Strings, npt.NDArray[np.int64
         numbers.append(first + np.flatnonzero(ok.to_numpy()))
         first += entry.rows
     counts = [len(each) for each in keys]
-    names = pa.array(np.repeat(np.array(list(cache.shards), object), counts), pa.large_string())
+
+    def names() -> Strings:
+        each: Any = pa.array(cache.shards, pa.large_string())
+        return each.take(pa.array(np.repeat(np.arange(len(counts)), counts)))
+
     all_keys = pa.chunked_array(keys, pa.large_string())
     return all_keys, names, np.concatenate([*numbers, np.empty(0, int)])

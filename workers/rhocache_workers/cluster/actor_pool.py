@@ -6,7 +6,6 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, Self
 
 import ray
@@ -26,6 +25,7 @@ from rhocache_schemas.errors import JobError, ShardError, ShardErrorCode
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.text import printable
 from rhocache_workers.cluster.actor import SHARDS_AT_A_TIME, EncoderActor
+from rhocache_workers.cluster.members import Member, Pace, Task
 from rhocache_workers.cluster.nodes import Leaving, node_of
 from rhocache_workers.cluster.placement import Place, Places
 from rhocache_workers.cluster.start import one_line, start_ray
@@ -40,44 +40,8 @@ _PATIENCE_SECONDS = 10.0  # with the first encoder alone, whose node may be busy
 _ASK_AGAIN_SECONDS = 60.0
 ATTEMPTS = 3  # at a shard, or at loading the reference, before a dying encoder counts as its fault
 OUTAGES = 10  # of the nodes that a shard was on, before they count as its fault
-_SPARE_SECONDS = 2.0  # before a node is gone: a shard that would be done later than that is not
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class _Pace:
-    """What shards took that were done."""
-
-    seconds: float = 0.0
-    bytes: int = 0
-
-    def add(self, seconds: float, size: int) -> None:
-        self.seconds += seconds
-        self.bytes += size
-
-
-@dataclass(eq=False)
-class _Member:
-    actor: Any
-    place: Place
-    started: Any  # a ref
-    asked_at: float
-    ready: bool = False  # it has loaded
-    node: str | None = None  # its id, once it has
-    holds: int = 0  # shards
-    isolates: bool = False  # the one that it holds
-    leaves: bool = False  # with its node: it gets no other shard
-    pace: _Pace = field(default_factory=_Pace)
-
-
-@dataclass(eq=False)
-class _Task:
-    """A shard that an encoder has."""
-
-    member: _Member
-    shard: Shard
-    begun_at: float | None = None  # when it was first heard of: another may have been before it
 
 
 class Crew:
@@ -102,15 +66,15 @@ class Crew:
         self._description: Description | None = None
         self._deaths = 0  # of encoders that were loading, since one has loaded
         self._look_at = 0.0  # the nodes, next
-        self._members: list[_Member] = []
-        self._loading: dict[Any, _Member] = {}  # by generator of refs
-        self._working: dict[Any, _Task] = {}  # by generator of refs
+        self._members: list[Member] = []
+        self._loading: dict[Any, Member] = {}  # by generator of refs
+        self._working: dict[Any, Task] = {}  # by generator of refs
         self._waiting: deque[Shard] = deque()
         # Shards whose encoder died: each is tried again by itself, its images decoded apart.
         self._alone: deque[Shard] = deque()
         self._attempts: Counter[str] = Counter()  # by shard, those that ended in a death
         self._outages: Counter[str] = Counter()  # by shard
-        self._pace = _Pace()  # of all encoders
+        self._pace = Pace()  # of all encoders
 
     def __enter__(self) -> Self:
         self._owns_ray = not ray.is_initialized()
@@ -138,7 +102,7 @@ class Crew:
         patient_until = time.monotonic() + _PATIENCE_SECONDS
         while self._description is None:
             self._follow(1 if time.monotonic() < patient_until else sys.maxsize)
-            if (ref := self._next()) is not None:
+            for ref in self._ready():
                 self._loaded(ref)
         return self._description
 
@@ -156,34 +120,30 @@ class Crew:
             self._follow(left)
             yield from self._let_leave()
             self._hand_out()
-            ready = self._next()
-            if ready is None:
-                continue
-            if ready in self._loading:
-                self._loaded(ready)
-                continue
-            task = self._working[ready]
-            try:
-                outcome = _result(next(ready))
-            except _DEATHS as error:
-                yield from self._lose(task.member, error)
-                continue
-            self._hear(ready, task, outcome)
-            yield outcome
+            for ref in self._ready():
+                if ref in self._loading:
+                    self._loaded(ref)
+                elif ref in self._working:
+                    yield from self._hear(ref)
 
-    def _hear(
-        self, ref: Any, task: _Task, outcome: ShardInProgress | CommittedShard | ShardError
-    ) -> None:
+    def _hear(self, ref: Any) -> Iterator[ShardInProgress | CommittedShard | ShardError]:
+        task = self._working[ref]
+        try:
+            outcome = _result(next(ref))
+        except _DEATHS as error:
+            yield from self._lose(task.member, error)
+            return
         if isinstance(outcome, ShardInProgress):
             task.begun_at = task.begun_at or time.monotonic()
-            return
-        if isinstance(outcome, CommittedShard) and task.begun_at is not None:
-            for pace in (self._pace, task.member.pace):
-                pace.add(time.monotonic() - task.begun_at, task.shard.size)
-        self._drop(ref)
-        task.member.isolates = False
+        else:
+            if isinstance(outcome, CommittedShard) and task.begun_at is not None:
+                for pace in (self._pace, task.member.pace):
+                    pace.add(time.monotonic() - task.begun_at, task.shard.size)
+            self._drop(ref)
+            task.member.isolates = False
+        yield outcome
 
-    def _drop(self, ref: Any) -> _Task:
+    def _drop(self, ref: Any) -> Task:
         task = self._working.pop(ref)
         task.member.holds -= 1
         return task
@@ -197,8 +157,9 @@ class Crew:
             return
         self._look_at = time.monotonic() + _LOOK_SECONDS
         places = self._places.look()[:most]
+        there = set(places)
         for member in [m for m in self._members if not m.ready]:
-            if member.place not in places or self._is_overlooked(member):
+            if member.place not in there or self._is_overlooked(member):
                 self._dismiss(member)
         taken = {member.place for member in self._members if not member.leaves}
         for place in places:
@@ -206,7 +167,7 @@ class Crew:
                 self._hire(place)
                 taken.add(place)
 
-    def _is_overlooked(self, member: _Member) -> bool:
+    def _is_overlooked(self, member: Member) -> bool:
         late = time.monotonic() - member.asked_at >= _ASK_AGAIN_SECONDS
         waits = late and member.place.node is None
         return waits and not ray.wait([member.started], timeout=0, fetch_local=False)[0]
@@ -223,11 +184,11 @@ class Crew:
             if not member.holds:
                 self._dismiss(member)
 
-    def _take_back(self, member: _Member, leaving: Leaving) -> Iterator[ShardInProgress]:
+    def _take_back(self, member: Member, leaving: Leaving) -> Iterator[ShardInProgress]:
         """Let others begin at once with what an encoder has no time for. That is nobody's fault."""
         seconds = leaving.gone_at - time.time()
         held = [ref for ref, task in self._working.items() if task.member is member]
-        given_up = [ref for ref in held if not self._fits(self._working[ref], seconds)]
+        given_up = [ref for ref in held if not self._working[ref].fits_in(seconds, self._pace)]
         shards = [self._drop(ref).shard for ref in given_up]
         kept = [self._working[ref].shard.name for ref in held if ref in self._working]
         log.warning(
@@ -240,23 +201,20 @@ class Crew:
         (self._alone if member.isolates else self._waiting).extendleft(reversed(shards))
         yield from (ShardInProgress(shard.name, 0) for shard in shards)
 
-    def _fits(self, task: _Task, seconds: float) -> bool:
-        """Whether a shard will be done in time, as far as can be told by those that were done."""
-        if task.begun_at is None:
-            return False
-        pace = task.member.pace if task.member.pace.bytes else self._pace
-        whole = pace.seconds * task.shard.size / (pace.bytes or 1)  # the first of a run is tried
-        left = whole - (time.monotonic() - task.begun_at)
-        return max(0.0, left) <= seconds - _SPARE_SECONDS
+    def _ready(self) -> list[Any]:
+        """Return each generator of refs with something new; none where none has soon.
 
-    def _next(self) -> Any | None:
-        """Return a ref, or a generator of refs, with something new; None where none has soon."""
+        A wait costs the driver 1 µs for each that it waits for, thousands of them where there are
+        as many encoders, so it is for all of them. What is handled first may let others go.
+        """
         waits: list[Any] = [*self._working, *self._loading]
         if not waits:
             time.sleep(_LOOK_SECONDS)
-            return None
-        ready, _ = ray.wait(waits, timeout=_LOOK_SECONDS, fetch_local=False)
-        return ready[0] if ready else None
+            return []
+        ready, _ = ray.wait(waits, num_returns=len(waits), timeout=0, fetch_local=False)
+        if not ready:
+            ready, _ = ray.wait(waits, timeout=_LOOK_SECONDS, fetch_local=False)
+        return ready
 
     def _hand_out(self) -> None:
         """Keep every encoder busy, with a second shard to read where all have a first."""
@@ -271,13 +229,13 @@ class Crew:
                 elif self._waiting and (member.holds == 0 or len(self._waiting) >= size):
                     self._start(member, self._waiting.popleft(), isolate=False)
 
-    def _start(self, member: _Member, shard: Shard, *, isolate: bool) -> None:
+    def _start(self, member: Member, shard: Shard, *, isolate: bool) -> None:
         method = member.actor.encode.options(num_returns="streaming")
-        self._working[method.remote(shard, isolate=isolate)] = _Task(member, shard)
+        self._working[method.remote(shard, isolate=isolate)] = Task(member, shard)
         member.holds += 1
         member.isolates = isolate
 
-    def _lose(self, member: _Member, error: RayError) -> Iterator[ShardInProgress | ShardError]:
+    def _lose(self, member: Member, error: RayError) -> Iterator[ShardInProgress | ShardError]:
         """Let the shards of a dead encoder be done again, or give them up."""
         outage = self._is_outage(member, error)
         again = self._waiting if outage and not member.isolates else self._alone
@@ -290,14 +248,14 @@ class Crew:
             else:
                 yield _deadly(shard, most, error)
 
-    def _is_outage(self, member: _Member, error: RayError) -> bool:
+    def _is_outage(self, member: Member, error: RayError) -> bool:
         """Whether the node is to blame: Ray says so, or does not know it any more."""
         preempted = isinstance(error, RayActorError) and error.preempted
         places = self._places.look()
         gone = member.place.node is not None and member.place not in places
         return isinstance(error, _OUTAGES) or preempted or gone or member.leaves
 
-    def _dismiss(self, member: _Member) -> list[Shard]:
+    def _dismiss(self, member: Member) -> list[Shard]:
         """Let an encoder go; give the shards that it had."""
         ray.kill(member.actor)  # one that counts as dead may only have been out of reach
         self._members.remove(member)
@@ -309,7 +267,7 @@ class Crew:
         encoder: Any = ray.remote(EncoderActor)
         options = {**place.options, "max_concurrency": SHARDS_AT_A_TIME}
         actor = encoder.options(**options).remote(self._spec, place.threads)
-        member = _Member(actor, place, actor.__ray_ready__.remote(), time.monotonic())
+        member = Member(actor, place, actor.__ray_ready__.remote(), time.monotonic())
         self._members.append(member)
         self._loading[actor.load.remote(self._batch_sizes)] = member
 

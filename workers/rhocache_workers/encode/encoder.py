@@ -29,6 +29,7 @@ from rhocache_workers.reference.model import load_reference
 from rhocache_workers.stage_times import Stages
 
 READ_ATTEMPTS = 3
+_READ_BYTES = 8 << 20  # at once: an object store allows so many requests a second
 
 
 class Encoder:
@@ -108,7 +109,7 @@ class Encoder:
         self, shard: Shard, preparation: Preparation, decoder: Decoder, stages: Stages
     ) -> Iterator[ShardInProgress | CommittedShard]:
         spec = self._spec
-        reader = ShardReader(shard, spec.caption_field)
+        reader = ShardReader(shard, spec.caption_field, read_bytes=_READ_BYTES)
         ahead = 2 * self._towers.batch_size
         uri = layout.shard_file(spec.output, shard.name)
         with (

@@ -62,15 +62,15 @@ class WebDataset(Format):
         return describe_shards(self.shards, self._caption_field)
 
 
-def open_shard(shard: Shard) -> NativeFile:
-    """Open a shard as a stream.
+def open_shard(shard: Shard, read_bytes: int = READ_BYTES) -> NativeFile:
+    """Open a shard as a stream, of which an object store gives ``read_bytes`` a request.
 
     Raises OSError, and StorageError for what is no regular file: a named pipe would be waited for.
     """
     filesystem, path = storage.resolve(shard.uri)
     if isinstance(filesystem, fs.LocalFileSystem) and not stat.S_ISREG(Path(path).stat().st_mode):
         raise StorageError(f"{shard.uri} is not a regular file")
-    return filesystem.open_input_stream(path, buffer_size=READ_BYTES)
+    return filesystem.open_input_stream(path, buffer_size=read_bytes)
 
 
 def check_shards(shards: Sequence[Shard]) -> None:
@@ -97,7 +97,7 @@ class ShardReader:
 
     A pair that can't be used carries its RowErrorCode. After the last pair ``sha256`` holds the
     SHA-256 (hexadecimal) of the whole shard, taken while it streamed by. ``found`` tells which
-    files came by, those of no pair too.
+    files came by, those of no pair too. ``read_bytes`` is for open_shard.
 
     Raises ShardError: tar_truncated where the archive ends or turns to garbage before its
     end-of-archive marker or goes on after it, tar_unordered where no pair's members lie together,
@@ -105,9 +105,14 @@ class ShardReader:
     """
 
     def __init__(
-        self, shard: Shard, caption_field: str | None = None, limits: Limits = DEFAULT_LIMITS
+        self,
+        shard: Shard,
+        caption_field: str | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+        read_bytes: int = READ_BYTES,
     ) -> None:
         self.shard = shard
+        self._read_bytes = read_bytes
         self.sha256: str | None = None
         self.found = Found()
         self.position = 0  # bytes of the shard that the pairs so far have taken, about
@@ -118,7 +123,7 @@ class ShardReader:
         seen: set[str] = set()
         complete = duplicates = row = 0
         try:
-            with open_shard(self.shard) as stream:
+            with open_shard(self.shard, self._read_bytes) as stream:
                 tar = TarStream(stream, self._limits.members)
                 for key, members in self._groups(tar):
                     self.position = tar.position
