@@ -9,6 +9,7 @@ from cachetools import LRUCache, cached
 
 from rhocache_schemas.api import CachedPair
 from rhocache_schemas.cache.reader import CacheReader
+from rhocache_service.caches.similarity import some_of
 
 _POINTS = 1500  # of the scatter
 _DIFFERING = 24  # pairs
@@ -17,7 +18,8 @@ _REMEMBERED = 4  # comparisons
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    shards: int  # that both have, with the same bytes
+    common: int  # shards that both have, with the same bytes
+    shards: int  # of them that were read: all, or of many some, chosen evenly
     pairs: int  # of them that both could use
     correlation: float | None  # Pearson's, of the similarities
     mean_difference: float  # first less second
@@ -26,16 +28,20 @@ class Comparison:
 
 
 def compare(first: CacheReader, second: CacheReader) -> Comparison:
-    """Compare two caches over the shards that they share. Raises CacheError and StorageError."""
-    shards = [
+    """Compare two caches over the shards that they share, over some of them where they are many.
+
+    Raises CacheError and StorageError.
+    """
+    common = [
         name
         for name, row in first.index.items()
         if name in second.index and second.index[name].source_sha256 == row.source_sha256
     ]
+    shards = some_of(common, sum(first.index[name].rows for name in common))
     values: list[np.ndarray] = [np.empty((0, 2), np.float32)]
     most: list[tuple[CachedPair, float]] = []
-    for shard in shards:
-        ours, theirs = (cache.columns(shard, ["row", "similarity"]) for cache in (first, second))
+    tables = (cache.columns_of_all(shards, ["similarity"]) for cache in (first, second))
+    for (shard, ours), (_, theirs) in zip(*tables, strict=True):
         both = np.stack([ours["similarity"].to_numpy(), theirs["similarity"].to_numpy()], axis=1)
         usable = np.flatnonzero(np.isfinite(both).all(axis=1))
         values.append(both[usable])
@@ -43,6 +49,7 @@ def compare(first: CacheReader, second: CacheReader) -> Comparison:
     every = np.concatenate(values)
     apart = every[:, 0].astype(np.float64) - every[:, 1]
     return Comparison(
+        common=len(common),
         shards=len(shards),
         pairs=len(every),
         correlation=_correlation(every),
@@ -73,8 +80,8 @@ def _most_differing(
     """The pairs of a shard, and those known before, that differ most."""
     apart = np.abs(both[usable, 0] - both[usable, 1])
     rows = usable[np.argsort(-apart, kind="stable")[:_DIFFERING]]
-    if not len(rows):
-        return known
+    if not len(rows) or (len(known) == _DIFFERING and apart.max() <= _apart(known[-1])):
+        return known  # without a look at its keys
     keys = cache.columns(shard, ["key"])["key"]
     found = known + [
         (
@@ -89,8 +96,12 @@ def _most_differing(
         )
         for row in rows
     ]
-    found.sort(key=lambda item: -abs((item[0].similarity or 0.0) - item[1]))
+    found.sort(key=_apart, reverse=True)
     return found[:_DIFFERING]
+
+
+def _apart(item: tuple[CachedPair, float]) -> float:
+    return abs((item[0].similarity or 0.0) - item[1])
 
 
 def _correlation(every: np.ndarray) -> float | None:

@@ -39,14 +39,17 @@ class Similarities:
         )
 
 
+def some_of(shards: list[str], pairs: int) -> list[str]:
+    """Shards of so many pairs that a page may read: all, or of many some, chosen evenly."""
+    return shards[:: max(1, math.ceil(len(shards) / _SHARDS), math.ceil(pairs / _PAIRS))]
+
+
 def read_similarities(cache: CacheReader) -> Similarities:
     """Sort the pairs of a committed cache by similarity, of a large one those of some shards.
 
     They take 12 bytes a pair. Raises CacheError and StorageError.
     """
-    every = list(cache.index)
-    step = max(1, math.ceil(len(every) / _SHARDS), math.ceil(cache.manifest.rows / _PAIRS))
-    shards = every[::step]
+    shards = some_of(list(cache.index), cache.manifest.rows)
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for number, (_, table) in enumerate(cache.columns_of_all(shards, ["row", "similarity"])):
         values = table["similarity"].to_numpy()

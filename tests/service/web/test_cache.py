@@ -167,7 +167,8 @@ def test_two_caches_of_the_same_data_are_compared(
     expect(page.locator(".tile").first).to_contain_text("59")
     expect(page.locator(".tile").nth(1)).to_contain_text("1.000")
     found = compare(CacheReader.open(spec.output), CacheReader.open(twin.output))
-    assert (found.shards, found.pairs, found.mean_difference) == (1, 59, 0.0)
+    assert (found.common, found.shards, found.pairs) == (1, 1, 59)
+    assert found.mean_difference == 0.0
 
 
 def test_the_snippets_run(spec: ScoreSpec, tmp_path: Path) -> None:
@@ -207,5 +208,9 @@ def test_of_a_large_cache_some_shards_are_ranked(
     keys = ["000", "001", "002", "003", "004", "015", "016", "017", "018", "019"]
     assert [pair["key"] for pair in ranked["data"]] == keys
     assert ranked["shards"] == 2
+    twin = make_cache(root / f"{most} twin", captions, shards=6)
+    completed(registry, twin)
+    page.goto(f"{here}/compare?other={cache_id(twin.output)}")
+    expect(page.locator(".tile").first).to_contain_text("in 2 shards, chosen evenly among 6")
     page.goto(f"{here}?q=029")
     expect(page.locator(".card .key")).to_have_text("029")  # keys are looked for in all
