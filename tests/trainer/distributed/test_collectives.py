@@ -55,6 +55,15 @@ def together(
     return world_size, [torch.load(out) for out in outs]
 
 
+@pytest.fixture
+def of_two(together: tuple[int, list[list[Outcome]]]) -> list[list[Outcome]]:
+    """What each of two ranks ended with, in what two alone do."""
+    world_size, ranks = together
+    if world_size != 2:
+        pytest.skip("done by two ranks")
+    return ranks
+
+
 def test_gradients_are_those_of_one_process(
     alone: dict[str, Outcome], together: tuple[int, list[list[Outcome]]]
 ) -> None:
@@ -121,12 +130,9 @@ def test_of_a_sharded_u_only_the_batchs_travels(
 
 
 def test_a_sharded_u_that_is_not_a_ranks_own(
-    together: tuple[int, list[list[Outcome]]],
+    of_two: list[list[Outcome]],
 ) -> None:
-    world_size, ranks = together
-    if world_size != 2:
-        pytest.skip("done by two ranks")
-    for number, rank in enumerate(ranks):
+    for number, rank in enumerate(of_two):
         told, plain = rank[-2], run_wrapped("learnable", 0, 1)
         assert told["early"].startswith(
             "a sharded loss was made on one of 1 ranks, and there are 2"
@@ -140,25 +146,19 @@ def test_a_sharded_u_that_is_not_a_ranks_own(
 
 
 def test_a_module_with_its_loss_can_be_wrapped(
-    together: tuple[int, list[list[Outcome]]],
+    of_two: list[list[Outcome]],
 ) -> None:
     """By DistributedDataParallel, whatever the temperatures are: to the same weights, u and τ."""
-    world_size, ranks = together
-    if world_size != 2:
-        pytest.skip("done by two ranks")
-    for rank in ranks:
+    for rank in of_two:
         for wrapped in rank[len(ASKED[2]) : len(ASKED[2]) + 2]:
             for mode, state in wrapped.items():
                 torch.testing.assert_close(state, run_wrapped(mode, 0, 1), rtol=0, atol=1e-12)
 
 
 def test_ranks_may_differ_in_dtype_and_in_what_a_risk_has_seen(
-    together: tuple[int, list[list[Outcome]]],
+    of_two: list[list[Outcome]],
 ) -> None:
-    world_size, ranks = together
-    if world_size != 2:
-        pytest.skip("done by two ranks")
-    for number, rank in enumerate(ranks):
+    for number, rank in enumerate(of_two):
         dtypes, risk = rank[-2:]
         assert dtypes["objective"] == pytest.approx(mixed_dtypes(0, 1))
         assert risk["False"] == "8 seen"
@@ -167,14 +167,11 @@ def test_ranks_may_differ_in_dtype_and_in_what_a_risk_has_seen(
 
 
 def test_a_batch_that_can_not_be_is_refused_by_every_rank(
-    together: tuple[int, list[list[Outcome]]],
+    of_two: list[list[Outcome]],
 ) -> None:
-    world_size, ranks = together
-    if world_size != 2:
-        pytest.skip("done by two ranks")
     both = ["index 0 comes 2 times in one batch"]
     both += ["the ranks' features have different widths: [[5, 5], [4, 4]]"]
-    first, second = (rank[-2]["refusals"] for rank in ranks)
+    first, second = (rank[-2]["refusals"] for rank in of_two)
     assert first == ["rank 1 has refused its part of the batch", *both]
     assert second[0].startswith("image features must be unit vectors, but row 0 has norm 2")
     assert second[1:] == both
