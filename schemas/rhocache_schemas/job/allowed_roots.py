@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from rhocache_schemas import storage
 from rhocache_schemas.abandonment import keep_on
 from rhocache_schemas.dataset.shards import Shard, list_shards
-from rhocache_schemas.errors import UriNotAllowed
+from rhocache_schemas.errors import RhocacheError, UriNotAllowed
 from rhocache_schemas.job.paths import named_locations
 
 Place = tuple[str, tuple[str, ...]]
@@ -68,6 +68,14 @@ def true_place(uri: str) -> Place:
     if not all(parts) or {".", ".."} & set(parts):
         raise UriNotAllowed(f"{uri!r} has an empty part, '.' or '..' in its path")
     return scheme, parts
+
+
+def place_apart(uri: str) -> Place:
+    """The true place, or for what can't be followed one of its own: it keeps nobody from others."""
+    try:
+        return true_place(uri)
+    except RhocacheError:
+        return "", (uri,)
 
 
 def _check_shards(shards: Iterable[Shard], roots: Sequence[str], places: Sequence[Place]) -> None:

@@ -1,10 +1,9 @@
 """Gives up caches, unless something speaks against it."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 
-from rhocache_schemas.errors import CacheBusy, JobStateConflict, RhocacheError
-from rhocache_schemas.job.allowed_roots import Place, check_allowed, true_place
+from rhocache_schemas.errors import CacheBusy, JobStateConflict
+from rhocache_schemas.job.allowed_roots import check_allowed, place_apart, true_place
 from rhocache_schemas.job.paths import named_locations
 from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.tables import JobRow
@@ -41,13 +40,7 @@ def check_unused(registry: Registry, cache: str) -> None:
     """Raise CacheBusy where a job that has not ended writes or reads a cache."""
     place = true_place(cache)
     for row in registry.unfinished():
-        if place in map(_place, named_locations(row.job_spec())):
+        if place in map(place_apart, named_locations(row.job_spec())):
             raise CacheBusy(
                 f"job {row.id} is {row.status} and names {cache}: cancel it, or wait for its end"
             )
-
-
-def _place(location: str) -> Place | None:
-    with suppress(RhocacheError):
-        return true_place(location)
-    return None

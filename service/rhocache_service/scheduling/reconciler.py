@@ -20,7 +20,7 @@ from rhocache_schemas.errors import (
     RayUnreachable,
     RhocacheError,
 )
-from rhocache_schemas.job.allowed_roots import Place, check_job, true_place
+from rhocache_schemas.job.allowed_roots import Place, check_job, place_apart, true_place
 from rhocache_schemas.job.spec import JobState
 from rhocache_service import metrics
 from rhocache_service.jobs.kinds import kind_of
@@ -87,7 +87,7 @@ class Reconciler:
             return
         rows = [row for row in self._registry.active() if _has_driver(row)]
         running = [row for row in rows if row.state in RUNNING]
-        self._busy = [_place(row.spec["output"]) for row in running]
+        self._busy = [place_apart(row.spec["output"]) for row in running]
         self._of_key = Counter(row.api_key for row in running)
         for row in rows:
             self._look_at(row, self._steps[row.state])
@@ -192,10 +192,10 @@ class Reconciler:
         place = true_place(cache)
         if place in self._busy:
             return True
-        given_up = self._registry.caches.is_given_up(cache)
-        if storage.exists(layout.manifest_file(cache)) and not given_up:
+        there = storage.exists(layout.manifest_file(cache))
+        if there and not self._registry.caches.is_given_up(cache):
             return False
-        if place in map(_place, self._registry.outputs()):
+        if place in map(place_apart, self._registry.outputs()):
             return True
         raise CacheIncomplete(f"{cache} is no committed cache, and no job makes one there")
 
@@ -306,11 +306,3 @@ def _has_driver(row: JobRow) -> bool:
     if row.state is JobState.CANCELLING:
         return row.starts > 0
     return row.follows is None and row.state is not JobState.VALIDATING
-
-
-def _place(output: str) -> Place:
-    """Where a job writes; whatever has become of the place, the others go on."""
-    try:
-        return true_place(output)
-    except RhocacheError:
-        return "", (output,)
