@@ -32,6 +32,7 @@ class Contents:
 
 def contents(cache: str) -> Contents:
     """Raises CacheNotFound for what is no cache, and StorageError."""
+    _check_is_cache(cache)
     root = storage.resolve(cache)[1]
     sizes = {
         posixpath.relpath(storage.path_of(info), root): info.size
@@ -39,10 +40,6 @@ def contents(cache: str) -> Contents:
         if info.is_file
     }
     sizes.pop(layout.LEASE, None)  # a run's, which takes it away itself
-    if not any(name in sizes for name in _SIGNS):
-        raise CacheNotFound(
-            f"there is no cache at {cache}: it has none of {', '.join(_SIGNS)}; nothing is deleted"
-        )
     own = {name: size for name, size in sizes.items() if _is_own(name) and _lies_in(cache, name)}
     return Contents(own, sorted(sizes.keys() - own.keys()))
 
@@ -56,7 +53,7 @@ def delete_cache(cache: str) -> Contents:
     Raises CacheNotFound for what is no cache, CacheBusy while a run is at work on it, and
     StorageError.
     """
-    contents(cache)  # before a lease is laid where no cache is
+    _check_is_cache(cache)  # before a lease is laid where none is
     with Lease(cache, None) as lease:
         found = contents(cache)
         storage.delete(layout.manifest_file(cache))
@@ -68,6 +65,13 @@ def delete_cache(cache: str) -> Contents:
             storage.delete(storage.join(cache, name))
     _remove_folders(cache)
     return found
+
+
+def _check_is_cache(cache: str) -> None:
+    if not any(storage.exists(storage.join(cache, name)) for name in _SIGNS):
+        raise CacheNotFound(
+            f"there is no cache at {cache}: it has none of {', '.join(_SIGNS)}; nothing is deleted"
+        )
 
 
 def _is_own(name: str) -> bool:
