@@ -54,7 +54,7 @@ def encode(rows: Sequence[IndexRow]) -> bytes:
 def decode(data: bytes, source: str) -> list[IndexRow]:
     """Raises CacheCorrupt; ``source`` is what its message calls the index."""
     try:
-        table = pq.ParquetFile(pa.BufferReader(data)).read().cast(SCHEMA)
+        table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False).cast(SCHEMA)
         columns: list[list[Any]] = [column.to_pylist() for column in table.itercolumns()]
         return [IndexRow(*values) for values in zip(*columns, strict=True)]
     except (pa.ArrowException, OSError, TypeError, ValueError) as error:

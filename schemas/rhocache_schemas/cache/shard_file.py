@@ -21,6 +21,9 @@ from rhocache_schemas import storage
 from rhocache_schemas.documents import FORMAT_VERSION, check_version
 from rhocache_schemas.errors import CacheCorrupt
 
+# Files are read with ``use_threads=False``: one of Arrow's threads may let go of the bytes, which
+# are Python's, after the read has returned; if the interpreter ends just then, the process aborts.
+
 OK = "ok"
 FAILED_ROW = ["row", "key", "status"]  # the columns that a FailedRow is made of
 
@@ -247,7 +250,7 @@ def decode(data: bytes, source: str) -> tuple[ShardRows, Footer]:
     """
     try:
         with pq.ParquetFile(pa.BufferReader(data)) as file:
-            table = file.read()
+            table = file.read(use_threads=False)
             footer = _footer(file.metadata, source)
         rows = _rows(table, footer)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
@@ -267,7 +270,7 @@ def sum_up(data: bytes, source: str) -> tuple[Totals, Footer]:
             footer = _footer(file.metadata, source)
             content.update(_rows(file.schema_arrow.empty_table(), footer))
             for group in range(file.num_row_groups):
-                rows = _rows(file.read_row_group(group), footer)
+                rows = _rows(file.read_row_group(group, use_threads=False), footer)
                 content.update(rows)
                 failed.update(status for status in rows.status if status != OK)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
@@ -286,7 +289,7 @@ def read_columns(uri: str, columns: list[str]) -> pa.Table:
     filesystem, path = storage.resolve(uri)
     try:
         with filesystem.open_input_file(path) as file:
-            return pq.ParquetFile(file).read(columns).select(columns)
+            return pq.ParquetFile(file).read(columns, use_threads=False).select(columns)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise CacheCorrupt(f"{uri} is not a readable shard file: {error}") from error
 

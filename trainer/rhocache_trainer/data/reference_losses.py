@@ -72,7 +72,8 @@ def _read(location: str) -> pa.Table:
         with filesystem.open_input_file(path) as file:
             parquet = pq.ParquetFile(file)
             there = parquet.schema_arrow.names
-            table = parquet.read([name for name in (KEY, SHARD, LOSS) if name in there])
+            wanted = [name for name in (KEY, SHARD, LOSS) if name in there]
+            table = parquet.read(wanted, use_threads=False)
     except OSError as error:
         raise InvalidInput(f"cannot read {location}: {storage.reason(error)}") from error
     except pa.ArrowException as error:

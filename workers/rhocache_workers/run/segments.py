@@ -120,7 +120,7 @@ def _encode(shards: Iterable[CommittedShard], fingerprint_sha256: str) -> bytes:
 
 
 def _decode(data: bytes, fingerprint_sha256: str) -> list[CommittedShard]:
-    table = pq.ParquetFile(pa.BufferReader(data)).read()
+    table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
     if (table.schema.metadata or {})[_FINGERPRINT].decode() != fingerprint_sha256:
         return []
     rows: list[dict[str, Any]] = table.cast(_SCHEMA).to_pylist()
