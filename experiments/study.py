@@ -143,11 +143,16 @@ _FREE: Any = dict.fromkeys(
     ["output", "cache", "device", "loggers", "log_every", "checkpoint_every", "keep_checkpoints"],
     True,
 ) | {"objective": {"sharded"}}
+# What came after the first outcomes, and changes nothing where it is off.
+_LATER = {"augmentation": {"color_jitter", "grayscale", "rand_augment"}}
 
 
 def settings_of(config: str, changes: list[str]) -> dict[str, Any]:
     whole = load_config(config, [*changes, "output=run"])
-    return whole.model_dump(mode="json", exclude=_FREE)
+    settings = whole.model_dump(mode="json", exclude=_FREE)
+    for part, names in _LATER.items():
+        settings[part] = {k: v for k, v in settings[part].items() if v or k not in names}
+    return settings
 
 
 def digest(content: object) -> str:

@@ -3,8 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from rhocache_trainer.data.augment import augment, crop_box, pair_random
-from rhocache_trainer.data.config import Augmentation
+from rhocache_schemas.dataset.augmentation import Augmentation, crop_box
+from rhocache_trainer.data.augment import augment, pair_random
 
 STILL = Augmentation(scale=(1, 1), ratio=(1, 1))
 

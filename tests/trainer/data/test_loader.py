@@ -11,8 +11,9 @@ import open_clip
 import pytest
 import torch
 
+from rhocache_schemas.dataset.augmentation import Augmentation
 from rhocache_schemas.errors import PairMismatch, RowError, TrainingError
-from rhocache_trainer.data.config import Augmentation, Data
+from rhocache_trainer.data.config import Data
 from rhocache_trainer.data.dataset import Batch
 from rhocache_trainer.data.loader import PairLoader, build_loader
 from rhocache_trainer.data.open import open_pairs

@@ -1,18 +1,12 @@
-"""Where a run's pairs are, how they are read, and what happens to their images."""
+"""Where a run's pairs are, and how they are read."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from rhocache_schemas.dataset.formats import AUTO, Kind
 from rhocache_schemas.dataset.formats.base import Source
-from rhocache_schemas.documents import Strict
-from rhocache_trainer.settings import Positive, Share
-
-PositiveRange = Annotated[
-    tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]],
-    Field(description="from, to"),
-]
+from rhocache_trainer.settings import Positive
 
 
 class Data(Source):
@@ -32,26 +26,3 @@ class Data(Source):
         int, Field(ge=0, description="processes that read and decode; 0: the training one does")
     ] = 0
     threads: Annotated[Positive, Field(description="that decode images, in each process")] = 2
-
-
-class Augmentation(Strict):
-    """What happens to a training image."""
-
-    scale: Annotated[PositiveRange, Field(description="share of the image that a crop keeps")] = (
-        0.9,
-        1.0,
-    )
-    ratio: Annotated[PositiveRange, Field(description="width over height of a crop")] = (
-        3 / 4,
-        4 / 3,
-    )
-    flip: Annotated[Share, Field(description="probability of mirroring left and right")] = 0.0
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
-            if low > high:
-                raise ValueError(f"{name} runs from {low} down to {high}; put the smaller first")
-        if self.scale[1] > 1:
-            raise ValueError(f"scale {self.scale[1]} is more than the whole image")
-        return self

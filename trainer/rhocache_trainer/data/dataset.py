@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from rhocache_schemas.dataset.augmentation import Augmentation
 from rhocache_schemas.dataset.image import open_image
 from rhocache_schemas.dataset.pair import Pair
 from rhocache_schemas.errors import (
@@ -24,7 +25,6 @@ from rhocache_schemas.errors import (
     TrainingError,
 )
 from rhocache_trainer.data.augment import augment, pair_random
-from rhocache_trainer.data.config import Augmentation
 from rhocache_trainer.data.join import JoinedPair, OnMissing, PairSource
 from rhocache_trainer.data.partition import Share, share_of, shuffle
 

@@ -13,7 +13,8 @@ import torch
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from rhocache_schemas import network
-from rhocache_trainer.data.config import Augmentation, Data
+from rhocache_schemas.dataset.augmentation import Augmentation
+from rhocache_trainer.data.config import Data
 from rhocache_trainer.data.dataset import Batch, Failure, PairDataset, Tokenizer
 from rhocache_trainer.data.join import PairSource
 

@@ -8,9 +8,10 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from rhocache_schemas import storage
+from rhocache_schemas.dataset.augmentation import Augmentation
 from rhocache_schemas.documents import Location, Strict, describe
 from rhocache_schemas.errors import InvalidDocument, InvalidInput
-from rhocache_trainer.data.config import Augmentation, Data
+from rhocache_trainer.data.config import Data
 from rhocache_trainer.model.clip import Freeze
 from rhocache_trainer.objectives.base import ObjectiveConfig
 from rhocache_trainer.optim import OptimizerConfig
