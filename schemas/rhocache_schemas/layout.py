@@ -5,9 +5,10 @@ from rhocache_schemas.storage import join
 PLAN = "plan.json"
 PROGRESS = "progress.json"
 INDEX = "index.parquet"
+SUMMARY = "summary.json"
 MANIFEST = "manifest.json"
 LEASE = "lease.json"
-DOCUMENTS = (PLAN, PROGRESS, INDEX, MANIFEST, LEASE)
+DOCUMENTS = (PLAN, PROGRESS, INDEX, SUMMARY, MANIFEST, LEASE)
 
 
 def shard_file(cache: str, shard: str) -> str:
@@ -34,6 +35,10 @@ def progress_file(cache: str) -> str:
 
 def index_file(cache: str) -> str:
     return join(cache, INDEX)
+
+
+def summary_file(cache: str) -> str:
+    return join(cache, SUMMARY)
 
 
 def manifest_file(cache: str) -> str:

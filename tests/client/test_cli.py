@@ -31,7 +31,7 @@ from ..service.made import SHARD, completed, make_cache
 
 COMMAND = str(Path(sys.executable).with_name("rhocache"))
 EXAMPLES = Path(__file__).parents[2] / "examples" / "openclipart"
-GOLDEN = Path(__file__).parents[1] / "schemas" / "cache" / "golden"
+GOLDEN = Path(__file__).parents[1] / "schemas" / "cache" / "golden-1"
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 

@@ -99,7 +99,7 @@ def test_each_extra_is_part_of_all(wheel: Distribution) -> None:
 def test_a_client_needs_no_extra(python: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     done = python("none", IMPORTS, "rhocache", "rhocache_schemas")
     assert (done.stderr, done.stdout) == ("", "{}")
-    golden = ROOT / "tests" / "schemas" / "cache" / "golden"
+    golden = ROOT / "tests" / "schemas" / "cache" / "golden-1"
     inspected = json.loads(python("none", "-m", "rhocache", "inspect", golden, "--json").stdout)
     assert (inspected["rows"], inspected["ok"]) == (7, 6)
     for command, extra in (

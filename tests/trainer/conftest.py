@@ -48,7 +48,7 @@ def write_cache(folder: Path, failed: dict[tuple[int, int], str] | None = None) 
 
 
 def _xxh3(data: bytes) -> bytes:
-    return xxhash.xxh3_64(data).digest()
+    return xxhash.xxh3_128(data).digest()
 
 
 @pytest.fixture

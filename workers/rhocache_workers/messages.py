@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.cache.index import IndexRow
 from rhocache_schemas.cache.shard_file import Totals
+from rhocache_schemas.cache.summary import ShardSummary
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import RowErrorCode
 from rhocache_workers.stage_times import Stages
@@ -17,7 +18,7 @@ class Description:
 
     fingerprint: Fingerprint
     dimension: int
-    logit_scale: float
+    logit_scale: float | None
     logit_bias: float | None
     device: str  # ``cpu`` or ``cuda``
     batch_size: int
@@ -37,6 +38,7 @@ class ShardInProgress:
 class CommittedShard:
     index: IndexRow
     failed_by_code: Counter[str]
+    summary: ShardSummary | None = None  # None of format 1
     stages: Stages | None = None  # where this run encoded it
     encoder: str | None = None  # who did, as in HOST:PROCESS
 
@@ -81,6 +83,7 @@ def committed_shard(
             file_sha256=totals.file_sha256,
         ),
         totals.failed_by_code,
+        totals.summary,
         stages,
         encoder,
     )

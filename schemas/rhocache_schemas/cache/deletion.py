@@ -61,7 +61,12 @@ def delete_cache(cache: str) -> Contents:
             lease.confirm()
             _delete_files(cache, folder, found)
         lease.confirm()
-        for name in (layout.PROGRESS, layout.INDEX, layout.PLAN):  # by which the rest is found
+        for name in (
+            layout.PROGRESS,
+            layout.SUMMARY,
+            layout.INDEX,
+            layout.PLAN,
+        ):  # by which the rest is found
             storage.delete(storage.join(cache, name))
     _remove_folders(cache)
     return found

@@ -8,18 +8,18 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, AliasChoices, Field
 
 from rhocache_schemas.cache.fingerprint import Fingerprint
-from rhocache_schemas.documents import Document, Strict
+from rhocache_schemas.cache.summary import Count, Rounding
+from rhocache_schemas.documents import CacheDocument, Document, Strict
 from rhocache_schemas.errors import ShardError
 from rhocache_schemas.job.kinds.score import ScoreSpec
-from rhocache_schemas.reference import ReferenceSpec
+from rhocache_schemas.reference import Dtype, ReferenceSpec
 from rhocache_schemas.text import tell
 
-Count = Annotated[int, Field(ge=0)]
 Told = Annotated[str, AfterValidator(tell)]  # kept and shown: no secret may be in it
 Phase = Literal["planning", "encoding", "finalizing", "completed", "failed", "cancelled"]
 
 
-class Plan(Document):
+class Plan(CacheDocument):
     """``plan.json``: what the cache was begun for. Written once, never changed."""
 
     spec: ScoreSpec
@@ -45,14 +45,6 @@ class Plan(Document):
             batch_sizes=batch_sizes,
             created_at=time.time(),
         )
-
-    def to_json(self) -> bytes:
-        # The first readers of format 1 know of no kinds, as all that makes caches is score, of no
-        # limit, and of no error budget that is not a number.
-        unknown = {"kind"} | {
-            name for name in ("limit", "error_budget") if getattr(self.spec, name) is None
-        }
-        return self.model_dump_json(indent=1, exclude={"spec": unknown}).encode() + b"\n"
 
 
 class ShardFailure(Document):
@@ -149,7 +141,19 @@ class Progress(Document, extra="ignore"):
     fault: Fault | None = None
 
 
-class Manifest(Document):
+class Origin(Strict):
+    """What a cache was made from that no run has encoded."""
+
+    how: Literal["converted", "merged", "imported"]
+    sources: list[str]  # caches, or the folder of others' embeddings
+    sources_sha256: list[str]  # of the caches' manifests, or of the names and bytes of the files
+    format: str  # ``cache``, or whose layout the embeddings had
+    dtype: Dtype  # of the sources
+    rounding: Rounding | None = None  # that the sources stated
+    weights_verified: bool = True  # whether the reference that is named is known to be theirs
+
+
+class Manifest(CacheDocument):
     """``manifest.json``: the commit point. A cache without it is not complete."""
 
     fingerprint: Fingerprint
@@ -164,9 +168,13 @@ class Manifest(Document):
     shards: Count
     failed_shards: dict[str, str]  # shard name -> code
     dimension: Annotated[int, Field(ge=1)]  # of the embeddings
-    logit_scale: float  # of the reference: the inverse of its temperature
+    # Of the reference: the inverse of its temperature; None where nobody has told.
+    logit_scale: float | None
     logit_bias: float | None = None
     index_sha256: str
+    summary_sha256: str | None = None  # None in format 1
+    rounding: Rounding | None = None  # None where nobody has measured it
+    origin: Origin | None = None  # None where a run has made it of its dataset
     batch_size: Annotated[int, Field(ge=1)]
     software: dict[str, str]  # package -> version, of the run that committed
     created_at: float  # Unix seconds

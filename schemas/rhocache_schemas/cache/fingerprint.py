@@ -2,22 +2,23 @@
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, Literal
 
-from rhocache_schemas.documents import Document
+from rhocache_schemas.documents import CacheDocument
 from rhocache_schemas.errors import FingerprintMismatch
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import Dtype, Precision
 
 
-class Fingerprint(Document):
+class Fingerprint(CacheDocument):
     """Two runs with equal fingerprints write equal rows for equal shards.
 
     Software versions and the batch size are recorded in the manifest but are not part of it:
     they change embeddings by rounding only.
     """
 
-    weights_sha256: str  # over names, dtypes, shapes and bytes of the named tensors
+    # Over names, dtypes, shapes and bytes of the named tensors; None where nobody has seen them.
+    weights_sha256: str | None
     architecture: dict[str, Any]  # open_clip's model config
     preprocessing: dict[str, Any]  # open_clip's preprocess config
     tokenizer: dict[str, Any]  # its configuration and context length
@@ -25,12 +26,23 @@ class Fingerprint(Document):
     dtype: Dtype
     caption_field: str | None = None
     views: int = 1
+    # What the rows were made of: pairs, another cache's rows, or embeddings that others computed.
+    made_from: Literal["dataset", "cache", "embeddings"] = "dataset"
+
+    @property
+    def imported(self) -> bool:
+        """Whether nobody has hashed the images and captions that the rows are of."""
+        return self.made_from == "embeddings"
+
+    @property
+    def is_format_1(self) -> bool:
+        return self.format_version[0] in "01"
 
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON, in hexadecimal."""
         canonical = json.dumps(
-            self.model_dump(mode="json"),
+            self.model_dump(mode="json", exclude={"made_from"} if self.is_format_1 else None),
             sort_keys=True,
             separators=(",", ":"),
             ensure_ascii=False,
@@ -41,12 +53,18 @@ class Fingerprint(Document):
     def check_options(self, spec: ScoreSpec) -> None:
         """Refuse a job for the cache with this fingerprint, as far as the job alone tells.
 
-        Raises FingerprintMismatch.
+        Raises FingerprintMismatch, also for a cache of format 1, which is not written any more.
         """
+        if self.is_format_1:
+            raise FingerprintMismatch(
+                f"{spec.output} is a cache of format {self.format_version}, which is read, but not "
+                "written any more: score into another folder, or make it anew with --replace"
+            )
         asked = {
             "precision": spec.reference.precision,
             "dtype": spec.dtype,
             "caption_field": spec.caption_field,
+            "made_from": "dataset",
         }
         self.check_same(self.model_copy(update=asked), spec.output)
 

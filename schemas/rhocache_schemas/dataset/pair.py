@@ -1,6 +1,7 @@
 """A pair of a dataset, the caps on it, and the hashes by which it is known to be still the same."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -21,6 +22,7 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+HASH_BYTES = 16  # of an image's and a caption's hash; 8 in caches of format 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +105,27 @@ def read_fields(metadata: bytes | None) -> dict[str, object]:
     return fields if isinstance(fields, dict) else {}  # pyright: ignore[reportUnknownVariableType]
 
 
-def hash_image(image: bytes) -> bytes:
-    """Return the xxh3-64 of the stored image's bytes, as 8 big-endian bytes."""
-    return xxhash.xxh3_64_digest(image)
+def hash_image(image: bytes, width: int = HASH_BYTES) -> bytes:
+    """Return the xxh3-128 of the stored image's bytes, big-endian; of 8 bytes its xxh3-64."""
+    return _hash(image, width)
 
 
-def hash_caption(caption: str) -> bytes:
-    """Return the xxh3-64 of the caption's UTF-8, as 8 big-endian bytes."""
-    return xxhash.xxh3_64_digest(caption.encode())
+def hash_caption(caption: str, width: int = HASH_BYTES) -> bytes:
+    """Return the hash of a pair's only caption."""
+    return hash_captions([caption], width)
+
+
+def hash_captions(captions: Sequence[str], width: int = HASH_BYTES) -> bytes:
+    """Return the xxh3-128 of a pair's captions, big-endian; of 8 bytes their xxh3-64.
+
+    It is of the UTF-8 of one; of several, of each one's bytes behind their number, in 8
+    little-endian bytes.
+    """
+    parts = [caption.encode() for caption in captions]
+    if len(parts) > 1:
+        parts = [len(part).to_bytes(8, "little") + part for part in parts]
+    return _hash(b"".join(parts), width)
+
+
+def _hash(data: bytes, width: int) -> bytes:
+    return xxhash.xxh3_64_digest(data) if width == 8 else xxhash.xxh3_128_digest(data)

@@ -31,7 +31,7 @@ def with_key(cache: CacheReader, key: str) -> Iterator[CachedPair]:
 def with_text(cache: CacheReader, text: str) -> Iterator[CachedPair]:
     """Yield the pairs whose key or whole caption a text is. Raises CacheError and StorageError."""
     for shard, table in cache.columns_of_all(cache.index, [*_COLUMNS, "caption_hash"]):
-        yield from _matching(shard, table, _is(text))
+        yield from _matching(shard, table, _is(text, table))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def with_words(cache: CacheReader, roots: list[str], text: str, first: int) -> L
         if rows:
             among = pc.field("row").isin(sorted(rows))  # pyright: ignore[reportUnknownMemberType]
             table = cache.columns(shard.name, [*_COLUMNS, "caption_hash"])
-            pairs.extend(_matching(shard.name, table, among & ~_is(text)))
+            pairs.extend(_matching(shard.name, table, among & ~_is(text, table)))
     return Look(pairs, captions, None)
 
 
@@ -84,11 +84,12 @@ def failed_pairs(cache: CacheReader) -> Iterator[CachedPair]:
             yield CachedPair(shard=shard, key=row.key, row=row.row, status=row.code)
 
 
-def _is(text: str) -> pc.Expression:
+def _is(text: str, table: pa.Table) -> pc.Expression:
     """Whether a pair's key or whole caption is a text; a failed pair may have no caption."""
+    kind = cast("pa.FixedSizeBinaryType", table["caption_hash"].type)
     caption = pc.field("caption_hash")
     there = cast("pc.Expression", caption.is_valid())
-    return (pc.field("key") == text) | (there & (caption == hash_caption(text)))
+    return (pc.field("key") == text) | (there & (caption == hash_caption(text, kind.byte_width)))
 
 
 def _matching(shard: str, table: pa.Table, wanted: pc.Expression) -> Iterator[CachedPair]:

@@ -8,6 +8,7 @@ from rhocache_schemas.api import Range
 from rhocache_schemas.cache.documents import Progress
 from rhocache_schemas.cache.index import IndexRow
 from rhocache_schemas.dataset.formats.webdataset import ShardReader
+from rhocache_schemas.dataset.pair import HASH_BYTES
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import ShardError
 from rhocache_schemas.job.kinds.score import ScoreSpec
@@ -19,8 +20,9 @@ from rhocache_service.registry.tables import JobRow
 _EARLIER = 100  # jobs that are looked at
 _ALIKE = 5  # of those with the same reference, how many tell
 
-# Bytes of a pair beside its embeddings: row, similarity and hashes; and its key, status and nulls.
-_NUMBERS, _KEY = 4 + 4 + 2 * 8, 120
+# Bytes of a pair beside its embeddings: row, similarity and hashes; scales in int8; and its key,
+# status and nulls.
+_NUMBERS, _SCALES, _KEY = 4 + 4 + 2 * HASH_BYTES, 2 * 4, 120
 _SHARD = 20_000  # bytes of a shard file beside its pairs, at most
 
 _BEGINNING = 1 << 20  # bytes of a shard whose pairs stand for the others
@@ -29,7 +31,8 @@ _SPREAD = 0.2  # of a whole shard's density about that of its beginning
 
 def bytes_per_pair(dimension: int, dtype: Dtype) -> int:
     """Of an image's and a caption's embedding, and the numbers beside them; without the key."""
-    return 2 * dimension * np.dtype(dtype).itemsize + _NUMBERS
+    scales = _SCALES if dtype == "int8" else 0
+    return 2 * dimension * np.dtype(dtype).itemsize + scales + _NUMBERS
 
 
 def sample_density(shards: Sequence[Shard], caption_field: str | None) -> Range | None:

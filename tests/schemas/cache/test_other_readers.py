@@ -29,8 +29,14 @@ def rows(tmp_path: Path, request: pytest.FixtureRequest) -> ShardRows:
         image=image,
         text=text,
         similarity=(image.astype("float32") * text).sum((1, 2)).astype("float32"),
-        image_hash=[b"12345678", b"12345678", None, b"12345678", b"12345678"],
-        caption_hash=[b"abcdefgh"] * 5,
+        image_hash=[
+            b"1234567812345678",
+            b"1234567812345678",
+            None,
+            b"1234567812345678",
+            b"1234567812345678",
+        ],
+        caption_hash=[b"abcdefghabcdefgh"] * 5,
     )
     folder = tmp_path / "caches" / "offline" / "shards"
     folder.mkdir(parents=True)

@@ -29,7 +29,7 @@ from rhocache_service.settings import Settings
 
 from ..conftest import EXAMPLES
 
-GOLDEN = Path(__file__).parents[2] / "schemas" / "cache" / "golden"
+GOLDEN = Path(__file__).parents[2] / "schemas" / "cache" / "golden-1"
 
 
 def test_the_dimension_of_a_reference(reference_folder: Path, tmp_path: Path) -> None:

@@ -98,8 +98,8 @@ def test_hashes_are_of_the_stored_bytes(
     rows, _ = encode(reference, dataset / "00000.tar")
     for row, members in enumerate(pictures[:8]):
         jpg, txt = (next(v for k, v in members.items() if k.endswith(s)) for s in (".jpg", ".txt"))
-        assert rows.image_hash[row] == xxhash.xxh3_64_digest(jpg)
-        assert rows.caption_hash[row] == xxhash.xxh3_64_digest(txt)
+        assert rows.image_hash[row] == xxhash.xxh3_128_digest(jpg)
+        assert rows.caption_hash[row] == xxhash.xxh3_128_digest(txt)
 
 
 def png(mode: str, size: tuple[int, int] = (40, 30)) -> bytes:
@@ -153,7 +153,7 @@ def test_a_caption_from_a_field_of_the_json(
     members = {"a.png": png("RGB"), "a.txt": b"one", "a.json": b'{"alt": "two"}'}
     tar = write_tar(tmp_path / "a.tar", [members])
     rows, _ = encode(reference, tar, caption_field="alt")
-    assert rows.caption_hash == [xxhash.xxh3_64_digest(b"two")]
+    assert rows.caption_hash == [xxhash.xxh3_128_digest(b"two")]
 
 
 def test_a_caption_that_has_no_utf8(

@@ -236,7 +236,8 @@ def _load(dataset: Format, cache: ReferenceCache, joined: JoinedPair) -> JoinedP
     except RowError as error:
         detail = f"has a reference row, but is unusable here ({error})"
         raise PairMismatch(f"{where}: {detail}") from error
-    if changed := changes(pair, row.image_hash, row.caption_hash):
+    imported = cache.manifest.fingerprint.imported
+    if changed := changes(pair, row.image_hash, row.caption_hash, imported=imported):
         raise PairMismatch(f"{where}: {changed[0]}")
     return JoinedPair(replace(pair, shard=row.shard, key=row.key), row.index, row)
 

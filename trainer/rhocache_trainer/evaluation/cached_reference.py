@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from rhocache_schemas.cache.reader import changes
 from rhocache_schemas.dataset.formats.webdataset import ShardReader
-from rhocache_schemas.dataset.pair import hash_caption
+from rhocache_schemas.dataset.pair import HASH_BYTES, hash_caption
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import (
     DatasetError,
@@ -110,7 +110,11 @@ class _Rows:
             ok = np.flatnonzero(rows.ok)
             self._image.append(rows.image[ok, 0].astype(np.float32))
             self._text.append(rows.text[ok, 0].astype(np.float32))
-            self._hashes += [rows.caption_hash[row] for row in ok]
+            self._hashes += [
+                # Of imported rows nobody knows which captions are the same.
+                rows.caption_hash[row] or f"{shard.name}\0{row}".encode()
+                for row in ok.tolist()
+            ]
             self._classes += [classes[row] for row in ok]
             self._places += [(shard.name, rows.keys[row]) for row in ok]
             self._skipped += len(rows) - len(ok)
@@ -143,7 +147,9 @@ def _classes(cache: ReferenceCache, shard: Shard, class_field: str) -> list[str 
             raise MissingPair(f"{where}: {cache.uri} has no row for this pair")
         if pair.error == RowErrorCode.DUPLICATE_KEY or not rows.ok[row]:
             continue
-        if changed := changes(pair, rows.image_hash[row], rows.caption_hash[row]):
+        imported = cache.manifest.fingerprint.imported
+        hashes = rows.image_hash[row], rows.caption_hash[row]
+        if changed := changes(pair, *hashes, imported=imported):
             raise PairMismatch(f"{where}: {changed[0]}")
         classes[row] = class_of(pair.metadata, class_field)
     if count != len(rows):
@@ -164,7 +170,9 @@ class _Prompts:
     ) -> None:
         ours, theirs = (
             # Where captions come from, and views of images, say nothing of how a text is embedded.
-            each.manifest.fingerprint.model_dump(exclude={"caption_field", "views"})
+            each.manifest.fingerprint.model_dump(
+                exclude={"caption_field", "views", "format_version", "made_from"}
+            )
             for each in (cache, prompts_cache)
         )
         differing = [name for name in ours if ours[name] != theirs[name]]
@@ -189,7 +197,8 @@ class _Prompts:
     def _class(self, name: str) -> Tensor:
         found = []
         for prompt in prompts(name, self._templates):
-            text = self._text.get(hash_caption(prompt))
+            hashes = (hash_caption(prompt, width) for width in (HASH_BYTES, 8))
+            text = next((self._text[each] for each in hashes if each in self._text), None)
             if text is None:
                 raise MissingPair(
                     f"{self._uri} lacks the prompt {prompt!r} of class {name!r}: make it of the "

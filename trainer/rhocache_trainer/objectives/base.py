@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from rhocache_schemas.errors import TrainingError
 from rhocache_trainer.data.config import Data
 from rhocache_trainer.data.dataset import Batch
 from rhocache_trainer.data.join import PairSource
@@ -123,6 +124,11 @@ def reference_of(batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def reference_scale(pairs: PairSource) -> float:
-    """The logit scale of the reference that made the cache."""
+    """The logit scale of the reference that made the cache. Raises TrainingError without one."""
     assert pairs.manifest is not None  # noqa: S101 (the config has a cache)
+    if pairs.manifest.logit_scale is None:
+        raise TrainingError(
+            f"the cache of {pairs.manifest.dataset} does not say its reference's logit scale: "
+            "import its embeddings with --logit-scale"
+        )
     return pairs.manifest.logit_scale

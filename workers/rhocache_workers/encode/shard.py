@@ -93,7 +93,7 @@ def encode_shard(
     rows: Iterable[Row], towers: Towers, decoder: Decoder, writer: ShardFileWriter, stages: Stages
 ) -> Iterator[int]:
     """Embed the rows and write them, a row group a window. Yields the pairs seen so far."""
-    shard = _Shard(towers, decoder, stages, writer.dtype)
+    shard = _Shard(towers, decoder, stages)
     window: list[Row] = []
     seen = 0
     try:
@@ -123,13 +123,10 @@ def _write(writer: ShardFileWriter, shard: "_Shard", window: list[Row], stages: 
 class _Shard:
     """What of a shard is on its way through the towers."""
 
-    def __init__(
-        self, towers: Towers, decoder: Decoder, stages: Stages, dtype: np.dtype[Any]
-    ) -> None:
+    def __init__(self, towers: Towers, decoder: Decoder, stages: Stages) -> None:
         self._towers = towers
         self._decoder = decoder
         self._stages = stages
-        self._dtype = dtype
         self._waiting: dict[Embedding, Tensor] = {}  # images that have no batch yet
         self._on_device: list[tuple[list[Embedding], Tensor]] = []  # a GPU may be at them still
 
@@ -200,8 +197,8 @@ class _Shard:
         return ShardRows(
             keys=[row.key for row in window],
             status=[OK if row.error is None else str(row.error) for row in window],
-            image=image[:, None].astype(self._dtype),
-            text=text[:, None].astype(self._dtype),
+            image=image[:, None],
+            text=text[:, None],
             similarity=similarity,
             image_hash=[row.image_hash for row in window],
             caption_hash=[row.caption_hash for row in window],

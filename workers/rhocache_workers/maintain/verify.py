@@ -29,7 +29,7 @@ from rhocache_schemas.errors import (
 
 # Of an embedding's entry: what other hardware's arithmetic may add, and what storing it rounds.
 ARITHMETIC = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 3e-2}
-ROUNDING = {"float32": 0.0, "float16": 2.5e-4}
+ROUNDING = {"float32": 0.0, "float16": 2.5e-4, "int8": 5e-3}
 NORM_TOLERANCE = 2e-3
 
 
@@ -245,7 +245,8 @@ def _check_source(
             if pair.row >= len(columns.keys) or pair.key != columns.keys[pair.row]:
                 find(pair.key, f"stands at row {pair.row} of the dataset, but not of the cache")
                 continue
-            changed = changes(pair, columns.image_hash[pair.row], columns.caption_hash[pair.row])
+            hashes = columns.image_hash[pair.row], columns.caption_hash[pair.row]
+            changed = changes(pair, *hashes, imported=manifest.fingerprint.imported)
             for problem in changed:
                 find(pair.key, problem)
             if len(same) < share and not changed and columns.status[pair.row] == OK:

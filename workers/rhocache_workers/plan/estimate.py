@@ -14,7 +14,7 @@ from torch import Tensor
 from rhocache_schemas.cache import shard_file
 from rhocache_schemas.cache.shard_file import OK, ShardRows
 from rhocache_schemas.dataset.formats.webdataset import ShardReader, check_shards, describe_shards
-from rhocache_schemas.dataset.pair import Pair
+from rhocache_schemas.dataset.pair import HASH_BYTES, Pair
 from rhocache_schemas.dataset.shards import Shard, list_shards
 from rhocache_schemas.documents import describe
 from rhocache_schemas.errors import DatasetError, InvalidInput, ShardError
@@ -198,12 +198,12 @@ def _read_sample(shards: list[Shard], caption_field: str | None, *, whole: bool)
 def _storage(pairs: int, keys: list[str], dimension: int, dtype: Dtype) -> Storage:
     """Write a real shard file of these keys to see what a pair takes."""
     n = len(keys)
-    vectors = np.zeros((n, 1, dimension), dtype)
-    hashes: list[bytes | None] = [bytes(8)] * n
+    vectors = np.zeros((n, 1, dimension))
+    hashes: list[bytes | None] = [bytes(HASH_BYTES)] * n
     similarity = np.zeros(n, np.float32)
     rows = ShardRows(keys, [OK] * n, vectors, vectors, similarity, hashes, hashes)
     sha256 = "0" * 64
-    each = len(shard_file.encode(rows, sha256, sha256)) / n
+    each = len(shard_file.encode(rows.stored_in(np.dtype(dtype)), sha256, sha256)) / n
     return Storage(bytes_per_pair=each, bytes=round(each * pairs))
 
 

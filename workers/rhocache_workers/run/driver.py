@@ -225,6 +225,7 @@ def _run(
         reference_sha256,
         list(outcome.committed.values()),
         outcome.failures,
+        standing.origin(description.fingerprint),
         lease.confirm,
     )
     clear_segments(spec.output)

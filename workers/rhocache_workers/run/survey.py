@@ -108,7 +108,8 @@ def _look_at_committed(
             failed = cache.failed_by_code(row.name)
         except (CacheCorrupt, CacheIncomplete):
             whole = False
-    return replace(_compare(CommittedShard(row, failed), source, moved=False), whole=whole)
+    shard = CommittedShard(row, failed, cache.summaries.get(row.name))
+    return replace(_compare(shard, source, moved=False), whole=whole)
 
 
 def _compare(shard: CommittedShard, source: Shard | None, *, moved: bool) -> _Found:
