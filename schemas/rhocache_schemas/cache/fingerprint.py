@@ -7,6 +7,7 @@ from typing import Any, Literal
 from rhocache_schemas.documents import CacheDocument
 from rhocache_schemas.errors import FingerprintMismatch
 from rhocache_schemas.job.kinds.score import ScoreSpec
+from rhocache_schemas.job.views import Views
 from rhocache_schemas.reference import Dtype, Precision
 
 
@@ -25,7 +26,7 @@ class Fingerprint(CacheDocument):
     precision: Precision
     dtype: Dtype
     caption_field: str | None = None
-    views: int = 1
+    views: Views | Literal[1] = 1  # of each image
     # What the rows were made of: pairs, another cache's rows, or embeddings that others computed.
     made_from: Literal["dataset", "cache", "embeddings"] = "dataset"
 
@@ -64,6 +65,7 @@ class Fingerprint(CacheDocument):
             "precision": spec.reference.precision,
             "dtype": spec.dtype,
             "caption_field": spec.caption_field,
+            "views": spec.views.recorded,
             "made_from": "dataset",
         }
         self.check_same(self.model_copy(update=asked), spec.output)

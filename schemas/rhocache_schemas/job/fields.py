@@ -53,6 +53,8 @@ class SpecField:
         """Spell a value: as one text, as none for null, and notes as a text each."""
         if self.form == "notes":
             return [write_note(*item) for item in value.items()]
+        if isinstance(value, tuple):
+            return [",".join(map(str, value))]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
         return [] if value is None else [str(value)]
 
 
@@ -167,7 +169,7 @@ def _form(types: list[Any]) -> Form | None:
         return "choice"
     if origins == {dict}:
         return "notes"
-    if origins == {int, Literal}:
+    if origins in ({int, Literal}, {tuple}):
         return "text"
     return _PLAIN.get(types[0]) if len(types) == 1 else None
 

@@ -20,19 +20,20 @@ from rhocache_service.registry.tables import JobRow
 _EARLIER = 100  # jobs that are looked at
 _ALIKE = 5  # of those with the same reference, how many tell
 
-# Bytes of a pair beside its embeddings: row, similarity and hashes; scales in int8; and its key,
-# status and nulls.
-_NUMBERS, _SCALES, _KEY = 4 + 4 + 2 * HASH_BYTES, 2 * 4, 120
+# Bytes of a pair beside its embeddings: row, similarity and hashes; a vector's scale in int8; and
+# the pair's key, status and nulls.
+_NUMBERS, _SCALE, _KEY = 4 + 4 + 2 * HASH_BYTES, 4, 120
 _SHARD = 20_000  # bytes of a shard file beside its pairs, at most
 
 _BEGINNING = 1 << 20  # bytes of a shard whose pairs stand for the others
 _SPREAD = 0.2  # of a whole shard's density about that of its beginning
 
 
-def bytes_per_pair(dimension: int, dtype: Dtype) -> int:
-    """Of an image's and a caption's embedding, and the numbers beside them; without the key."""
-    scales = _SCALES if dtype == "int8" else 0
-    return 2 * dimension * np.dtype(dtype).itemsize + scales + _NUMBERS
+def bytes_per_pair(dimension: int, dtype: Dtype, views: int = 1) -> int:
+    """Of the embeddings of an image's views and a caption, and the numbers beside them, without the
+    key."""
+    each = dimension * np.dtype(dtype).itemsize + (_SCALE if dtype == "int8" else 0)
+    return (views + 1) * each + _NUMBERS
 
 
 def sample_density(shards: Sequence[Shard], caption_field: str | None) -> Range | None:
@@ -93,11 +94,13 @@ def predict_seconds(pairs: Range, alike: Sequence[JobRow]) -> Range | None:
 
 
 def jobs_alike(spec: ScoreSpec, registry: Registry) -> list[JobRow]:
-    """The newest jobs that have scored with the same reference."""
+    """The newest jobs that have scored as many views with the same reference."""
     found: list[JobRow] = []
     for row in registry.newest(_EARLIER, status=JobState.COMPLETED):
         done = row.job_spec()
-        if isinstance(done, ScoreSpec) and done.reference == spec.reference and row.progress:
+        if not isinstance(done, ScoreSpec) or not row.progress:
+            continue
+        if (done.reference, done.views.count) == (spec.reference, spec.views.count):
             found.append(row)
     return found[:_ALIKE]
 

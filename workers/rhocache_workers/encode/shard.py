@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -40,7 +41,8 @@ class Row:
 class Preparation:
     """Pairs to rows: hashes, and the towers' input for what was not met before."""
 
-    def __init__(self, reference: Reference) -> None:
+    def __init__(self, reference: Reference, views: int = 1) -> None:
+        self._views = views
         self._tokenizer = reference.tokenizer
         self._images, self._texts = Memo(MEMORIES), Memo(MEMORIES)
         self._lock = threading.Lock()  # Hugging Face's tokenizers are not safe to share by threads
@@ -76,8 +78,12 @@ class Preparation:
             caption_hash=pair.caption_hash,
         )
         if pair.error is None and row.image_hash and row.caption_hash:
-            row.image = self._images.get(
-                row.image_hash, lambda: Embedding(decoder.submit(image or b"", stages))
+            name = pair.shard, pair.key
+            decode = partial(decoder.submit, image or b"", name, stages)
+            row.image = (
+                self._images.get(row.image_hash, lambda: Embedding(decode()))
+                if self._views == 1
+                else Embedding(decode())  # drawn for this pair alone
             )
             row.text = self._texts.get(row.caption_hash, lambda: self._tokens(caption or ""))
         return row
@@ -90,10 +96,18 @@ class Preparation:
 
 
 def encode_shard(
-    rows: Iterable[Row], towers: Towers, decoder: Decoder, writer: ShardFileWriter, stages: Stages
+    rows: Iterable[Row],
+    towers: Towers,
+    decoder: Decoder,
+    writer: ShardFileWriter,
+    stages: Stages,
+    views: int = 1,
 ) -> Iterator[int]:
-    """Embed the rows and write them, a row group a window. Yields the pairs seen so far."""
-    shard = _Shard(towers, decoder, stages)
+    """Embed the rows and write them, a row group a window. Yields the pairs seen so far.
+
+    Of each image there are so many ``views``.
+    """
+    shard = _Shard(towers, decoder, stages, views)
     window: list[Row] = []
     seen = 0
     try:
@@ -123,8 +137,9 @@ def _write(writer: ShardFileWriter, shard: "_Shard", window: list[Row], stages: 
 class _Shard:
     """What of a shard is on its way through the towers."""
 
-    def __init__(self, towers: Towers, decoder: Decoder, stages: Stages) -> None:
+    def __init__(self, towers: Towers, decoder: Decoder, stages: Stages, views: int) -> None:
         self._towers = towers
+        self._views = views
         self._decoder = decoder
         self._stages = stages
         self._waiting: dict[Embedding, Tensor] = {}  # images that have no batch yet
@@ -132,7 +147,7 @@ class _Shard:
 
     @property
     def batch_is_full(self) -> bool:
-        return len(self._waiting) >= self._towers.batch_size
+        return sum(map(len, self._waiting.values())) >= self._towers.batch_size
 
     def take(self, row: Row) -> None:
         image = row.image
@@ -146,7 +161,9 @@ class _Shard:
 
     def encode_images(self) -> None:
         with self._stages.busy("image"):
-            vectors = self._towers.images(list(self._waiting.values()))
+            shown = list(self._waiting.values())
+            vectors = self._towers.images([view for views in shown for view in views])
+            vectors = vectors.unflatten(0, (len(shown), -1))
         self._on_device.append((list(self._waiting), vectors))
         for image in self._waiting:
             image.source = None
@@ -182,12 +199,12 @@ class _Shard:
     def _columns(self, window: list[Row], usable: list[Row]) -> ShardRows:
         numbers = {id(row): number for number, row in enumerate(window)}
         at = [numbers[id(row)] for row in usable]
-        image = np.full((len(window), self._towers.dimension), np.nan, np.float32)
-        text = image.copy()
+        image = np.full((len(window), self._views, self._towers.dimension), np.nan, np.float32)
+        text = image[:, 0].copy()
         if usable:
             image[at] = np.stack([row.image.vector for row in usable])  # pyright: ignore
             text[at] = np.stack([row.text.vector for row in usable])  # pyright: ignore
-        similarity = (image * text).sum(axis=1)
+        similarity = (image[:, 0] * text).sum(axis=1)
         for number in at:
             if not (np.isfinite(image[number]).all() and np.isfinite(text[number]).all()):
                 window[number].error = RowErrorCode.NON_FINITE_EMBEDDING
@@ -197,7 +214,7 @@ class _Shard:
         return ShardRows(
             keys=[row.key for row in window],
             status=[OK if row.error is None else str(row.error) for row in window],
-            image=image[:, None],
+            image=image,
             text=text[:, None],
             similarity=similarity,
             image_hash=[row.image_hash for row in window],

@@ -26,6 +26,7 @@ from rhocache_schemas.errors import (
     RhocacheError,
     ShardError,
 )
+from rhocache_schemas.job.views import Views
 
 # Of an embedding's entry: what other hardware's arithmetic may add, and what storing it rounds.
 ARITHMETIC = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 3e-2}
@@ -33,7 +34,7 @@ ROUNDING = {"float32": 0.0, "float16": 2.5e-4, "int8": 5e-3}
 NORM_TOLERANCE = 2e-3
 
 
-Scored = tuple[Pair, np.ndarray, np.ndarray]  # with its image and text embedding, [d]
+Scored = tuple[Pair, np.ndarray, np.ndarray]  # with its image [V, d] and text [d] embeddings
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +251,7 @@ def _check_source(
             for problem in changed:
                 find(pair.key, problem)
             if len(same) < share and not changed and columns.status[pair.row] == OK:
-                same.append((pair, columns.image[pair.row, 0], columns.text[pair.row, 0]))
+                same.append((pair, columns.image[pair.row], columns.text[pair.row, 0]))
     except ShardError as error:
         find(None, f"its source can't be read: {error.detail}")
         return same
@@ -265,6 +266,7 @@ def _check_source(
 def _encode_again(report: VerifyReport, manifest: Manifest, chosen: list[Scored]) -> None:
     try:
         # Only this part needs torch and the reference's weights.
+        from rhocache_workers.encode.viewer import Viewer
         from rhocache_workers.reference.model import load_reference
 
         reference = load_reference(manifest.reference)
@@ -274,21 +276,23 @@ def _encode_again(report: VerifyReport, manifest: Manifest, chosen: list[Scored]
     fingerprint = manifest.fingerprint
     try:
         fingerprint.check_same(
-            reference.fingerprint(fingerprint.dtype, fingerprint.caption_field), report.cache
+            reference.fingerprint(fingerprint.dtype, fingerprint.caption_field, fingerprint.views),
+            report.cache,
         )
     except CacheError as error:
         report.findings.append(Finding(manifest.reference.model, str(error)))
         return
+    viewer = Viewer(reference.preprocess, Views() if fingerprint.views == 1 else fingerprint.views)
     differences = []
     for pair, image, text in chosen:
-        pixels = reference.preprocess(open_image(pair.image or b""))
+        pixels = viewer((pair.shard, pair.key), open_image(pair.image or b""))
         again = (
-            reference.encode_images(pixels[None]),
-            reference.encode_texts(reference.tokenizer([pair.caption or ""])),
+            reference.encode_images(pixels),
+            reference.encode_texts(reference.tokenizer([pair.caption or ""]))[0],
         )
         differences.append(
             max(
-                float(np.abs(a.numpy()[0] - b).max())
+                float(np.abs(a.numpy() - b).max())
                 for a, b in zip(again, (image, text), strict=True)
             )
         )

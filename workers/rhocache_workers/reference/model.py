@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import open_clip
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.errors import InvalidInput, MissingExtra, ReferenceUnavailable, RhocacheError
 from rhocache_schemas.job.paths import is_local
+from rhocache_schemas.job.views import Views
 from rhocache_schemas.models import did_you_mean
 from rhocache_schemas.reference import HF_HUB, LOCAL_DIR, Dtype, ReferenceSpec
 from rhocache_schemas.weights.activation import activation_warning
@@ -91,7 +92,9 @@ class Reference:
         there.record_stream(computing)  # or the copies of later batches would take its memory
         return there
 
-    def fingerprint(self, dtype: Dtype, caption_field: str | None) -> Fingerprint:
+    def fingerprint(
+        self, dtype: Dtype, caption_field: str | None, views: Views | Literal[1] = 1
+    ) -> Fingerprint:
         return Fingerprint(
             weights_sha256=_hash_weights(self.model.state_dict()),
             architecture=_plain(self.architecture),
@@ -106,6 +109,7 @@ class Reference:
             precision=self.spec.precision,
             dtype=dtype,
             caption_field=caption_field,
+            views=views,
         )
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from rhocache_schemas.job.spec import Ask, JobSpec, Location, Output
+from rhocache_schemas.job.views import Views
 from rhocache_schemas.reference import Dtype, ReferenceSpec
 
 PAIRS_BUDGET, SHARDS_BUDGET = 0.05, 0.0  # shares that may fail where a job does not say
@@ -52,6 +53,7 @@ class ScoreSpec(JobSpec):
         str | None,
         Field(description="Take captions from this field of KEY.json, not from KEY.txt."),
     ] = None
+    views: Views = Views()
     dtype: Annotated[Dtype, Field(description="Type of the stored embeddings.")] = "float16"
     batch_size: Annotated[
         Annotated[int, Field(ge=1, le=65536)] | Literal["auto"],

@@ -54,7 +54,7 @@ class _Score(JobKind[ScoreSpec]):
             _within(predict_pairs(part, rows, density), spec.limit) for part in (shards, todo)
         )
         dimension = dimension_of(spec.reference)
-        per_pair = dimension and bytes_per_pair(dimension, spec.dtype)
+        per_pair = dimension and bytes_per_pair(dimension, spec.dtype, spec.views.count)
         plan = layout.plan_file(spec.output)
         return Validation(
             shards=len(shards),
