@@ -97,12 +97,14 @@ def evaluate(
         ),
     ],
     cache: Annotated[
-        str | None,
-        typer.Option(help="Evaluate the reference that made this cache, from the cache alone."),
+        list[str] | None,
+        typer.Option(
+            help="Evaluate the reference that made this cache, from the cache alone; repeatable."
+        ),
     ] = None,
     prompts: Annotated[
-        str | None,
-        typer.Option(help="With --cache: cache of the prompts that `rhocache prompts` wrote."),
+        list[str] | None,
+        typer.Option(help="With each --cache: cache of the prompts that `rhocache prompts` wrote."),
     ] = None,
     shards: options.Shards = None,
     caption_field: options.CaptionField = None,
@@ -120,10 +122,16 @@ def evaluate(
     """Measure retrieval both ways and, with --class-field, zero-shot accuracy.
 
     Of a model or, with --cache, of the reference that made a cache, whose weights are not loaded.
+    Of several caches each reference is told, with --json as a line each.
     """
     if len(place) != (1 if cache else 2):
         needed = "DATASET alone beside --cache" if cache else "MODEL and DATASET"
         raise typer.BadParameter(f"give {needed}, not {' '.join(place)}")
+    if prompts and cache and len(prompts) != len(cache):
+        raise typer.BadParameter(
+            f"give one for each --cache, in their order: {len(prompts)} for {len(cache)}",
+            param_hint="--prompts",
+        )
     if prompts and not cache:
         raise typer.BadParameter(
             "goes with --cache; a model embeds its own", param_hint="--prompts"
@@ -141,13 +149,15 @@ def evaluate(
         from rhocache_trainer import evaluate as evaluate_model
         from rhocache_trainer import evaluate_cache
     if cache:
-        result = evaluate_cache(cache, *place, prompts_cache=prompts, **wanted)
+        each = zip(cache, prompts or [None] * len(cache), strict=True)
+        results = [evaluate_cache(one, *place, prompts_cache=its, **wanted) for one, its in each]
     else:
-        result = evaluate_model(*place, caption_field=caption_field, **wanted)
-    if as_json:
-        typer.echo(result.model_dump_json())
-    else:
-        Console().print(tables.evaluation(result))
+        results = [evaluate_model(*place, caption_field=caption_field, **wanted)]
+    for result in results:
+        if as_json:
+            typer.echo(result.model_dump_json())
+        else:
+            Console().print(tables.evaluation(result))
 
 
 def prompts(

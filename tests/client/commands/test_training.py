@@ -44,6 +44,8 @@ def test_a_reference_is_evaluated_with_and_without_its_weights(
     for name in ("image_to_text", "text_to_image", "images", "captions", "skipped"):
         assert found[name] == live[name]
     assert found["zero_shot"] == live["zero_shot"]
+    both = here("evaluate", "--cache", cache, "--cache", cache, EXAMPLES, SHARD, "--json").stdout
+    assert [json.loads(line)["cache"] for line in both.splitlines()] == [str(cache)] * 2
     shown = here(*as_is, SHARD, *CLASSES, "--linear-probe").stdout
     assert "zero-shot" in shown
     assert "linear probe" in shown
@@ -57,6 +59,7 @@ def test_a_reference_is_evaluated_with_and_without_its_weights(
         (["m", "d", "e"], "MODEL and DATASET"),
         (["m", "d", "--cache=c"], "DATASET alone"),
         (["m", "d", "--prompts=p"], "goes with --cache"),
+        (["d", "--cache=c", "--cache=b", "--prompts=p"], "one for each --cache, in their order"),
         (["d", "--cache=c", "--caption-field=f"], "the cache has its captions"),
         (["m", "d", "--templates=many"], "'openai', 'simple', 'name'"),
     ],

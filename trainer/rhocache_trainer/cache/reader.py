@@ -145,6 +145,11 @@ class ReferenceCache:
         shard = bisect_right(self._firsts, index) - 1
         return self._names[shard], index - self._firsts[shard]
 
+    def shards_of(self, numbers: npt.NDArray[np.int64]) -> list[str]:
+        """Return the shards in which the rows with these numbers in the whole cache lie."""
+        places = np.unique(np.searchsorted(self._firsts, numbers, side="right") - 1)
+        return [self._names[place] for place in places.tolist()]
+
     def _shard(self, name: str) -> "_KeptShard":
         kept = self._kept.get(name)
         if kept is None:

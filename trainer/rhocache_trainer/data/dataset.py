@@ -45,7 +45,7 @@ class Batch:
     image: Tensor  # uint8 [B, 3, height, width]
     tokens: Tensor  # int64 [B, context length]
     index: Tensor  # int64 [B]
-    reference_image: Tensor | None  # float32 [B, d']
+    reference_image: Tensor | None  # float32 [B, d'], of several references one after another
     reference_text: Tensor | None
     pairs: list[Pair] = field(default_factory=list[Pair])  # without their images' bytes
     # Error code -> pairs that were left out on the way to this batch.
@@ -297,17 +297,20 @@ class PairDataset(IterableDataset[Batch | Failure]):
 
 def collate(examples: list[Example], skipped: dict[str, int]) -> Batch:
     """Stack examples into a batch; the images stay uint8 until they are on the device."""
-    rows = [example.joined.row for example in examples]
+    rows = [(example.joined.row, *example.joined.others) for example in examples]
     return Batch(
         torch.stack([example.image for example in examples]),
         torch.stack([example.tokens for example in examples]),
         torch.tensor([example.joined.index for example in examples]),
-        _rows([row.image for row in rows if row is not None]),
-        _rows([row.text for row in rows if row is not None]),
+        _rows([[row.image for row in each if row is not None] for each in rows]),
+        _rows([[row.text for row in each if row is not None] for each in rows]),
         [replace(example.joined.pair, image=None, metadata=None) for example in examples],
         skipped,
     )
 
 
-def _rows(vectors: list[np.ndarray]) -> Tensor | None:
-    return torch.from_numpy(np.stack(vectors)).float() if vectors else None
+def _rows(vectors: list[list[np.ndarray]]) -> Tensor | None:
+    """The vectors of each pair one after another, float32 [B, Σ d]; None where there are none."""
+    if not vectors[0]:
+        return None
+    return torch.from_numpy(np.stack([np.concatenate(each) for each in vectors])).float()

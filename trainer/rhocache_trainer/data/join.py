@@ -1,13 +1,12 @@
-"""Pairs to train on, read from a dataset and, with a cache, joined with their reference rows."""
+"""Pairs to train on, read from a dataset and, with caches, joined with their reference rows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.cache.reader import changes
 from rhocache_schemas.cache.shard_file import OK
 from rhocache_schemas.dataset.formats.base import Format, KeyedFormat
@@ -24,17 +23,20 @@ from rhocache_schemas.errors import (
 )
 from rhocache_trainer.cache.key_index import find_rows
 from rhocache_trainer.cache.reader import ReferenceCache, ReferenceRow
+from rhocache_trainer.cache.together import CachesTogether
+from rhocache_trainer.loss.references import References
 
 OnMissing = Literal["error", "skip"]
 
 
 @dataclass(frozen=True, slots=True)
 class JoinedPair:
-    """A pair, the number by which a loss knows it, and the reference row that its key leads to."""
+    """A pair, the number by which a loss knows it, and the reference rows that its key leads to."""
 
     pair: Pair
     index: int  # from 0 to n − 1; −1 without a row where there is a cache
     row: ReferenceRow | None = None
+    others: tuple[ReferenceRow | None, ...] = ()  # of the other caches
 
 
 class PairSource(Protocol):
@@ -42,7 +44,7 @@ class PairSource(Protocol):
     n: int  # numbers that JoinedPair.index runs over
     usable: int  # pairs to expect from one pass over ``shards``
     identity: str  # differs where the numbers or the reference rows do
-    manifest: Manifest | None  # of the cache
+    references: References | None  # that made the caches
 
     def read(self, shard: Shard, start: int = 0) -> Iterator[JoinedPair]:
         """Yield a shard's pairs from the one at position ``start`` on. One thread at a time."""
@@ -75,7 +77,7 @@ class PlainPairs:
             self.n += rows
             self.usable += usable
         self.identity = f"{self.n} pairs in {len(self.shards)} shards"
-        self.manifest: Manifest | None = None
+        self.references: References | None = None
 
     def read(self, shard: Shard, start: int = 0) -> Iterator[JoinedPair]:
         for pair in self._dataset.read(shard, start):
@@ -91,14 +93,15 @@ class PlainPairs:
 
 
 class CachedPairs:
-    """The pairs of tar shards joined with a cache by (shard name, key).
+    """The pairs of tar shards joined with a cache, or several, by (shard name, key).
 
-    Every pair's image and caption are compared by hash with what the reference saw. A pair without
+    Every pair's image and caption are compared by hash with what each reference saw. A pair without
     a usable row raises MissingPair when it is called for, one that has changed PairMismatch.
 
-    Raises, when made: CacheIncomplete for shards that the cache lacks (unless they may be skipped),
-    CacheIncomplete or CacheCorrupt for files of it that are missing or cut short, and
-    FingerprintMismatch when the reference took its captions from elsewhere.
+    Raises, when made: CacheIncomplete for shards that a cache lacks and DatasetMismatch for those
+    of which caches have other numbers of rows (unless they may be skipped), CacheIncomplete or
+    CacheCorrupt for files that are missing or cut short, and FingerprintMismatch when a reference
+    took its captions from elsewhere.
     """
 
     def __init__(
@@ -107,52 +110,67 @@ class CachedPairs:
         cache: ReferenceCache,
         caption_field: str | None = None,
         *,
+        others: Sequence[ReferenceCache] = (),
+        references: References | None = None,
         on_missing: OnMissing = "error",
     ) -> None:
-        lacking = [shard.name for shard in dataset.shards if shard.name not in cache.shards]
+        self._caches = caches = CachesTogether([cache, *others])
+        lacking = [error for shard in dataset.shards if (error := caches.lacking(shard.name))]
         if lacking and (on_missing == "error" or len(lacking) == len(dataset.shards)):
-            raise cache.reader.missing_shard(lacking[0])
-        scored_field = cache.manifest.fingerprint.caption_field
-        if scored_field != caption_field:
-            raise FingerprintMismatch(
-                f"{cache.uri} was made with caption_field={scored_field!r}, but the training data "
-                f"have caption_field={caption_field!r}"
-            )
+            raise lacking[0]
+        for each in caches.all:
+            scored_field = each.manifest.fingerprint.caption_field
+            if scored_field != caption_field:
+                raise FingerprintMismatch(
+                    f"{each.uri} was made with caption_field={scored_field!r}, but the training "
+                    f"data have caption_field={caption_field!r}"
+                )
         self._dataset = dataset
-        self._cache = cache
-        known = [shard for shard in dataset.shards if shard.name in cache.shards]
+        known = [shard for shard in dataset.shards if caches.lacking(shard.name) is None]
         names = [shard.name for shard in known]
-        cache.reader.check_files(names)
+        caches.check_files(names)
+        if on_missing == "error":
+            caches.check_rows(names)
         self.shards = [replace(shard, rows=cache.shards[shard.name].rows) for shard in known]
         self.n = len(cache)
-        self.usable = sum(cache.shards[name].ok for name in names)
-        self.identity = cache.manifest.index_sha256
-        self.manifest: Manifest | None = cache.manifest
+        self.usable = sum(map(caches.ok, names))
+        self.identity = caches.identity
+        self.references = references
 
     def read(self, shard: Shard, start: int = 0) -> Iterator[JoinedPair]:
+        cache = self._caches.first
         for pair in self._dataset.read(shard, start):
-            position = self._cache.row_by_key(shard.name, pair.key)
-            yield _joined(pair, None if position is None else self._cache.row(shard.name, position))
+            position = cache.row_by_key(shard.name, pair.key)
+            row = None if position is None else cache.row(shard.name, position)
+            yield _joined(pair, row, self._caches)
 
     def load(self, joined: JoinedPair) -> JoinedPair:
-        return _load(self._dataset, self._cache, joined)
+        return _load(self._dataset, self._caches, joined)
 
 
 class KeyedPairs:
-    """The pairs of another kind of dataset joined with a cache by key, with the same checks.
+    """The pairs of another kind of dataset joined with caches by key, with the same checks.
 
     Where the dataset tells each pair's shard, by (shard name, key). A table in another order than
     the cache's shards reads each shard as often as it comes back to it.
 
-    Raises, when made: MissingPair for pairs without a usable row (unless they may be skipped),
-    CacheIncomplete when there is none but those, InvalidInput for keys in several shards and for
-    keys that come twice (unless they may be skipped), and CacheIncomplete or CacheCorrupt for files
-    of the cache that are missing or cut short.
+    Raises, when made: MissingPair for pairs without a usable row in the first cache, and of their
+    shards CacheIncomplete for those that others lack and DatasetMismatch for those of which they
+    have other numbers of rows (unless they may be skipped), CacheIncomplete when there is no row at
+    all, InvalidInput for keys in several shards and for keys that come twice (unless they may be
+    skipped), and CacheIncomplete or CacheCorrupt for files that are missing or cut short.
     """
 
     def __init__(
-        self, dataset: KeyedFormat, cache: ReferenceCache, *, on_missing: OnMissing = "error"
+        self,
+        dataset: KeyedFormat,
+        cache: ReferenceCache,
+        *,
+        others: Sequence[ReferenceCache] = (),
+        references: References | None = None,
+        on_missing: OnMissing = "error",
     ) -> None:
+        self._caches = CachesTogether([cache, *others])
         cache.reader.check_files(cache.shards)
         keys = dataset.keys()
         self._rows = find_rows(cache, keys, dataset.cache_shards())
@@ -177,26 +195,37 @@ class KeyedPairs:
                 + ", ".join(str(keys[int(place)]) for place in missing[:5])
                 + (", ..." if len(missing) > 5 else "")
             )
+        self._check_others(on_missing)
         self._dataset = dataset
-        self._cache = cache
         self.shards = dataset.shards
         firsts = np.cumsum([0, *(shard.rows or 0 for shard in self.shards)]).tolist()
         self._firsts = {shard.name: firsts[place] for place, shard in enumerate(self.shards)}
         self.n = len(cache)
         self.usable = len(self._rows) - len(missing)
-        self.identity = f"{cache.manifest.index_sha256} {len(self._rows)} pairs"
-        self.manifest: Manifest | None = cache.manifest
+        self.identity = f"{self._caches.identity} {len(self._rows)} pairs"
+        self.references = references
 
     def read(self, shard: Shard, start: int = 0) -> Iterator[JoinedPair]:
-        first = self._firsts[shard.name]
+        first, cache = self._firsts[shard.name], self._caches.first
         for pair in self._dataset.read(shard, start):
             number = int(self._rows[first + pair.row])
-            yield _joined(
-                pair, None if number < 0 else self._cache.row(*self._cache.locate(number))
-            )
+            row = None if number < 0 else cache.row(*cache.locate(number))
+            yield _joined(pair, row, self._caches)
 
     def load(self, joined: JoinedPair) -> JoinedPair:
-        return _load(self._dataset, self._cache, joined)
+        return _load(self._dataset, self._caches, joined)
+
+    def _check_others(self, on_missing: OnMissing) -> None:
+        """See that the other caches have the shards in which the rows lie."""
+        caches = self._caches
+        names = caches.first.shards_of(self._rows[self._rows >= 0]) if caches.others else []
+        lacking = [error for name in names if (error := caches.lacking(name))]
+        if lacking and (on_missing == "error" or len(lacking) == len(names)):
+            raise lacking[0]
+        known = [name for name in names if caches.lacking(name) is None]
+        caches.check_files(known)
+        if on_missing == "error":
+            caches.check_rows(known)
 
 
 def _repeats(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -214,32 +243,45 @@ def _count(dataset: Format, shard: Shard) -> tuple[int, int]:
     return len(pairs), sum(pairs)
 
 
-def _joined(pair: Pair, row: ReferenceRow | None) -> JoinedPair:
-    return JoinedPair(pair, -1 if row is None else row.index, row)
+def _joined(pair: Pair, row: ReferenceRow | None, caches: CachesTogether) -> JoinedPair:
+    if row is None:
+        return JoinedPair(pair, -1)
+    return JoinedPair(pair, row.index, row, caches.rows(row))
 
 
-def _load(dataset: Format, cache: ReferenceCache, joined: JoinedPair) -> JoinedPair:
+def _load(dataset: Format, caches: CachesTogether, joined: JoinedPair) -> JoinedPair:
     row = joined.row
     where = _where(joined.pair.shard if row is None else row.shard, joined.pair)
-    if row is None:
-        raise MissingPair(f"{where}: {cache.uri} has no row for this pair")
-    if row.status == RowErrorCode.OVER_LIMIT:
-        raise MissingPair(
-            f"{where}: it is beyond the --limit that the cache was made with; score it again "
-            "without one, or leave such pairs out with data.on_missing=skip"
-        )
-    if row.status != OK:
-        raise MissingPair(f"{where}: the reference could not score it ({row.status})")
+    rows = zip((row, *joined.others), caches.all, strict=True)
+    scored = [_usable(each, cache, where) for each, cache in rows]
     pair = dataset.load(joined.pair)
     try:
         pair.content()
     except RowError as error:
         detail = f"has a reference row, but is unusable here ({error})"
         raise PairMismatch(f"{where}: {detail}") from error
-    imported = cache.manifest.fingerprint.imported
-    if changed := changes(pair, row.image_hash, row.caption_hash, imported=imported):
-        raise PairMismatch(f"{where}: {changed[0]}")
-    return JoinedPair(replace(pair, shard=row.shard, key=row.key), row.index, row)
+    for each, cache in zip(scored, caches.all, strict=True):
+        imported = cache.manifest.fingerprint.imported
+        if changed := changes(pair, each.image_hash, each.caption_hash, imported=imported):
+            told = f" in {cache.uri}" if caches.others else ""
+            raise PairMismatch(f"{where}: {changed[0]}{told}")
+    known = scored[0]
+    return replace(joined, pair=replace(pair, shard=known.shard, key=known.key))
+
+
+def _usable(row: ReferenceRow | None, cache: ReferenceCache, where: str) -> ReferenceRow:
+    if row is None:
+        raise MissingPair(f"{where}: {cache.uri} has no row for this pair")
+    if row.status == RowErrorCode.OVER_LIMIT:
+        raise MissingPair(
+            f"{where}: it is beyond the --limit that {cache.uri} was made with; score it again "
+            "without one, or leave such pairs out with data.on_missing=skip"
+        )
+    if row.status != OK:
+        raise MissingPair(
+            f"{where}: the reference of {cache.uri} could not score it ({row.status})"
+        )
+    return row
 
 
 def _where(shard: str, pair: Pair) -> str:

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.dataset.formats import AUTO, find_kind, open_dataset
 from rhocache_schemas.dataset.formats.base import Format, KeyedFormat
 from rhocache_schemas.dataset.formats.image_folder import ImageFolder
@@ -19,6 +18,7 @@ from rhocache_schemas.errors import DatasetError, RowError, RowErrorCode
 from rhocache_trainer.data.config import Data
 from rhocache_trainer.data.join import JoinedPair
 from rhocache_trainer.data.reference_losses import read_losses
+from rhocache_trainer.loss.references import References
 
 Label = Literal["text", "folder"]
 
@@ -51,7 +51,7 @@ class LabelledPairs:
     """
 
     def __init__(self, data: Data, label: Label, reference: str | None) -> None:
-        self.manifest: Manifest | None = None
+        self.references: References | None = None
         self._label = label
         self._dataset = dataset = _open(data, label)
         self._numbers: dict[str, npt.NDArray[np.int64]] = {}  # shard -> of each row, −1 for none

@@ -1,4 +1,6 @@
-"""Opens the pairs that a run's settings name, and the cache that steers it."""
+"""Opens the pairs that a run's settings name, and the caches that steer it."""
+
+from collections.abc import Sequence
 
 from rhocache_schemas.dataset.formats import open_dataset
 from rhocache_schemas.dataset.formats.base import KeyedFormat
@@ -6,20 +8,39 @@ from rhocache_schemas.errors import DatasetError
 from rhocache_trainer.cache.reader import KEPT_BYTES, ReferenceCache
 from rhocache_trainer.data.config import Data
 from rhocache_trainer.data.join import CachedPairs, KeyedPairs, PairSource, PlainPairs
+from rhocache_trainer.loss.references import References, ReferencesConfig
 
 
-def open_pairs(data: Data, cache: str | None) -> PairSource:
+def open_pairs(
+    data: Data, cache: str | Sequence[str] | None, references: ReferencesConfig | None = None
+) -> PairSource:
     """Return the pairs that ``data`` names, joined with the cache at a path or URI if there is one.
+
+    Of several caches, each of another reference, every pair needs a row in all; ``references`` says
+    how they are combined.
 
     Raises DatasetError and InvalidInput for what ``data`` names, and CacheError's kin.
     """
     dataset = open_dataset(data, data.kind)
-    if cache is None:
+    places = [cache] if isinstance(cache, str) else cache or []
+    if not places:
         pairs = PlainPairs(dataset)
         if not pairs.usable:
             raise DatasetError(f"{data.dataset} has no usable pair: {dataset.describe()}")
         return pairs
-    opened = ReferenceCache.open(cache, kept_bytes=KEPT_BYTES // max(1, data.workers))
+    kept = KEPT_BYTES // (max(1, data.workers) * len(places))
+    caches = [ReferenceCache.open(place, kept_bytes=kept) for place in places]
+    together = References([each.manifest for each in caches], references)
+    first, *others = caches
     if isinstance(dataset, KeyedFormat):
-        return KeyedPairs(dataset, opened, on_missing=data.on_missing)
-    return CachedPairs(dataset, opened, data.caption_field, on_missing=data.on_missing)
+        return KeyedPairs(
+            dataset, first, others=others, references=together, on_missing=data.on_missing
+        )
+    return CachedPairs(
+        dataset,
+        first,
+        data.caption_field,
+        others=others,
+        references=together,
+        on_missing=data.on_missing,
+    )

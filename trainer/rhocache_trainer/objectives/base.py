@@ -1,17 +1,17 @@
 """What the training loop asks of an objective and of its settings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from rhocache_schemas.errors import TrainingError
 from rhocache_trainer.data.config import Data
 from rhocache_trainer.data.dataset import Batch
 from rhocache_trainer.data.join import PairSource
 from rhocache_trainer.data.open import open_pairs
 from rhocache_trainer.loss.diagnostics import Steering
+from rhocache_trainer.loss.references import References, ReferencesConfig
 from rhocache_trainer.model.clip import Model, build_model
 from rhocache_trainer.settings import Named
 
@@ -39,9 +39,11 @@ class ObjectiveConfig(Named):
         """Return how many pairs to read for ``batch_size`` to train on."""
         return batch_size
 
-    def open_pairs(self, data: Data, cache: str | None) -> PairSource:
+    def open_pairs(
+        self, data: Data, caches: Sequence[str], references: ReferencesConfig | None
+    ) -> PairSource:
         """Open what to train on. Raises as rhocache_trainer.data.open.open_pairs does."""
-        return open_pairs(data, cache)
+        return open_pairs(data, caches, references)
 
     def build_model(
         self,
@@ -82,6 +84,13 @@ class Objective(nn.Module):
     temperatures and the like, whose gradients are whole on every rank.
     """
 
+    references: References | None = None  # that it is steered by, or learns from
+
+    def start_step(self, done: float) -> None:
+        """Set what depends on the share of all steps that are done."""
+        if self.references is not None:
+            self.references.done = done
+
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Set what depends on how far the training is."""
 
@@ -117,18 +126,13 @@ def at_logit_scale(loss: Tensor, logit_scale: Tensor) -> Output:
 
 
 def reference_of(batch: Batch) -> tuple[Tensor, Tensor]:
-    """The reference's image and text embeddings of a batch that was joined with a cache."""
+    """The references' image and text embeddings of a batch that was joined with their caches."""
     assert batch.reference_image is not None  # noqa: S101 (the config has a cache)
     assert batch.reference_text is not None  # noqa: S101
     return batch.reference_image, batch.reference_text
 
 
-def reference_scale(pairs: PairSource) -> float:
-    """The logit scale of the reference that made the cache. Raises TrainingError without one."""
-    assert pairs.manifest is not None  # noqa: S101 (the config has a cache)
-    if pairs.manifest.logit_scale is None:
-        raise TrainingError(
-            f"the cache of {pairs.manifest.dataset} does not say its reference's logit scale: "
-            "import its embeddings with --logit-scale"
-        )
-    return pairs.manifest.logit_scale
+def references_of(pairs: PairSource) -> References:
+    """The references that made the caches."""
+    assert pairs.references is not None  # noqa: S101 (the config has a cache)
+    return pairs.references

@@ -5,19 +5,26 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from rhocache_schemas import storage
 from rhocache_schemas.dataset.augmentation import Augmentation
 from rhocache_schemas.documents import Location, Strict, describe
 from rhocache_schemas.errors import InvalidDocument, InvalidInput
 from rhocache_trainer.data.config import Data
+from rhocache_trainer.loss.references import ReferencesConfig
 from rhocache_trainer.model.clip import Freeze
 from rhocache_trainer.objectives.base import ObjectiveConfig
 from rhocache_trainer.optim import OptimizerConfig
 from rhocache_trainer.settings import ChosenFrom, Positive
 from rhocache_trainer.training.accumulation import Accumulation
 from rhocache_trainer.training.loggers import LoggerConfig, Loggers
+
+OneOrSeveral = Annotated[
+    Annotated[Location, Tag("one")]
+    | Annotated[tuple[Location, ...], Field(min_length=1), Tag("several")],
+    Discriminator(lambda value: "several" if isinstance(value, (list, tuple)) else "one"),
+]
 
 
 class TrainConfig(Strict):
@@ -43,8 +50,15 @@ class TrainConfig(Strict):
     freeze: Freeze = Freeze()
     objective: Annotated[ObjectiveConfig, ChosenFrom("rhocache_trainer.objectives")]
     cache: Annotated[
-        Location | None,
-        Field(description="reference cache, for objectives that are steered by one"),
+        OneOrSeveral | None,
+        Field(
+            description="reference cache, for objectives that are steered by one; or a list of "
+            "them, each of another reference"
+        ),
+    ] = None
+    references: Annotated[
+        ReferencesConfig | None,
+        Field(description="how those of several caches are combined; null: by their mean"),
     ] = None
     batch_size: Annotated[int, Field(ge=2, description="pairs a step, of all processes")] = 256
     accumulation: Accumulation = Accumulation()
@@ -77,7 +91,21 @@ class TrainConfig(Strict):
             raise ValueError(f"objective {name} needs a reference cache: set cache to its location")
         if not needed and self.cache is not None:
             raise ValueError(f"objective {name} uses no cache; leave cache out")
+        if self.references is not None:
+            if len(self.caches) < 2:
+                raise ValueError(
+                    "references says how those of several caches are combined: give cache as a list"
+                )
+            if fault := self.references.fault(len(self.caches)):
+                raise ValueError(f"references: {fault}")
         return self
+
+    @property
+    def caches(self) -> tuple[str, ...]:
+        """The places of all caches, in their order."""
+        if self.cache is None:
+            return ()
+        return (self.cache,) if isinstance(self.cache, str) else self.cache
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:

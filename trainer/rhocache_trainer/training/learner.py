@@ -58,6 +58,7 @@ class Learner:
         the model can't be frozen so.
         """
         config, fabric = self._config, self._fabric
+        self._total_steps = total_steps
         # Convolutions are faster with channels last, on CPUs as well; nothing else changes.
         module = self.model.module.to(fabric.device, memory_format=torch.channels_last)
         self.objective = config.objective.build(self._pairs).to(fabric.device)
@@ -95,6 +96,7 @@ class Learner:
 
     def update(self, read: Batch, *, steering: bool) -> Update:
         """Make one step on this rank's pairs; ``steering`` asks what its gradient is made of."""
+        self.objective.start_step(self._schedulers[0].last_epoch / self._total_steps)
         batch = self.objective.select(self._score, read)
         for module in (self._wrapped, self.objective):
             module.zero_grad()

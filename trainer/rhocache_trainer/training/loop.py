@@ -106,7 +106,7 @@ class _Run:
         self.checkpoints = _checkpoints(config)
         self.fabric = launch(config.device, config.precision)
         self.ranks = Ranks()
-        self.pairs = config.objective.open_pairs(config.data, config.cache)
+        self.pairs = config.objective.open_pairs(config.data, config.caches, config.references)
         self.learner = Learner(config, self.fabric, self.pairs)
         share, rest = divmod(config.batch_size, self.fabric.world_size)
         if rest:
