@@ -1,6 +1,7 @@
 """A committed cache made without workers: by the schemas' own writers, of rows that one gives."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,12 +80,12 @@ def commit(folder: str | Path, shards: Mapping[str, ShardRows], **manifest: Any)
     return Path(folder)
 
 
-def flip_index(folder: str | Path) -> str:
+def flip_index(folder: str | Path, name: str = layout.INDEX) -> str:
     """Flip a bit of the index; the pattern of an error that names it and both its hashes."""
-    path = Path(folder, layout.INDEX)
+    path = Path(folder, name)
     data = bytearray(path.read_bytes())
     before = hashlib.sha256(data).hexdigest()
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     after = hashlib.sha256(data).hexdigest()
-    return rf"index\.parquet has SHA-256 {after}, but manifest\.json names {before}"
+    return rf"{re.escape(name)} has SHA-256 {after}, but manifest\.json names {before}"

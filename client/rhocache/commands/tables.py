@@ -130,13 +130,22 @@ def _between(found: Range | None, spell: Callable[[float], str]) -> str | None:
 
 def inspection(found: "Inspection") -> Table:
     facts = asdict(found)
-    quantiles = facts.pop("similarity_quantiles")
+    quantiles, rounding = facts.pop("similarity_quantiles"), facts.pop("rounding")
     facts["complete"] = "yes" if found.complete else "no: there is no manifest yet"
     facts["bytes"] = f"{found.bytes:,}"
     facts["similarity"] = "  ".join(
         f"{_quantile(share)} {value:.3f}" for share, value in quantiles.items()
     )
+    if rounding is not None:
+        facts["rounding"] = "  ".join(
+            f"{what} {_spread(rounding[name])}"
+            for what, name in (("r", "similarity"), ("r/0.01", "logit"))
+        )
     return _facts(facts.items())
+
+
+def _spread(errors: dict[str, float]) -> str:
+    return f"±{errors['mean']:.2g} (99 % {errors['p99']:.2g}, max {errors['max']:.2g})"
 
 
 def print_report(console: Console, report: "VerifyReport") -> None:

@@ -135,6 +135,6 @@ def test_a_row_that_is_not_finite_is_named():
 
 
 def _with_nan(n: int, row: int) -> bytes:
-    rows = _rows(np.arange(n), 1, 8, "float32", {3, 701}, np.random.default_rng(0))
+    rows = _rows(np.arange(n), 1, 8, "float32", {3, 701}, np.random.default_rng(0), 1)
     rows.text[row, 0, 5] = np.nan
     return shard_file.encode(rows, "f" * 64, "1" * 64)

@@ -14,6 +14,7 @@ from rhocache_schemas.cache.index import IndexRow
 from rhocache_schemas.cache.listing import shard_files, unknown_files
 from rhocache_schemas.cache.reader import CacheReader, changes
 from rhocache_schemas.cache.shard_file import OK, Footer, ShardRows
+from rhocache_schemas.cache.summary import Rounding, ShardSummary, ShardSummer, summarise
 from rhocache_schemas.dataset.formats.webdataset import ShardReader
 from rhocache_schemas.dataset.image import open_image
 from rhocache_schemas.dataset.pair import Pair
@@ -85,14 +86,57 @@ def verify(
         dataset = manifest.dataset
     sources = _sources(report, dataset, names)
     chosen: list[Scored] = []
+    parts: dict[str, tuple[ShardSummary, int]] = {}
     for left, name in zip(range(len(names), 0, -1), names, strict=True):
         found = _check_shard(report, manifest, name, rows.get(name))
+        if found is not None:
+            size = rows[name].bytes if name in rows else 0
+            parts[name] = _sum_up(*found), size
         if found is not None and name in sources:
             share = math.ceil((sample - len(chosen)) / left)
             chosen += _check_source(report, manifest, name, *found, sources[name], share)
+    if rows and len(parts) == len(names):
+        _check_summary(report, reader, parts)
     if chosen:
         _encode_again(report, manifest, chosen)
     return report
+
+
+def _sum_up(columns: ShardRows, footer: Footer) -> ShardSummary:
+    summer = ShardSummer()
+    summer.update(columns.similarity[columns.ok])
+    return summer.summary(footer.rounding)
+
+
+def _check_summary(
+    report: VerifyReport, reader: CacheReader, parts: dict[str, tuple[ShardSummary, int]]
+) -> None:
+    """Check what the index, the summary and the manifest say of similarities by the rows."""
+    manifest = reader.manifest
+    if manifest.summary_sha256 is None:
+        return
+    told = reader.summaries
+    for name, (part, _) in parts.items():
+        if name not in told or not _alike(told[name], part):
+            problem = f"has other similarities than {layout.INDEX} says"
+            report.findings.append(Finding(f"shard {name}", problem, name))
+    if manifest.rounding != Rounding.of(part.rounding for part, _ in parts.values()):
+        problem = "states another error of rounding than its shards"
+        report.findings.append(Finding(layout.MANIFEST, problem))
+    try:
+        summary = reader.summary
+    except (CacheCorrupt, CacheIncomplete, InvalidInput) as error:
+        report.findings.append(Finding(layout.SUMMARY, str(error)))
+        return
+    if summary != summarise(parts, reader.columns):
+        report.findings.append(Finding(layout.SUMMARY, "is not of the rows that there are"))
+
+
+def _alike(told: ShardSummary, found: ShardSummary) -> bool:
+    ends = (told.lowest, told.highest, told.rounding)
+    if ends != (found.lowest, found.highest, found.rounding):
+        return False
+    return np.array_equal(told.counts, found.counts)
 
 
 def _check_index(
@@ -179,7 +223,7 @@ def _check_shard(
         return None
     ok = columns.ok
     norms = np.linalg.norm(
-        np.concatenate([columns.image[ok], columns.text[ok]], axis=1).astype(np.float32), axis=-1
+        np.concatenate([columns.image[ok], columns.text[ok]], axis=1, dtype=np.float32), axis=-1
     )
     keys = Counter(
         key for key, code in zip(columns.keys, columns.status, strict=True) if code == OK
@@ -258,7 +302,7 @@ def _check_source(
     report.pairs_compared += count
     if count < len(columns.keys):
         find(None, f"its source has {count} pairs, the cache {len(columns.keys)} rows")
-    if reader.sha256 != footer.source_sha256:
+    if not manifest.fingerprint.imported and reader.sha256 != footer.source_sha256:
         find(None, "its source is not the file that was scored: the SHA-256 differs")
     return same
 
@@ -274,11 +318,11 @@ def _encode_again(report: VerifyReport, manifest: Manifest, chosen: list[Scored]
         report.notes.append(f"no pair was encoded again: {error}")
         return
     fingerprint = manifest.fingerprint
+    now = reference.fingerprint(fingerprint.dtype, fingerprint.caption_field, fingerprint.views)
+    same = {"format_version": fingerprint.format_version, "made_from": fingerprint.made_from}
     try:
-        fingerprint.check_same(
-            reference.fingerprint(fingerprint.dtype, fingerprint.caption_field, fingerprint.views),
-            report.cache,
-        )
+        if not fingerprint.imported:  # else the numbers alone can tell
+            fingerprint.check_same(now.model_copy(update=same), report.cache)
     except CacheError as error:
         report.findings.append(Finding(manifest.reference.model, str(error)))
         return
