@@ -31,6 +31,11 @@ class Fingerprint(CacheDocument):
     made_from: Literal["dataset", "cache", "embeddings"] = "dataset"
 
     @property
+    def drawn(self) -> Views:
+        """The views of each image, and how they are drawn."""
+        return self.views if isinstance(self.views, Views) else Views()
+
+    @property
     def imported(self) -> bool:
         """Whether nobody has hashed the images and captions that the rows are of."""
         return self.made_from == "embeddings"

@@ -228,7 +228,7 @@ def test_a_single_row_and_where_it_is(cache: Path):
         assert (int(shard.partition(".")[0]), position) == divmod(index, PAIRS)
         row = opened.row(shard, position)
         assert (row.index, row.key, row.status) == (index, f"{position:04}", "ok")
-        assert np.array_equal(row.image, unit_rows(index // PAIRS, "image")[position])
+        assert np.array_equal(row.image[0], unit_rows(index // PAIRS, "image")[position])
 
 
 def test_a_copy_for_another_process_leaves_what_was_read_behind(cache: Path):

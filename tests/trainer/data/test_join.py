@@ -58,8 +58,8 @@ def test_every_pair_gets_its_own_row(dataset: Path, cache: Path):
         pair = sample.pair
         assert (pair.key, pair.image, pair.caption) == (made.key, made.image, made.caption)
         assert sample.row is not None
-        assert np.array_equal(sample.row.image, unit_rows(shard, "image")[row])
-        assert np.array_equal(sample.row.text, unit_rows(shard, "text")[row])
+        assert np.array_equal(sample.row.image[0], unit_rows(shard, "image")[row])
+        assert np.array_equal(sample.row.text[0], unit_rows(shard, "text")[row])
 
 
 @pytest.mark.parametrize("start", [0, 5, PAIRS])

@@ -32,8 +32,8 @@ class ReferenceRow:
     key: str
     index: int  # its number in the whole cache
     status: str  # ``ok`` or a RowErrorCode
-    image: npt.NDArray[np.floating]  # [d], view 0
-    text: npt.NDArray[np.floating]  # [d], caption 0
+    image: npt.NDArray[np.floating]  # [V, d]
+    text: npt.NDArray[np.floating]  # [C, d]
     image_hash: bytes | None
     caption_hash: bytes | None
 
@@ -134,8 +134,8 @@ class ReferenceCache:
             rows.keys[row],
             int(rows.index[row]),
             rows.status[row],
-            rows.image[row, 0].copy(),
-            rows.text[row, 0].copy(),
+            rows.image[row].copy(),
+            rows.text[row].copy(),
             rows.image_hash[row],
             rows.caption_hash[row],
         )

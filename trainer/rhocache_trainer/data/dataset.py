@@ -27,6 +27,7 @@ from rhocache_schemas.errors import (
 from rhocache_trainer.data.augment import augment, pair_random
 from rhocache_trainer.data.join import JoinedPair, OnMissing, PairSource
 from rhocache_trainer.data.partition import Share, share_of, shuffle
+from rhocache_trainer.data.replay import Replay
 
 _READ_AHEAD = 64  # pairs that wait for each decoding thread
 _AT_ONCE = 32  # of them
@@ -38,6 +39,7 @@ class Example:
     joined: JoinedPair
     image: Tensor  # uint8 [3, height, width]
     tokens: Tensor  # int64 [context length]
+    view: int = 0  # of the image, by its number in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +105,12 @@ class Tokenizer(Protocol):
 class PairDataset(IterableDataset[Batch | Failure]):
     """Batches without end: an epoch is ``steps`` of them, the same number on every rank.
 
-    Which pairs are in an epoch, their order, and each pair's augmentation are functions of (seed,
-    epoch, rank, world size, number of workers). Shards are shuffled by (seed, epoch), the same on
-    every rank, and their rows cut into equal runs (see ``share_of``), so no pair comes twice in an
-    epoch; fewer than batch_size x world_size are not in it at all. Where pairs are left out, a rank
-    goes through its run again until its steps are done, so that no other rank waits for it in vain.
+    Which pairs are in an epoch, their order, and each pair's augmentation, or view, are functions
+    of (seed, epoch, rank, world size, number of workers). Shards are shuffled by (seed, epoch), the
+    same on every rank, and their rows cut into equal runs (see ``share_of``), so no pair comes
+    twice in an epoch; fewer than batch_size x world_size are not in it at all. Where pairs are left
+    out, a rank goes through its run again until its steps are done, so that no other rank waits for
+    it in vain.
 
     ``state_dict`` holds no more than the epoch and how much of it was given out. In a DataLoader's
     worker process it gives that worker's batches; with ``batch_size=None``, for they are whole.
@@ -121,6 +124,7 @@ class PairDataset(IterableDataset[Batch | Failure]):
         tokenizer: Tokenizer,
         image_size: tuple[int, int],
         augmentation: Augmentation,
+        replay: Replay | None = None,
         *,
         batch_size: int,
         seed: int,
@@ -140,6 +144,7 @@ class PairDataset(IterableDataset[Batch | Failure]):
         self._tokenizer = self._tokens = tokenizer
         self._image_size = image_size
         self._augmentation = augmentation
+        self._replay = replay
         self._batch_size = batch_size
         self._seed = seed
         self._shuffle_buffer = shuffle_buffer
@@ -287,23 +292,26 @@ class PairDataset(IterableDataset[Batch | Failure]):
         except RowError as error:
             where = f"shard {pair.shard}, key {pair.key}"
             raise RowError(error.code, f"{where}: {error}") from error
-        random = pair_random(self._seed, epoch, pair.shard, pair.key)
-        return Example(
-            joined,
-            augment(opened, self._image_size, self._augmentation, random),
-            self._tokens(caption)[0],
-        )
+        tokens = self._tokens(caption)[0]
+        if self._replay is None:
+            random = pair_random(self._seed, epoch, pair.shard, pair.key)
+            shown = augment(opened, self._image_size, self._augmentation, random)
+            return Example(joined, shown, tokens)
+        view = self._replay.choose(epoch, pair.shard, pair.key)
+        shown = self._replay.show(opened, view, pair.shard, pair.key)
+        return Example(joined, shown, tokens, view)
 
 
 def collate(examples: list[Example], skipped: dict[str, int]) -> Batch:
     """Stack examples into a batch; the images stay uint8 until they are on the device."""
-    rows = [(example.joined.row, *example.joined.others) for example in examples]
+    rows = [[row for row in (e.joined.row, *e.joined.others) if row] for e in examples]
+    views = [example.view for example in examples]
     return Batch(
         torch.stack([example.image for example in examples]),
         torch.stack([example.tokens for example in examples]),
         torch.tensor([example.joined.index for example in examples]),
-        _rows([[row.image for row in each if row is not None] for each in rows]),
-        _rows([[row.text for row in each if row is not None] for each in rows]),
+        _rows([[row.image[v] for row in each] for v, each in zip(views, rows, strict=True)]),
+        _rows([[row.text[0] for row in each] for each in rows]),
         [replace(example.joined.pair, image=None, metadata=None) for example in examples],
         skipped,
     )

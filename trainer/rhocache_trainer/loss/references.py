@@ -107,7 +107,7 @@ class References:
         self._config = config
         self._widths = [manifest.dimension for manifest in manifests]
         self._biases = [manifest.logit_bias for manifest in manifests]
-        self._manifests = manifests
+        self.manifests = manifests
         self.done = 0.0  # share of the training's steps, by which a schedule goes
 
     def __len__(self) -> int:
@@ -119,7 +119,7 @@ class References:
         if isinstance(self._config.temperatures, tuple):
             return [1 / each for each in self._config.temperatures]
         scales: list[float] = []
-        for manifest in self._manifests:
+        for manifest in self.manifests:
             if manifest.logit_scale is None:
                 raise TrainingError(
                     f"the cache of {manifest.dataset} does not say its reference's logit scale: "

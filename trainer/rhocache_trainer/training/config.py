@@ -12,6 +12,7 @@ from rhocache_schemas.dataset.augmentation import Augmentation
 from rhocache_schemas.documents import Location, Strict, describe
 from rhocache_schemas.errors import InvalidDocument, InvalidInput
 from rhocache_trainer.data.config import Data
+from rhocache_trainer.data.replay import ReplayConfig
 from rhocache_trainer.loss.references import ReferencesConfig
 from rhocache_trainer.model.clip import Freeze
 from rhocache_trainer.objectives.base import ObjectiveConfig
@@ -47,6 +48,7 @@ class TrainConfig(Strict):
         Field(description="changes to open_clip's preprocess config: mean, std, resize_mode, ..."),
     ] = Field(default_factory=dict)
     augmentation: Augmentation = Augmentation()
+    replay: ReplayConfig = ReplayConfig()
     freeze: Freeze = Freeze()
     objective: Annotated[ObjectiveConfig, ChosenFrom("rhocache_trainer.objectives")]
     cache: Annotated[

@@ -18,6 +18,7 @@ from torch import Tensor
 from rhocache_schemas.errors import InvalidInput, TrainingError
 from rhocache_trainer.data.dataset import Batch
 from rhocache_trainer.data.loader import build_loader
+from rhocache_trainer.data.replay import replay_of
 from rhocache_trainer.distributed.collectives import Ranks
 from rhocache_trainer.distributed.launch import launch
 from rhocache_trainer.loss import diagnostics
@@ -114,12 +115,15 @@ class _Run:
                 f"batch_size={config.batch_size} is the pairs of all {self.fabric.world_size} "
                 "processes, and can't be shared out equally among them"
             )
+        size, references = self.learner.model.image_size, self.pairs.references
+        manifests = [] if references is None else references.manifests
         self.loader = build_loader(
             config.data,
             self.pairs,
             self.learner.model.tokenizer,
-            self.learner.model.image_size,
+            size,
             config.augmentation,
+            replay_of(config.replay, manifests, size, config.seed),
             batch_size=config.objective.super_batch(share),
             seed=config.seed,
             rank=self.fabric.global_rank,

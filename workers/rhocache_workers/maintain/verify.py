@@ -27,7 +27,6 @@ from rhocache_schemas.errors import (
     RhocacheError,
     ShardError,
 )
-from rhocache_schemas.job.views import Views
 
 # Of an embedding's entry: what other hardware's arithmetic may add, and what storing it rounds.
 ARITHMETIC = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 3e-2}
@@ -326,7 +325,7 @@ def _encode_again(report: VerifyReport, manifest: Manifest, chosen: list[Scored]
     except CacheError as error:
         report.findings.append(Finding(manifest.reference.model, str(error)))
         return
-    viewer = Viewer(reference.preprocess, Views() if fingerprint.views == 1 else fingerprint.views)
+    viewer = Viewer(reference.preprocess, fingerprint.drawn)
     differences = []
     for pair, image, text in chosen:
         pixels = viewer((pair.shard, pair.key), open_image(pair.image or b""))
