@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, AliasChoices, Field
 
 from rhocache_schemas.cache.fingerprint import Fingerprint
+from rhocache_schemas.dataset.source import AUTO, OF_ROWS, TARS, Kind, Source
 from rhocache_schemas.documents import Document, Strict
 from rhocache_schemas.errors import ShardError
 from rhocache_schemas.job.kinds.score import ScoreSpec
@@ -17,6 +18,8 @@ from rhocache_schemas.text import tell
 Count = Annotated[int, Field(ge=0)]
 Told = Annotated[str, AfterValidator(tell)]  # kept and shown: no secret may be in it
 Phase = Literal["planning", "encoding", "finalizing", "completed", "failed", "cancelled"]
+
+_LATER = {"limit", "error_budget", "images", *OF_ROWS} - {"caption_field"}
 
 
 class Plan(Document):
@@ -48,10 +51,10 @@ class Plan(Document):
 
     def to_json(self) -> bytes:
         # The first readers of format 1 know of no kinds, as all that makes caches is score, of no
-        # limit, and of no error budget that is not a number.
-        unknown = {"kind"} | {
-            name for name in ("limit", "error_budget") if getattr(self.spec, name) is None
-        }
+        # limit, of no error budget that is not a number, and of tars alone.
+        unknown = {"kind"} | {name for name in _LATER if getattr(self.spec, name) is None}
+        if self.spec.format in (AUTO, TARS):
+            unknown.add("format")
         return self.model_dump_json(indent=1, exclude={"spec": unknown}).encode() + b"\n"
 
 
@@ -157,6 +160,8 @@ class Manifest(Document):
     reference: ReferenceSpec
     reference_sha256: str | None = None  # of its files, or its name where open_clip finds it
     dataset: str
+    format: Kind = TARS  # of the dataset
+    images: str | None = None  # folder that its paths start from, if it is not its own
     rows: Count
     ok: Count
     failed: Count
@@ -170,3 +175,16 @@ class Manifest(Document):
     batch_size: Annotated[int, Field(ge=1)]
     software: dict[str, str]  # package -> version, of the run that committed
     created_at: float  # Unix seconds
+
+    @property
+    def source(self) -> Source:
+        """Where the pairs are, as they were read."""
+        of_rows = {name: getattr(self.fingerprint, name) for name in OF_ROWS}
+        return Source(dataset=self.dataset, images=self.images, **of_rows)
+
+    def to_json(self) -> bytes:
+        # The first readers of format 1 know of tars alone.
+        unknown = {"images"} if self.images is None else set[str]()
+        if self.format == TARS:
+            unknown.add("format")
+        return self.model_dump_json(indent=1, exclude=unknown).encode() + b"\n"

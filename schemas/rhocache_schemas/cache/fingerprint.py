@@ -4,10 +4,15 @@ import hashlib
 import json
 from typing import Any
 
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
+from rhocache_schemas.dataset.source import OF_ROWS
 from rhocache_schemas.documents import Document
 from rhocache_schemas.errors import FingerprintMismatch
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import Dtype, Precision
+
+_LATER = set(OF_ROWS) - {"caption_field"}
 
 
 class Fingerprint(Document):
@@ -24,7 +29,20 @@ class Fingerprint(Document):
     precision: Precision
     dtype: Dtype
     caption_field: str | None = None
+    image_column: str | None = None
+    caption_column: str | None = None
+    key_column: str | None = None
+    image_suffix: str | None = None
+    caption_suffix: str | None = None
     views: int = 1
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As the first readers of format 1 know it, which hash and take no more than these."""
+        fields: dict[str, Any] = plain(self)
+        return {
+            name: value for name, value in fields.items() if value is not None or name not in _LATER
+        }
 
     @property
     def digest(self) -> str:
@@ -46,7 +64,7 @@ class Fingerprint(Document):
         asked = {
             "precision": spec.reference.precision,
             "dtype": spec.dtype,
-            "caption_field": spec.caption_field,
+            **spec.source.of_rows,
         }
         self.check_same(self.model_copy(update=asked), spec.output)
 
@@ -57,9 +75,9 @@ class Fingerprint(Document):
         """
         ours, theirs = self.model_dump(mode="json"), other.model_dump(mode="json")
         differing = [
-            f"{name} (cache: {_short(ours[name])}, now: {_short(theirs[name])})"
-            for name in ours
-            if ours[name] != theirs[name]
+            f"{name} (cache: {_short(ours.get(name))}, now: {_short(theirs.get(name))})"
+            for name in type(self).model_fields
+            if ours.get(name) != theirs.get(name)
         ]
         if differing:
             raise FingerprintMismatch(

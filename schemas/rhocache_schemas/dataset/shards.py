@@ -3,14 +3,16 @@
 import errno
 import posixpath
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from typing import Protocol
 
 from pyarrow import fs
 
 from rhocache_schemas import storage
 from rhocache_schemas.abandonment import keep_on
+from rhocache_schemas.dataset.pair import Pair
 from rhocache_schemas.dataset.tree import Entry, list_files
 from rhocache_schemas.errors import DatasetError, DatasetMismatch
 from rhocache_schemas.storage import braces
@@ -25,6 +27,25 @@ _LONGEST_NAME = 1024  # bytes of a path that is looked for with its braces, as o
 _AT_ONCE = 1000  # shards that are looked for in one call
 
 
+class Content(Protocol):
+    """What reads a shard that is not a file of its own, without the rest of its dataset.
+
+    Encoders get it with the shard, so that a dataset that changes while they are at work does not
+    move pairs from one shard to another.
+    """
+
+    def read(self, shard: str, start: int = 0) -> Iterator[Pair]:
+        """Yield the pairs of the shard, which has this name. Raises DatasetError, StorageError."""
+        ...
+
+    def load(self, pair: Pair) -> Pair:
+        """Return a pair with its image and caption, or an error. In any thread.
+
+        Raises StorageError.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Shard:
     name: str  # path under the dataset's root: what joins a dataset and a cache
@@ -33,6 +54,14 @@ class Shard:
     mtime_ns: int  # 0 where the storage tells none
     rows: int | None = None  # None where only reading tells
     most: int | None = None  # of its pairs, the first so many are wanted; None: all
+    content: Content | None = field(default=None, compare=False, repr=False)  # None: a tar
+
+    def differs(self, size: int, rows: int) -> bool:
+        """Tell whether it surely is not what it was with this size and so many pairs.
+
+        Only a tar's size is that of all its bytes.
+        """
+        return size != self.size if self.content is None else rows != self.rows
 
 
 def list_shards(

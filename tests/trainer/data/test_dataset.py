@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rhocache_schemas.dataset.formats.base import Source
 from rhocache_schemas.dataset.formats.webdataset import WebDataset
+from rhocache_schemas.dataset.source import Source
 from rhocache_schemas.errors import RowError, ShardError, TrainingError
 from rhocache_trainer import ReferenceCache
 from rhocache_trainer.data.config import Augmentation

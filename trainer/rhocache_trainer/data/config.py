@@ -4,8 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from rhocache_schemas.dataset.formats import AUTO, Kind
-from rhocache_schemas.dataset.formats.base import Source
+from rhocache_schemas.dataset.source import AUTO, Kind, Source
 from rhocache_schemas.documents import Strict
 from rhocache_trainer.settings import Positive, Share
 

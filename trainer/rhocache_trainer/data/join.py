@@ -1,6 +1,6 @@
 """Pairs to train on, read from a dataset and, with a cache, joined with their reference rows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -24,6 +24,7 @@ from rhocache_schemas.errors import (
 )
 from rhocache_trainer.cache.key_index import find_rows
 from rhocache_trainer.cache.reader import ReferenceCache, ReferenceRow
+from rhocache_trainer.data.tar_keys import TarKeys
 
 OnMissing = Literal["error", "skip"]
 
@@ -95,29 +96,30 @@ class CachedPairs:
 
     Every pair's image and caption are compared by hash with what the reference saw. A pair without
     a usable row raises MissingPair when it is called for, one that has changed PairMismatch.
+    ``read_as`` are the dataset's settings as Source.of_rows has them.
 
     Raises, when made: CacheIncomplete for shards that the cache lacks (unless they may be skipped),
     CacheIncomplete or CacheCorrupt for files of it that are missing or cut short, and
-    FingerprintMismatch when the reference took its captions from elsewhere.
+    FingerprintMismatch when the reference took its images or captions from elsewhere.
     """
 
     def __init__(
         self,
         dataset: Format,
         cache: ReferenceCache,
-        caption_field: str | None = None,
+        read_as: Mapping[str, str | None] | None = None,
         *,
         on_missing: OnMissing = "error",
     ) -> None:
         lacking = [shard.name for shard in dataset.shards if shard.name not in cache.shards]
         if lacking and (on_missing == "error" or len(lacking) == len(dataset.shards)):
             raise cache.reader.missing_shard(lacking[0])
-        scored_field = cache.manifest.fingerprint.caption_field
-        if scored_field != caption_field:
-            raise FingerprintMismatch(
-                f"{cache.uri} was made with caption_field={scored_field!r}, but the training data "
-                f"have caption_field={caption_field!r}"
-            )
+        for name, scored in cache.manifest.source.of_rows.items():
+            if scored != (now := (read_as or {}).get(name)):
+                raise FingerprintMismatch(
+                    f"{cache.uri} was made with {name}={scored!r}, but the training data have "
+                    f"{name}={now!r}"
+                )
         self._dataset = dataset
         self._cache = cache
         known = [shard for shard in dataset.shards if shard.name in cache.shards]
@@ -151,7 +153,11 @@ class KeyedPairs:
     """
 
     def __init__(
-        self, dataset: KeyedFormat, cache: ReferenceCache, *, on_missing: OnMissing = "error"
+        self,
+        dataset: KeyedFormat | TarKeys,
+        cache: ReferenceCache,
+        *,
+        on_missing: OnMissing = "error",
     ) -> None:
         cache.reader.check_files(cache.shards)
         keys = dataset.keys()
@@ -218,7 +224,7 @@ def _joined(pair: Pair, row: ReferenceRow | None) -> JoinedPair:
     return JoinedPair(pair, -1 if row is None else row.index, row)
 
 
-def _load(dataset: Format, cache: ReferenceCache, joined: JoinedPair) -> JoinedPair:
+def _load(dataset: Format | TarKeys, cache: ReferenceCache, joined: JoinedPair) -> JoinedPair:
     row = joined.row
     where = _where(joined.pair.shard if row is None else row.shard, joined.pair)
     if row is None:

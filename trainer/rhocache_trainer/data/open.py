@@ -2,10 +2,12 @@
 
 from rhocache_schemas.dataset.formats import open_dataset
 from rhocache_schemas.dataset.formats.base import KeyedFormat
+from rhocache_schemas.dataset.source import TARS
 from rhocache_schemas.errors import DatasetError
 from rhocache_trainer.cache.reader import KEPT_BYTES, ReferenceCache
 from rhocache_trainer.data.config import Data
 from rhocache_trainer.data.join import CachedPairs, KeyedPairs, PairSource, PlainPairs
+from rhocache_trainer.data.tar_keys import TarKeys
 
 
 def open_pairs(data: Data, cache: str | None) -> PairSource:
@@ -22,4 +24,6 @@ def open_pairs(data: Data, cache: str | None) -> PairSource:
     opened = ReferenceCache.open(cache, kept_bytes=KEPT_BYTES // max(1, data.workers))
     if isinstance(dataset, KeyedFormat):
         return KeyedPairs(dataset, opened, on_missing=data.on_missing)
-    return CachedPairs(dataset, opened, data.caption_field, on_missing=data.on_missing)
+    if opened.manifest.format != TARS:
+        return KeyedPairs(TarKeys(dataset), opened, on_missing=data.on_missing)
+    return CachedPairs(dataset, opened, data.of_rows, on_missing=data.on_missing)

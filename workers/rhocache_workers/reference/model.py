@@ -16,6 +16,7 @@ from open_clip.model import get_input_dtype
 from torch import Tensor
 
 from rhocache_schemas.cache.fingerprint import Fingerprint
+from rhocache_schemas.dataset.source import Source
 from rhocache_schemas.errors import InvalidInput, MissingExtra, ReferenceUnavailable, RhocacheError
 from rhocache_schemas.job.paths import is_local
 from rhocache_schemas.models import did_you_mean
@@ -91,7 +92,7 @@ class Reference:
         there.record_stream(computing)  # or the copies of later batches would take its memory
         return there
 
-    def fingerprint(self, dtype: Dtype, caption_field: str | None) -> Fingerprint:
+    def fingerprint(self, dtype: Dtype, source: Source | None = None) -> Fingerprint:
         return Fingerprint(
             weights_sha256=_hash_weights(self.model.state_dict()),
             architecture=_plain(self.architecture),
@@ -105,8 +106,7 @@ class Reference:
             },
             precision=self.spec.precision,
             dtype=dtype,
-            caption_field=caption_field,
-        )
+        ).model_copy(update=dict(source.of_rows) if source else None)
 
 
 def load_reference(spec: ReferenceSpec, device: str = "cpu") -> Reference:

@@ -74,9 +74,10 @@ class Standing:
         manifest = self.manifest
         if manifest is None or self.fingerprint != manifest.fingerprint:
             return None
-        asked = (spec.reference, spec.dtype, spec.caption_field)
         made = manifest.fingerprint
-        if asked != (manifest.reference, made.dtype, made.caption_field):
+        if (spec.reference, spec.dtype) != (manifest.reference, made.dtype):
+            return None
+        if spec.source.of_rows != manifest.source.of_rows:
             return None
         if reference_sha256 is None or reference_sha256 != manifest.reference_sha256:
             return None
