@@ -210,11 +210,11 @@ def read_bytes(uri: str) -> bytes:
 
 
 def sha256(uri: str) -> str:
-    """Hash a file, hexadecimal, without holding it in memory."""
+    """Hash a file as it is stored, hexadecimal, without holding it in memory."""
     filesystem, path = resolve(uri)
     digest = hashlib.sha256()
     try:
-        with filesystem.open_input_stream(path) as stream:
+        with filesystem.open_input_stream(path, compression=None) as stream:
             while data := stream.read(_COPY_BYTES):
                 digest.update(data)
     except OSError as error:

@@ -18,7 +18,14 @@ from rhocache_schemas import storage
 from rhocache_schemas.dataset.formats.base import CheckPlace, Format
 from rhocache_schemas.dataset.found import METADATA_SUFFIX, Found, Suffixes, split_name
 from rhocache_schemas.dataset.pair import DEFAULT_LIMITS, Limits, Pair, read_caption
-from rhocache_schemas.dataset.shards import SUFFIX, Shard, find_shards, is_shard, list_shards
+from rhocache_schemas.dataset.shards import (
+    SUFFIXES,
+    Shard,
+    codec_of,
+    find_shards,
+    is_shard,
+    list_shards,
+)
 from rhocache_schemas.dataset.source import Source
 from rhocache_schemas.dataset.tar_stream import FIRST, READ_BYTES, TarStream, other_kind
 from rhocache_schemas.errors import (
@@ -39,7 +46,7 @@ class WebDataset(Format):
     """A folder of tars, those that a brace pattern names, or one tar."""
 
     kind = "webdataset"
-    suffixes = (SUFFIX,)
+    suffixes = SUFFIXES
 
     def __init__(self, source: Source, check: CheckPlace | None = None) -> None:
         self.shards = list_shards(source.dataset, source.shards, check)
@@ -83,7 +90,8 @@ def open_shard(shard: Shard, read_bytes: int = READ_BYTES) -> NativeFile:
     filesystem, path = storage.resolve(shard.uri)
     if isinstance(filesystem, fs.LocalFileSystem) and not stat.S_ISREG(Path(path).stat().st_mode):
         raise StorageError(f"{shard.uri} is not a regular file")
-    return filesystem.open_input_stream(path, buffer_size=read_bytes)
+    # Arrow would decompress by the name, and nobody could hash what is stored.
+    return filesystem.open_input_stream(path, compression=None, buffer_size=read_bytes)
 
 
 def check_shards(shards: Sequence[Shard]) -> None:
@@ -98,11 +106,14 @@ def check_shards(shards: Sequence[Shard]) -> None:
                 kind = other_kind(stream.read(FIRST))
         except (OSError, StorageError):
             return
-        if kind is None:
+        if kind is None or kind == codec_of(shard.uri):
             return
         kinds.append(kind)
     if kinds:
-        raise DatasetError(f"{shards[0].uri} is no tar but {kinds[0]}; shards are plain tar files")
+        raise DatasetError(
+            f"{shards[0].uri} is no tar but {kinds[0]}; a shard is a tar, and a compressed one has "
+            "a suffix that says so: .tar.gz or .tar.zst"
+        )
 
 
 class ShardReader:
@@ -139,7 +150,7 @@ class ShardReader:
         complete = duplicates = row = 0
         try:
             with open_shard(self.shard, self._read_bytes) as stream:
-                tar = TarStream(stream, self._limits.members)
+                tar = TarStream(stream, self._limits, codec_of(self.shard.uri))
                 for key, members in self._groups(tar):
                     self.position = tar.position
                     pair = self._pair(row, key, members, repeated=key in seen)
@@ -186,7 +197,7 @@ class ShardReader:
         except (OSError, MemoryError):
             raise
         except Exception as error:  # tarfile raises whatever a damaged header leads it to
-            kind = other_kind(tar.first)
+            kind = None if codec_of(self.shard.uri) else other_kind(tar.first)
             why = f"it is no tar but {kind}" if kind else f"{error} (near byte {tar.position})"
             raise self._error(ShardErrorCode.TAR_TRUNCATED, why) from error
 
