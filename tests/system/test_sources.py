@@ -18,6 +18,7 @@ from made_pairs import MadePair, make_pairs, write_csv, write_folder, write_parq
 from PIL import Image
 
 from rhocache_schemas import layout
+from rhocache_schemas.api import Range
 from rhocache_schemas.cache import shard_file
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.cache.reader import CacheReader
@@ -35,11 +36,17 @@ from rhocache_schemas.errors import (
 from rhocache_schemas.job.allowed_roots import open_allowed
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import ReferenceSpec
+from rhocache_service.caches.images import Pictures
+from rhocache_service.caches.search import with_words
 from rhocache_service.jobs.kinds import kind_of
+from rhocache_service.registry.jobs import Registry
+from rhocache_service.registry.tables import open_database
+from rhocache_service.settings import Settings
 from rhocache_trainer import TrainConfig, TrainResult, train
 from rhocache_trainer.data.config import Data
 from rhocache_trainer.data.open import open_pairs
 from rhocache_workers.maintain.verify import verify
+from rhocache_workers.plan.estimate import estimate
 from rhocache_workers.run.driver import ScoreSummary, score
 from rhocache_workers.run.preview import preview
 
@@ -207,6 +214,31 @@ def test_every_source_gives_the_same_rows(
         np.testing.assert_allclose(row.image[place % BLOCK, 0], image, atol=1e-5, rtol=0)
         np.testing.assert_allclose(row.text[place % BLOCK, 0], text, atol=1e-5, rtol=0)
         assert row.similarity[place % BLOCK] == pytest.approx(image @ text, abs=1e-5)
+
+
+def test_pages_and_plans_of_any_source(sources: dict[str, ScoreSpec], tmp_path: Path) -> None:
+    pairs = made()
+    registry = Registry(open_database(Settings(data_dir=tmp_path).registry_url))
+    for name, spec in sources.items():
+        roots = [str(Path(spec.dataset).parent), str(Path(spec.output).parent)]
+        cache = CacheReader.open(spec.output)
+        places = [(shard, row) for shard in cache.index for row in (0, 7)]
+        found = Pictures(roots).read(cache.manifest, places)
+        wanted = [pairs[place] for first in (0, 8, 16) for place in (first, first + 7)]
+        assert [found[place].image for place in places] == [pair.image for pair in wanted], name
+        look = with_words(cache, roots, "picture WHITE", 0)
+        assert (len(look.pairs), look.captions) == (6, 24)
+        told = kind_of(spec).preview(spec, [*roots, "/"], registry)
+        assert (told.shards, told.shards_committed, told.pairs) == (3, 3, 24)
+        new = spec.model_copy(update={"output": str(tmp_path / "new")})
+        told = kind_of(spec).preview(new, ["/"], registry).predicted_pairs
+        assert told is not None
+        if "tars" not in name:
+            assert told == Range(low=24, high=24)
+        planned = estimate(spec.dataset, "ViT-B-32", device="h100")
+        assert planned.pairs == pytest.approx(24, abs=5 if "tars" in name else 0)
+        assert planned.pairs_estimated == ("tars" in name)
+    registry.close()
 
 
 @pytest.mark.parametrize("name", ["Parquet", "CSV", "folder"])

@@ -214,7 +214,7 @@ def test_files_that_are_not_what_they_should_be(tmp_path: Path):
 def test_a_parquet_file_without_keys_has_no_rows_in_a_cache(tmp_path: Path, cache: Path):
     content = [{"image": row["image"], "caption": row["caption"]} for row in rows()]
     path = write_parquet(tmp_path / "pairs.parquet", content)
-    with pytest.raises(DatasetError, match=r"no column key.*data\.key_column"):
+    with pytest.raises(CacheIncomplete, match=r"no usable row .* such as key pairs\.parquet#0: "):
         opened(path, cache)
 
 

@@ -89,6 +89,7 @@ def score(
     """
     started = time.monotonic()
     spec = absolute(spec)
+    storage.check_writable(spec.output)
     if roots is not None:
         check_job(spec, roots)
     progress = ProgressLog(spec.output, job, on_progress)
