@@ -94,6 +94,7 @@ class ShardErrorCode(StrEnum):
 
     TAR_TRUNCATED = "tar_truncated"
     TAR_UNORDERED = "tar_unordered"
+    TABLE_DAMAGED = "table_damaged"
     IO_ERROR = "io_error"
     OUT_OF_MEMORY = "out_of_memory"
     ENCODER_DIED = "encoder_died"
@@ -132,6 +133,7 @@ class RowErrorCode(StrEnum):
 _MEANINGS: dict[str, str] = {
     ShardErrorCode.TAR_TRUNCATED: "it ends, or turns to garbage, before its end-of-archive marker",
     ShardErrorCode.TAR_UNORDERED: "its members are not grouped by key: sort them by name",
+    ShardErrorCode.TABLE_DAMAGED: "a part of a Parquet file that can't be read",
     ShardErrorCode.IO_ERROR: "the storage failed while it was read; another run tries it again",
     ShardErrorCode.OUT_OF_MEMORY: "encoding it took more memory than there is",
     ShardErrorCode.ENCODER_DIED: "the process that encoded it died, each time that it was tried",

@@ -10,6 +10,7 @@ from rich.console import Console
 from rhocache.commands import options, tables
 from rhocache.commands.extras import extra
 from rhocache.commands.progress import Seen, ShardProgress
+from rhocache_schemas.dataset.source import AUTO
 from rhocache_schemas.job.kinds.score import ScoreSpec
 
 if TYPE_CHECKING:
@@ -39,6 +40,12 @@ def plan(
     ] = False,
     shards: options.Shards = None,
     caption_field: options.CaptionField = None,
+    kind: options.Format = AUTO,
+    image_suffix: options.ImageSuffix = None,
+    caption_suffix: options.CaptionSuffix = None,
+    image_column: options.ImageColumn = None,
+    caption_column: options.CaptionColumn = None,
+    images: options.Images = None,
     precision: options.Precision = "fp32",
     as_json: options.Json = False,
 ) -> None:
@@ -52,9 +59,15 @@ def plan(
         precision=precision,
         device=device,
         pairs=pairs,
+        measure=measure,
+        kind=kind,
         shards=shards,
         caption_field=caption_field,
-        measure=measure,
+        image_suffix=image_suffix,
+        caption_suffix=caption_suffix,
+        image_column=image_column,
+        caption_column=caption_column,
+        images=images,
     )
     if as_json:
         typer.echo(json.dumps(asdict(found)))

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, AliasChoices, Field
 
 from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.cache.summary import Count, Rounding
+from rhocache_schemas.dataset.source import OF_ROWS, TARS, Kind, Source
 from rhocache_schemas.documents import CacheDocument, Document, Strict
 from rhocache_schemas.errors import ShardError
 from rhocache_schemas.job.kinds.score import ScoreSpec
@@ -161,6 +162,8 @@ class Manifest(CacheDocument):
     reference: ReferenceSpec
     reference_sha256: str | None = None  # of its files, or its name where open_clip finds it
     dataset: str
+    format: Kind = TARS  # of the dataset
+    images: str | None = None  # folder that its paths start from, if it is not its own
     rows: Count
     ok: Count
     failed: Count
@@ -178,3 +181,9 @@ class Manifest(CacheDocument):
     batch_size: Annotated[int, Field(ge=1)]
     software: dict[str, str]  # package -> version, of the run that committed
     created_at: float  # Unix seconds
+
+    @property
+    def source(self) -> Source:
+        """Where the pairs are, as they were read."""
+        of_rows = {name: getattr(self.fingerprint, name) for name in OF_ROWS}
+        return Source(dataset=self.dataset, images=self.images, **of_rows)

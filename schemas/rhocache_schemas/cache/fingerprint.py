@@ -4,11 +4,16 @@ import hashlib
 import json
 from typing import Any, Literal
 
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
+from rhocache_schemas.dataset.source import OF_ROWS
 from rhocache_schemas.documents import CacheDocument
 from rhocache_schemas.errors import FingerprintMismatch
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.views import Views
 from rhocache_schemas.reference import Dtype, Precision
+
+_LATER = set(OF_ROWS) - {"caption_field"}
 
 
 class Fingerprint(CacheDocument):
@@ -26,6 +31,11 @@ class Fingerprint(CacheDocument):
     precision: Precision
     dtype: Dtype
     caption_field: str | None = None
+    image_column: str | None = None
+    caption_column: str | None = None
+    key_column: str | None = None
+    image_suffix: str | None = None
+    caption_suffix: str | None = None
     views: Views | Literal[1] = 1  # of each image
     # What the rows were made of: pairs, another cache's rows, or embeddings that others computed.
     made_from: Literal["dataset", "cache", "embeddings"] = "dataset"
@@ -43,6 +53,14 @@ class Fingerprint(CacheDocument):
     @property
     def is_format_1(self) -> bool:
         return self.format_version[0] in "01"
+
+    @model_serializer(mode="wrap")
+    def _without_absent(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As the first readers of format 1 know it, which hash and take no more than these."""
+        fields: dict[str, Any] = plain(self)
+        return {
+            name: value for name, value in fields.items() if value is not None or name not in _LATER
+        }
 
     @property
     def digest(self) -> str:
@@ -69,7 +87,7 @@ class Fingerprint(CacheDocument):
         asked = {
             "precision": spec.reference.precision,
             "dtype": spec.dtype,
-            "caption_field": spec.caption_field,
+            **spec.source.of_rows,
             "views": spec.views.recorded,
             "made_from": "dataset",
         }
@@ -82,9 +100,9 @@ class Fingerprint(CacheDocument):
         """
         ours, theirs = self.model_dump(mode="json"), other.model_dump(mode="json")
         differing = [
-            f"{name} (cache: {_short(ours[name])}, now: {_short(theirs[name])})"
-            for name in ours
-            if ours[name] != theirs[name]
+            f"{name} (cache: {_short(ours.get(name))}, now: {_short(theirs.get(name))})"
+            for name in type(self).model_fields
+            if ours.get(name) != theirs.get(name)
         ]
         if differing:
             raise FingerprintMismatch(

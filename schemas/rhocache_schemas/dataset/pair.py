@@ -17,6 +17,7 @@ class Limits:
     member_bytes: int = 64 << 20  # of an image
     text_bytes: int = 4 << 20  # of a caption or a json, whose parsing takes 30 times as much memory
     members: int = 1_000_000  # in one shard
+    expansion: int = 200  # of a compressed shard: bytes for each stored one, beyond member_bytes
     pixels: int = 100_000_000  # of an image
     aspect_ratio: float = 200.0  # long side over short; a thin image explodes when it is resized
 

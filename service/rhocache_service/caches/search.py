@@ -12,11 +12,10 @@ import pyarrow.compute as pc
 from rhocache_schemas.abandonment import keep_on
 from rhocache_schemas.api import CachedPair
 from rhocache_schemas.cache.reader import CacheReader
-from rhocache_schemas.dataset.formats.webdataset import ShardReader
+from rhocache_schemas.dataset.formats import read_shard
 from rhocache_schemas.dataset.pair import hash_caption
-from rhocache_schemas.dataset.shards import list_shards
 from rhocache_schemas.errors import ShardError
-from rhocache_schemas.job.allowed_roots import check_allowed
+from rhocache_schemas.job.allowed_roots import open_allowed
 
 LOOKED_THROUGH = 5000  # captions at once: they are in the dataset alone, read with its pictures
 _COLUMNS = ["key", "row", "status", "similarity"]
@@ -55,16 +54,16 @@ def with_words(cache: CacheReader, roots: list[str], text: str, first: int) -> L
     words = text.casefold().split()
     captions = 0
     pairs: list[CachedPair] = []
-    shards = list_shards(cache.manifest.dataset)
+    source = cache.manifest.source
+    shards = open_allowed(source, cache.manifest.format, roots).shards
     for number, shard in enumerate(shards[first:], first):
         if captions >= LOOKED_THROUGH:
             return Look(pairs, captions, number)
         if shard.name not in cache.index:
             continue
-        check_allowed(shard.uri, roots)
         rows: set[int] = set()
         with suppress(ShardError):
-            for pair in ShardReader(shard, cache.manifest.fingerprint.caption_field):
+            for pair in read_shard(shard, source):
                 keep_on()
                 captions += 1
                 caption = (pair.caption or "").casefold()

@@ -7,9 +7,10 @@ import numpy as np
 from rhocache_schemas.api import Range
 from rhocache_schemas.cache.documents import Progress
 from rhocache_schemas.cache.index import IndexRow
-from rhocache_schemas.dataset.formats.webdataset import ShardReader
+from rhocache_schemas.dataset.formats import read_shard
 from rhocache_schemas.dataset.pair import HASH_BYTES
 from rhocache_schemas.dataset.shards import Shard
+from rhocache_schemas.dataset.source import Source
 from rhocache_schemas.errors import ShardError
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.spec import JobState
@@ -36,15 +37,17 @@ def bytes_per_pair(dimension: int, dtype: Dtype, views: int = 1) -> int:
     return (views + 1) * each + _NUMBERS
 
 
-def sample_density(shards: Sequence[Shard], caption_field: str | None) -> Range | None:
-    """Pairs a byte, by the first, middle and last of shards; None where they can't be read."""
+def sample_density(shards: Sequence[Shard], source: Source) -> Range | None:
+    """Pairs a byte, by the first, middle and last of those shards that don't tell how many they
+    have; None where there are none, or they can't be read."""
+    shards = [shard for shard in shards if shard.rows is None]
     if not shards:
         return None
     sampled = {shard.name: shard for shard in (shards[0], shards[len(shards) // 2], shards[-1])}
     densities = [
         (pairs.low / shard.size, pairs.high / shard.size)
         for shard in sampled.values()
-        if (pairs := _pairs_of(shard, caption_field)) is not None
+        if (pairs := _pairs_of(shard, source)) is not None
     ]
     if not densities:
         return None
@@ -54,12 +57,15 @@ def sample_density(shards: Sequence[Shard], caption_field: str | None) -> Range 
 def predict_pairs(
     shards: Sequence[Shard], read: Mapping[str, IndexRow], density: Range | None
 ) -> Range | None:
-    """How many pairs shards have: those that were ``read`` exactly, the others by their sizes.
+    """How many pairs shards have: those that were ``read``, or tell, exactly, the others by their
+    sizes.
 
     None where there are others, and no ``density``, which is in pairs a byte.
     """
-    known = sum(read[shard.name].rows for shard in shards if shard.name in read)
-    unread = [shard.size for shard in shards if shard.name not in read]
+    rows = {shard.name: shard.rows for shard in shards}
+    rows |= {name: row.rows for name, row in read.items() if name in rows}
+    known = sum(count for count in rows.values() if count is not None)
+    unread = [shard.size for shard in shards if rows[shard.name] is None]
     if not unread:
         return Range(low=known, high=known)
     if density is None:
@@ -67,9 +73,9 @@ def predict_pairs(
     return Range(low=known + sum(unread) * density.low, high=known + sum(unread) * density.high)
 
 
-def _pairs_of(shard: Shard, caption_field: str | None) -> Range | None:
+def _pairs_of(shard: Shard, source: Source) -> Range | None:
     """How many pairs a shard has, by its beginning if it is not small; None if it can't be read."""
-    reader = ShardReader(shard, caption_field)
+    reader = read_shard(shard, source)
     pairs = 0
     try:
         for pairs, _ in enumerate(reader, 1):

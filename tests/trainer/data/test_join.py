@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rhocache_schemas.dataset.formats.base import Source
 from rhocache_schemas.dataset.formats.webdataset import WebDataset
+from rhocache_schemas.dataset.source import Source
 from rhocache_schemas.errors import (
     CacheCorrupt,
     CacheIncomplete,
@@ -28,7 +28,9 @@ def tars(dataset: Path, caption_field: str | None = None) -> WebDataset:
 
 def joined(dataset: Path, cache: Path, caption_field: str | None = None, **options) -> CachedPairs:
     opened = ReferenceCache.open(str(cache))
-    return CachedPairs(tars(dataset, caption_field), opened, caption_field, **options)
+    return CachedPairs(
+        tars(dataset, caption_field), opened, {"caption_field": caption_field}, **options
+    )
 
 
 def read(pairs: CachedPairs | PlainPairs) -> list[JoinedPair]:

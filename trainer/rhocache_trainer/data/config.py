@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rhocache_schemas.dataset.formats import AUTO, Kind
-from rhocache_schemas.dataset.formats.base import Source
+from rhocache_schemas.dataset.source import AUTO, Kind, Source
 from rhocache_trainer.settings import Positive
 
 

@@ -1,7 +1,8 @@
 """Pairs to train on, read from a dataset and, with caches, joined with their reference rows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Literal, Protocol
 
 import numpy as np
@@ -12,6 +13,7 @@ from rhocache_schemas.cache.shard_file import OK
 from rhocache_schemas.dataset.formats.base import Format, KeyedFormat
 from rhocache_schemas.dataset.pair import Pair
 from rhocache_schemas.dataset.shards import Shard
+from rhocache_schemas.dataset.source import OF_ROWS
 from rhocache_schemas.errors import (
     CacheIncomplete,
     FingerprintMismatch,
@@ -24,6 +26,7 @@ from rhocache_schemas.errors import (
 from rhocache_trainer.cache.key_index import find_rows
 from rhocache_trainer.cache.reader import ReferenceCache, ReferenceRow
 from rhocache_trainer.cache.together import CachesTogether
+from rhocache_trainer.data.tar_keys import TarKeys
 from rhocache_trainer.loss.references import References
 
 OnMissing = Literal["error", "skip"]
@@ -97,18 +100,19 @@ class CachedPairs:
 
     Every pair's image and caption are compared by hash with what each reference saw. A pair without
     a usable row raises MissingPair when it is called for, one that has changed PairMismatch.
+    ``read_as`` are the dataset's settings as Source.of_rows has them.
 
     Raises, when made: CacheIncomplete for shards that a cache lacks and DatasetMismatch for those
     of which caches have other numbers of rows (unless they may be skipped), CacheIncomplete or
     CacheCorrupt for files that are missing or cut short, and FingerprintMismatch when a reference
-    took its captions from elsewhere.
+    took its images or captions from elsewhere.
     """
 
     def __init__(
         self,
         dataset: Format,
         cache: ReferenceCache,
-        caption_field: str | None = None,
+        read_as: Mapping[str, str | None] | None = None,
         *,
         others: Sequence[ReferenceCache] = (),
         references: References | None = None,
@@ -118,12 +122,12 @@ class CachedPairs:
         lacking = [error for shard in dataset.shards if (error := caches.lacking(shard.name))]
         if lacking and (on_missing == "error" or len(lacking) == len(dataset.shards)):
             raise lacking[0]
-        for each in caches.all:
-            scored_field = each.manifest.fingerprint.caption_field
-            if scored_field != caption_field:
+        for each, (name, now) in product(caches.all, (read_as or dict.fromkeys(OF_ROWS)).items()):
+            scored = each.manifest.source.of_rows[name]
+            if scored != now:
                 raise FingerprintMismatch(
-                    f"{each.uri} was made with caption_field={scored_field!r}, but the training "
-                    f"data have caption_field={caption_field!r}"
+                    f"{each.uri} was made with {name}={scored!r}, but the training data have "
+                    f"{name}={now!r}"
                 )
         self._dataset = dataset
         known = [shard for shard in dataset.shards if caches.lacking(shard.name) is None]
@@ -163,7 +167,7 @@ class KeyedPairs:
 
     def __init__(
         self,
-        dataset: KeyedFormat,
+        dataset: KeyedFormat | TarKeys,
         cache: ReferenceCache,
         *,
         others: Sequence[ReferenceCache] = (),
@@ -249,7 +253,7 @@ def _joined(pair: Pair, row: ReferenceRow | None, caches: CachesTogether) -> Joi
     return JoinedPair(pair, row.index, row, caches.rows(row))
 
 
-def _load(dataset: Format, caches: CachesTogether, joined: JoinedPair) -> JoinedPair:
+def _load(dataset: Format | TarKeys, caches: CachesTogether, joined: JoinedPair) -> JoinedPair:
     row = joined.row
     where = _where(joined.pair.shard if row is None else row.shard, joined.pair)
     rows = zip((row, *joined.others), caches.all, strict=True)

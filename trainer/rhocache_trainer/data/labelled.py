@@ -3,7 +3,7 @@
 import posixpath
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import xxhash
 
 from rhocache_schemas.dataset.formats import AUTO, find_kind, open_dataset
 from rhocache_schemas.dataset.formats.base import Format, KeyedFormat
-from rhocache_schemas.dataset.formats.image_folder import ImageFolder
+from rhocache_schemas.dataset.formats.image_folder import FolderBlock, ImageFolder
 from rhocache_schemas.dataset.pair import Pair
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import DatasetError, RowError, RowErrorCode
@@ -31,11 +31,7 @@ class ClassFolders(ImageFolder):
     needs_captions = False
 
     def load(self, pair: Pair) -> Pair:
-        _, image, _ = self._pairs[int(pair.shard) + pair.row]
-        try:
-            return replace(pair, image=self._files.read_image(image))
-        except RowError as error:
-            return pair.failed(error.code, str(error))
+        return cast("FolderBlock", self._contents[pair.shard]).load_image(pair)
 
 
 class LabelledPairs:

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 from rhocache_schemas.dataset.formats import open_dataset
 from rhocache_schemas.dataset.formats.base import KeyedFormat
+from rhocache_schemas.dataset.source import TARS
 from rhocache_schemas.errors import DatasetError
 from rhocache_trainer.cache.reader import KEPT_BYTES, ReferenceCache
 from rhocache_trainer.data.config import Data
 from rhocache_trainer.data.join import CachedPairs, KeyedPairs, PairSource, PlainPairs
+from rhocache_trainer.data.tar_keys import TarKeys
 from rhocache_trainer.loss.references import References, ReferencesConfig
 
 
@@ -36,10 +38,14 @@ def open_pairs(
         return KeyedPairs(
             dataset, first, others=others, references=together, on_missing=data.on_missing
         )
+    if first.manifest.format != TARS:
+        return KeyedPairs(
+            TarKeys(dataset), first, others=others, references=together, on_missing=data.on_missing
+        )
     return CachedPairs(
         dataset,
         first,
-        data.caption_field,
+        data.of_rows,
         others=others,
         references=together,
         on_missing=data.on_missing,

@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from rhocache_schemas.cache.reader import changes
-from rhocache_schemas.dataset.formats.webdataset import ShardReader
+from rhocache_schemas.dataset.formats import read_shard
 from rhocache_schemas.dataset.pair import HASH_BYTES, hash_caption
 from rhocache_schemas.dataset.shards import Shard
+from rhocache_schemas.dataset.source import OF_ROWS
 from rhocache_schemas.errors import (
     DatasetError,
     FingerprintMismatch,
@@ -58,14 +59,15 @@ def evaluate_cache(
             "zero-shot accuracy needs the prompts' embeddings: make their cache with "
             "`rhocache prompts` and `rhocache score`, or ask for a linear probe"
         )
+    opened = ReferenceCache.open(cache)
+    read_as = {"dataset": dataset, "shards": shards}
     evaluation = Evaluation(
-        dataset,
-        shards=shards,
+        opened.manifest.source.model_copy(update=read_as),
+        kind=opened.manifest.format,
         class_field=class_field,
         linear_probe=linear_probe,
         probe_shards=probe_shards,
     )
-    opened = ReferenceCache.open(cache)
     for shard in (*evaluation.shards, *evaluation.probe_shards):
         if shard.name not in opened.shards:
             raise opened.reader.missing_shard(shard.name)
@@ -139,7 +141,7 @@ def _classes(cache: ReferenceCache, shard: Shard, class_field: str) -> list[str 
     rows = cache.shard(shard.name)
     classes: list[str | None] = [None] * len(rows)
     count = 0
-    for pair in ShardReader(shard, cache.manifest.fingerprint.caption_field):
+    for pair in read_shard(shard, cache.manifest.source):
         count += 1
         where = f"shard {shard.name}, key {pair.key}"
         row = cache.row_by_key(shard.name, pair.key)
@@ -171,7 +173,7 @@ class _Prompts:
         ours, theirs = (
             # Where captions come from, and views of images, say nothing of how a text is embedded.
             each.manifest.fingerprint.model_dump(
-                exclude={"caption_field", "views", "format_version", "made_from"}
+                exclude={*OF_ROWS, "views", "format_version", "made_from"}
             )
             for each in (cache, prompts_cache)
         )

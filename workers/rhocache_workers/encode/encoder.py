@@ -14,7 +14,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from rhocache_schemas import layout, storage
 from rhocache_schemas.cache.shard_file import ShardFileWriter, Totals
-from rhocache_schemas.dataset.formats.webdataset import ShardReader
+from rhocache_schemas.dataset.formats import read_shard
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import ShardError, ShardErrorCode
 from rhocache_schemas.job.kinds.score import ScoreSpec
@@ -61,7 +61,7 @@ class Encoder:
         self._viewer = Viewer(reference.preprocess, spec.views)
         self._decoder = self._make_decoder(calibration.images_per_second)
         self._shared = Preparation(reference, spec.views.count)
-        fingerprint = reference.fingerprint(spec.dtype, spec.caption_field, spec.views.recorded)
+        fingerprint = reference.fingerprint(spec.dtype, spec.source, spec.views.recorded)
         self._fingerprint_sha256 = fingerprint.digest
         yield Description(
             fingerprint=fingerprint,
@@ -111,7 +111,7 @@ class Encoder:
         self, shard: Shard, preparation: Preparation, decoder: Decoder, stages: Stages
     ) -> Iterator[ShardInProgress | CommittedShard]:
         spec = self._spec
-        reader = ShardReader(shard, spec.caption_field, read_bytes=_READ_BYTES)
+        reader = read_shard(shard, spec.source, _READ_BYTES)
         ahead = max(1, 2 * self._towers.batch_size // spec.views.count)
         uri = layout.shard_file(spec.output, shard.name)
         with (

@@ -15,10 +15,10 @@ from rhocache_schemas.cache.listing import shard_files, unknown_files
 from rhocache_schemas.cache.reader import CacheReader, changes
 from rhocache_schemas.cache.shard_file import OK, Footer, ShardRows
 from rhocache_schemas.cache.summary import Rounding, ShardSummary, ShardSummer, summarise
-from rhocache_schemas.dataset.formats.webdataset import ShardReader
+from rhocache_schemas.dataset.formats import open_dataset, read_shard
 from rhocache_schemas.dataset.image import open_image
 from rhocache_schemas.dataset.pair import Pair
-from rhocache_schemas.dataset.shards import Shard, list_shards
+from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import (
     CacheCorrupt,
     CacheError,
@@ -83,7 +83,7 @@ def verify(
     rows, names = _check_index(report, reader)
     if deep and dataset is None:
         dataset = manifest.dataset
-    sources = _sources(report, dataset, names)
+    sources = _sources(report, manifest, dataset, names)
     chosen: list[Scored] = []
     parts: dict[str, tuple[ShardSummary, int]] = {}
     for left, name in zip(range(len(names), 0, -1), names, strict=True):
@@ -249,11 +249,14 @@ def _check_shard(
     return columns, footer
 
 
-def _sources(report: VerifyReport, dataset: str | None, names: list[str]) -> dict[str, Shard]:
+def _sources(
+    report: VerifyReport, manifest: Manifest, dataset: str | None, names: list[str]
+) -> dict[str, Shard]:
     if dataset is None:
         report.notes.append("no dataset was given: its pairs were not compared")
         return {}
-    sources = {shard.name: shard for shard in list_shards(dataset)}
+    source = manifest.source.model_copy(update={"dataset": dataset})
+    sources = {shard.name: shard for shard in open_dataset(source, manifest.format).shards}
     for name in names:
         if name not in sources:
             report.findings.append(Finding(f"shard {name}", f"is not in {dataset}"))
@@ -280,7 +283,7 @@ def _check_source(
         where = f"shard {name}" + (f", key {key}" if key else "")
         report.findings.append(Finding(where, problem, name))
 
-    reader = ShardReader(shard, manifest.fingerprint.caption_field)
+    reader = read_shard(shard, manifest.source)
     same: list[Scored] = []
     count = 0
     try:
@@ -302,7 +305,7 @@ def _check_source(
     if count < len(columns.keys):
         find(None, f"its source has {count} pairs, the cache {len(columns.keys)} rows")
     if not manifest.fingerprint.imported and reader.sha256 != footer.source_sha256:
-        find(None, "its source is not the file that was scored: the SHA-256 differs")
+        find(None, "its source is not what was scored: the SHA-256 differs")
     return same
 
 
@@ -317,7 +320,7 @@ def _encode_again(report: VerifyReport, manifest: Manifest, chosen: list[Scored]
         report.notes.append(f"no pair was encoded again: {error}")
         return
     fingerprint = manifest.fingerprint
-    now = reference.fingerprint(fingerprint.dtype, fingerprint.caption_field, fingerprint.views)
+    now = reference.fingerprint(fingerprint.dtype, manifest.source, fingerprint.views)
     same = {"format_version": fingerprint.format_version, "made_from": fingerprint.made_from}
     try:
         if not fingerprint.imported:  # else the numbers alone can tell

@@ -16,6 +16,7 @@ from open_clip.model import get_input_dtype
 from torch import Tensor
 
 from rhocache_schemas.cache.fingerprint import Fingerprint
+from rhocache_schemas.dataset.source import Source
 from rhocache_schemas.errors import InvalidInput, MissingExtra, ReferenceUnavailable, RhocacheError
 from rhocache_schemas.job.paths import is_local
 from rhocache_schemas.job.views import Views
@@ -93,7 +94,7 @@ class Reference:
         return there
 
     def fingerprint(
-        self, dtype: Dtype, caption_field: str | None, views: Views | Literal[1] = 1
+        self, dtype: Dtype, source: Source | None = None, views: Views | Literal[1] = 1
     ) -> Fingerprint:
         return Fingerprint(
             weights_sha256=_hash_weights(self.model.state_dict()),
@@ -108,9 +109,8 @@ class Reference:
             },
             precision=self.spec.precision,
             dtype=dtype,
-            caption_field=caption_field,
             views=views,
-        )
+        ).model_copy(update=dict(source.of_rows) if source else None)
 
 
 def load_reference(spec: ReferenceSpec, device: str = "cpu") -> Reference:

@@ -50,6 +50,8 @@ def commit(
         reference=spec.reference,
         reference_sha256=reference_sha256,
         dataset=spec.dataset,
+        format=spec.format,
+        images=spec.images,
         rows=sum(row.rows for row in rows),
         ok=sum(row.ok for row in rows),
         failed=failed_by_code.total(),

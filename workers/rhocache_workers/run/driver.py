@@ -14,10 +14,9 @@ from rhocache_schemas import layout, storage
 from rhocache_schemas.cache.documents import Plan, ShardFailure
 from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.cache.lease import Lease
-from rhocache_schemas.dataset.formats.webdataset import check_shards, describe_shards
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import ErrorBudgetExceeded, JobError, ShardError
-from rhocache_schemas.job.allowed_roots import check_job
+from rhocache_schemas.job.allowed_roots import check_job, open_allowed
 from rhocache_schemas.job.kinds.score import PAIRS_BUDGET, SHARDS_BUDGET, ScoreSpec
 from rhocache_schemas.job.paths import absolute
 from rhocache_schemas.text import printable
@@ -25,7 +24,7 @@ from rhocache_workers.messages import CommittedShard, Description, ShardInProgre
 from rhocache_workers.reference.names import check_reference
 from rhocache_workers.run.commit import commit
 from rhocache_workers.run.progress import Event, OnProgress, ProgressLog, telling
-from rhocache_workers.run.resume import Resume, choose_shards, resume
+from rhocache_workers.run.resume import Resume, choose_shards, resume, with_format
 from rhocache_workers.run.segments import Segments, clear_segments
 from rhocache_workers.run.signals import sigterm_as_interrupt
 from rhocache_workers.run.standing import Standing, hash_reference
@@ -90,14 +89,15 @@ def score(
     """
     started = time.monotonic()
     spec = absolute(spec)
+    storage.check_writable(spec.output)
     if roots is not None:
         check_job(spec, roots)
     progress = ProgressLog(spec.output, job, on_progress)
     with ExitStack() as stack:
         with telling(progress):
             check_reference(spec.reference)
+            spec = with_format(spec, roots)
             shards = choose_shards(spec, roots, redo)
-            check_shards(shards)
             lease = stack.enter_context(Lease(spec.output, job))
         with telling(progress, lease.confirm):
             progress.plan(shards)
@@ -218,7 +218,7 @@ def _run(
     storage.discard_temporaries(spec.output)  # of encoders that were killed
     progress.enter("finalizing")
     progress.step("committing")
-    _check(spec, shards, outcome)
+    _check(spec, roots, outcome)
     commit(
         spec,
         description,
@@ -304,7 +304,7 @@ def _note(cache: str, event: Event, outcome: _Outcome) -> None:
             storage.delete(layout.failure_file(cache, name))
 
 
-def _check(spec: ScoreSpec, shards: list[Shard], outcome: _Outcome) -> None:
+def _check(spec: ScoreSpec, roots: list[str] | None, outcome: _Outcome) -> None:
     """Raises JobError when there is not one usable row, and ErrorBudgetExceeded."""
     rows, failed = outcome.rows, outcome.failed
     if failed == rows:
@@ -312,7 +312,7 @@ def _check(spec: ScoreSpec, shards: list[Shard], outcome: _Outcome) -> None:
         raise JobError(
             f"no pair of {spec.dataset} could be scored "
             f"({first or ', '.join(outcome.failed_by_code) or 'its shards are empty'}): "
-            + describe_shards(shards, spec.caption_field)
+            + open_allowed(spec.source, spec.format, roots).describe()
         )
     tried = len(outcome.failures.keys() | outcome.committed.keys())
     for what, part, whole, default in (

@@ -79,11 +79,12 @@ class Standing:
         manifest = self.manifest
         if manifest is None or self.fingerprint != manifest.fingerprint:
             return None
-        asked = (spec.reference, spec.dtype, spec.caption_field)
         made = manifest.fingerprint
         if made.is_format_1 or made.made_from != "dataset":
             return None
-        if asked != (manifest.reference, made.dtype, made.caption_field):
+        if (spec.reference, spec.dtype) != (manifest.reference, made.dtype):
+            return None
+        if (spec.source.of_rows, spec.views.recorded) != (manifest.source.of_rows, made.views):
             return None
         if reference_sha256 is None or reference_sha256 != manifest.reference_sha256:
             return None

@@ -18,8 +18,9 @@ from made_pairs import (
 )
 
 from rhocache_schemas.dataset.formats import AUTO, FORMATS, find_kind, open_dataset
-from rhocache_schemas.dataset.formats.base import Format, KeyedFormat, Source
+from rhocache_schemas.dataset.formats.base import Format, KeyedFormat
 from rhocache_schemas.dataset.pair import Pair
+from rhocache_schemas.dataset.source import Source
 from rhocache_schemas.errors import DatasetError, RhocacheError
 
 
@@ -103,7 +104,7 @@ def test_keys_are_known_before_the_pairs_are_read(tmp_path: Path, kind: str):
             "pairs.parquet",
             AUTO,
             {"caption_field": "colour"},
-            "caption_field=colour is a field of tar",
+            "caption_field=colour is of tars and folders",
         ),
     ],
 )
@@ -139,7 +140,7 @@ def test_what_is_told_from_what(tmp_path: Path):
     assert len(read(opened(dataset))) == N
     assert len(read(opened(tmp_path / "files"))) == PAIRS
     (tmp_path / "files" / "other.parquet").write_bytes(parquet)
-    both = r"parquet \(other\.parquet\), folder \(0000\.jpg\): .*kind=parquet or data\.kind=folder"
+    both = r"parquet \(other\.parquet\), folder \(0000\.jpg\): .*format .*, parquet or folder"
     with pytest.raises(DatasetError, match=both):
         opened(tmp_path / "files")
     assert len(read(opened(tmp_path / "files", "folder"))) == PAIRS
