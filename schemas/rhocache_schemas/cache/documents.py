@@ -178,3 +178,11 @@ class Manifest(CacheDocument):
     batch_size: Annotated[int, Field(ge=1)]
     software: dict[str, str]  # package -> version, of the run that committed
     created_at: float  # Unix seconds
+
+    @property
+    def total_rounding(self) -> Rounding | None:
+        """At most so far are similarities from those of exact embeddings; None where unknown."""
+        before = self.origin and self.origin.rounding
+        if self.origin is None or (self.origin.how == "merged" and before is None):
+            return self.rounding
+        return self.rounding.plus(before) if self.rounding and before else None
