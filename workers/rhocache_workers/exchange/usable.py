@@ -25,7 +25,7 @@ class UsableRows:
     similarity: npt.NDArray[np.float32]  # [n]
 
     @property
-    def places(self) -> dict[str, pa.Array[Any]]:
+    def places(self) -> dict[str, Any]:
         """The columns that say which pairs they are, and how alike."""
         return {
             "key": pa.array(self.keys, pa.string()),
@@ -55,7 +55,7 @@ def usable_rows(reader: CacheReader) -> Iterator[UsableRows]:
             )
 
 
-def lists(vectors: npt.NDArray[np.floating]) -> pa.Array[Any]:
+def lists(vectors: npt.NDArray[np.floating]) -> Any:
     """A list column of vectors [n, d]."""
     count, size = vectors.shape
     offsets = np.arange(count + 1, dtype=np.int32) * size
