@@ -5,7 +5,7 @@ Their room is imported when they are used.
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -139,7 +139,7 @@ def import_(
 def _dtype(name: str) -> Dtype:
     if name not in ("float16", "float32", "int8"):
         raise InvalidInput(f"dtype {name!r} is not one of float32, float16, int8")
-    return cast("Dtype", name)
+    return name
 
 
 def _tell(made: "Made", as_json: bool) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +33,8 @@ def write_datacomp(reader: CacheReader, parts: Iterator[UsableRows], place: Path
         score = columns.pop("similarity")
         told = {"uid": columns.pop("key"), f"clip_{name}_similarity_score": score} | columns
         pq.write_table(pa.table(told), place / f"{stem}.parquet")
-        np.savez(place / f"{stem}.npz", **{f"{name}_img": part.image, f"{name}_txt": part.text})
+        arrays: dict[str, Any] = {f"{name}_img": part.image, f"{name}_txt": part.text}
+        np.savez(place / f"{stem}.npz", **arrays)
         if uids is not None:
             listed = _uids(part.keys)
             uids = None if listed is None else [*uids, listed]

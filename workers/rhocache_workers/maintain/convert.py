@@ -11,6 +11,7 @@ from rhocache_schemas.cache.documents import Origin
 from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.dataset.shards import Shard
+from rhocache_schemas.documents import CACHE_FORMAT
 from rhocache_schemas.errors import CacheCorrupt
 from rhocache_schemas.reference import Dtype
 from rhocache_workers.maintain.derive import Made, Outline, deriving
@@ -60,9 +61,9 @@ def convert(cache: str, dtype: Dtype, out: str) -> Made:
 
 
 def _fingerprint(before: Fingerprint, dtype: Dtype) -> Fingerprint:
-    fields = before.model_dump(exclude={"format_version"})
     made_from = "embeddings" if before.imported else "cache"
-    return Fingerprint(**fields | {"dtype": dtype, "made_from": made_from})
+    changed = {"format_version": CACHE_FORMAT, "dtype": dtype, "made_from": made_from}
+    return before.model_copy(update=changed)
 
 
 def manifest_sha256(cache: str) -> str:

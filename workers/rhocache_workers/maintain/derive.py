@@ -1,7 +1,7 @@
 """Writes a cache whose rows no run encodes, as they come from other caches or elsewhere."""
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -93,7 +93,7 @@ class Writer:
 
 
 @contextmanager
-def deriving(out: str, outline: Outline, made: Made) -> Iterator[Writer]:
+def deriving(out: str, outline: Outline, made: Made) -> Generator[Writer]:
     """Yield what writes the shards of a new cache at ``out``, and commit it in the end.
 
     Raises InvalidInput where something is at ``out``, and where there were no usable rows.
