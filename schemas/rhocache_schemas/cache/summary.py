@@ -179,9 +179,14 @@ class Summary(CacheDocument):
         return every
 
     def quantile(self, share: float) -> float | None:
-        """The similarity that a share of the pairs is below, exact to a bin's width, 2/4096."""
+        """The similarity that a share of the pairs is below, exact to a bin's width, 2/4096.
+
+        Of as many pairs as are kept it is exact. None where there is no pair.
+        """
         if not self.pairs:
             return None
+        if len(self.lowest) == self.pairs:
+            return float(np.quantile([pair.similarity for pair in self.lowest], share))
         low, high = self.lowest[0].similarity, self.highest[0].similarity
         sums = np.concatenate([[0], np.cumsum(self.histogram)])
         edges = np.linspace(-1, 1, BINS + 1)
