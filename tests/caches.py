@@ -26,10 +26,11 @@ FINGERPRINT = Fingerprint(
 
 def commit(folder: str | Path, shards: Mapping[str, ShardRows], **manifest: Any) -> Path:
     """Write a cache of these rows, by shard name; ``manifest`` changes fields of it."""
+    fingerprint: Fingerprint = manifest.get("fingerprint", FINGERPRINT)
     entries: list[index.IndexRow] = []
     summaries: dict[str, ShardSummary] = {}
     for name, rows in shards.items():
-        data = shard_file.encode(rows, FINGERPRINT.digest, "1" * 64)
+        data = shard_file.encode(rows, fingerprint.digest, "1" * 64)
         storage.write_atomic(layout.shard_file(str(folder), name), data)
         summaries[name] = shard_file.sum_up(data, name)[0].summary
         failed = sum(code != OK for code in rows.status)
@@ -57,8 +58,8 @@ def commit(folder: str | Path, shards: Mapping[str, ShardRows], **manifest: Any)
     ).to_json()
     storage.write_atomic(layout.summary_file(str(folder)), summary)
     fields: dict[str, Any] = {
-        "fingerprint": FINGERPRINT,
-        "fingerprint_sha256": FINGERPRINT.digest,
+        "fingerprint": fingerprint,
+        "fingerprint_sha256": fingerprint.digest,
         "reference": ReferenceSpec(model="local-dir:/gone"),
         "dataset": "the dataset",
         "rows": sum(entry.rows for entry in entries),

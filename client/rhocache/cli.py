@@ -10,6 +10,7 @@ import typer
 from rhocache.commands import (
     caches,
     doctor,
+    exchange,
     jobs,
     keys,
     models,
@@ -46,6 +47,7 @@ app = typer.Typer(
 for commands in (
     quickstart,
     offline,
+    exchange,
     caches,
     serve,
     jobs,

@@ -288,6 +288,21 @@ def test_a_damaged_index_is_named(tmp_path: Path, root: Path, url: str, registry
     assert re.search(f"The cache is damaged: .*{told}", line)
 
 
+def test_a_cache_is_converted_exported_imported_and_not_merged_with_itself(tmp_path: Path) -> None:
+    cache = tmp_path / "int8"
+    told = run("convert", GOLDEN, "--dtype", "int8", "--out", cache, "--json").stdout
+    assert (json.loads(told)["ok"], "64 bits" in told) == (6, True)
+    assert "r/0.01 ±" in run("inspect", cache).stdout
+    npy = tmp_path / "npy"
+    assert json.loads(run("export", cache, "--format", "npy", "--out", npy, "--json").stdout)["ok"]
+    back = "import", npy, "--format", "clip-retrieval", "--out", tmp_path / "back"
+    assert "ok" in run(*back, "--model", "ViT-B-32", "--pretrained", "openai").stdout
+    line = error_line("merge", cache, cache, "--out", tmp_path / "both", code=2)
+    assert "caches that are merged have no shard in common" in line
+    line = error_line("convert", GOLDEN, "--dtype", "int4", "--out", tmp_path / "x", code=2)
+    assert "'int4' is not one of float32, float16, int8" in line
+
+
 def test_jobs_are_listed_shown_and_cancelled(url: str, submit: Callable[[], str]) -> None:
     first, second = submit(), submit()
     listed = run("jobs", "list", "--url", url, "--limit=2").stdout

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rhocache_schemas.failures import Failed
     from rhocache_service.registry.tables import KeyRow
     from rhocache_trainer import EvaluationResult
+    from rhocache_workers.maintain.derive import Made
     from rhocache_workers.maintain.inspect import Inspection
     from rhocache_workers.maintain.verify import VerifyReport
     from rhocache_workers.plan.estimate import Cost
@@ -64,6 +65,14 @@ def scored(found: "ScoreSummary") -> Table:
         "fingerprint": found.fingerprint,
         "warning": found.warning,
     }
+    return _facts(facts.items())
+
+
+def made(found: "Made") -> Table:
+    """What was written that no run has encoded."""
+    facts = asdict(found)
+    facts["bytes"] = decimal(found.bytes)
+    facts["notes"] = "\n".join(found.notes)
     return _facts(facts.items())
 
 

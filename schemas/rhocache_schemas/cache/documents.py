@@ -187,3 +187,11 @@ class Manifest(CacheDocument):
         """Where the pairs are, as they were read."""
         of_rows = {name: getattr(self.fingerprint, name) for name in OF_ROWS}
         return Source(dataset=self.dataset, images=self.images, **of_rows)
+
+    @property
+    def total_rounding(self) -> Rounding | None:
+        """At most so far are similarities from those of exact embeddings; None where unknown."""
+        before = self.origin and self.origin.rounding
+        if self.origin is None or (self.origin.how == "merged" and before is None):
+            return self.rounding
+        return self.rounding.plus(before) if self.rounding and before else None

@@ -110,6 +110,10 @@ class CacheReader:
         data = self._named(layout.SUMMARY, self.manifest.summary_sha256)
         return Summary.parse(data, layout.summary_file(self.uri))
 
+    def check_index(self) -> None:
+        """See that the index is the manifest's, without reading its rows; raises as it does."""
+        self._named(layout.INDEX, self.manifest.index_sha256)
+
     def _named(self, name: str, named: str) -> bytes:
         """The bytes of a file that the manifest names by hash."""
         source = storage.join(self.uri, name)

@@ -56,6 +56,22 @@ class ShardRows:
         codes = vectors.quantise(self.image), vectors.quantise(self.text)
         return replace(self, image=codes[0].vectors(), text=codes[1].vectors(), codes=codes)
 
+    def part(self, start: int, stop: int) -> Self:
+        """Return the rows from one number to another, as they are before they are stored."""
+        cut = slice(start, stop)
+        return replace(
+            self,
+            keys=self.keys[cut],
+            status=self.status[cut],
+            image=self.image[cut],
+            text=self.text[cut],
+            similarity=self.similarity[cut],
+            image_hash=self.image_hash[cut],
+            caption_hash=self.caption_hash[cut],
+            captions=None if self.captions is None else self.captions[cut],
+            codes=None,
+        )
+
     def content_sha256(self) -> str:
         digest = ContentDigest()
         digest.update(self)

@@ -399,6 +399,8 @@ def read_vectors(table: pa.Table, which: str, shape: tuple[int, ...]) -> ReadVec
     column: Any = table[f"{which}_embeddings"]
     coded = pa.types.is_binary(column.type)
     values, lengths = vectors.numbers(column, np.int8)
+    if not coded and values.dtype.kind != "f":
+        raise ValueError(f"{which}_embeddings are {values.dtype}, which are no embeddings")
     every, counts = vectors.spread(values, lengths, shape, 0 if coded else np.nan)
     varied = counts[counts > 0] < shape[0]
     captions = np.where(counts > 0, counts, shape[0]) if varied.any() else None

@@ -37,6 +37,11 @@ class Spread(Strict):
     p99: float  # 99 of 100 are at most this
     max: float
 
+    def plus(self, other: "Spread") -> "Spread":
+        return Spread(
+            mean=self.mean + other.mean, p99=self.p99 + other.p99, max=self.max + other.max
+        )
+
     def times(self, factor: float) -> "Spread":
         return Spread(mean=factor * self.mean, p99=factor * self.p99, max=factor * self.max)
 
@@ -47,6 +52,14 @@ class Rounding(Strict):
     pairs: Count  # of an image i and a text j that were compared
     similarity: Spread  # of r_ij
     logit: Spread  # of r_ij / 0.01
+
+    def plus(self, other: "Rounding") -> "Rounding":
+        """Return what two roundings, one after the other, change at most."""
+        return Rounding(
+            pairs=min(self.pairs, other.pairs),
+            similarity=self.similarity.plus(other.similarity),
+            logit=self.logit.plus(other.logit),
+        )
 
     @classmethod
     def of(cls, parts: "Iterable[ShardRounding | None]") -> "Rounding | None":
@@ -166,9 +179,14 @@ class Summary(CacheDocument):
         return every
 
     def quantile(self, share: float) -> float | None:
-        """The similarity that a share of the pairs is below, exact to a bin's width, 2/4096."""
+        """The similarity that a share of the pairs is below, exact to a bin's width, 2/4096.
+
+        Of as many pairs as are kept it is exact. None where there is no pair.
+        """
         if not self.pairs:
             return None
+        if len(self.lowest) == self.pairs:
+            return float(np.quantile([pair.similarity for pair in self.lowest], share))
         low, high = self.lowest[0].similarity, self.highest[0].similarity
         sums = np.concatenate([[0], np.cumsum(self.histogram)])
         edges = np.linspace(-1, 1, BINS + 1)

@@ -96,6 +96,8 @@ def spread(
     is ``empty``. Raises ValueError for rows of other sizes.
     """
     most, size = shape[0], int(np.prod(shape[1:]))
+    if most < 1 or size < 1:
+        raise ValueError(f"embeddings of {' x '.join(map(str, shape))} numbers are none")
     counts, rest = np.divmod(lengths, size)
     if rest.any() or (counts > most).any():
         raise ValueError(f"an embedding is not one of {' x '.join(map(str, shape))} numbers")

@@ -60,6 +60,21 @@ def test_embeddings_come_out_exactly(rows: ShardRows, tmp_path: Path, section: s
     np.testing.assert_array_equal(images, rows.image[rows.ok][:, 0])
 
 
+def test_datasets(rows: ShardRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hub"))
+    images = np.stack(run("datasets", tmp_path)["pairs"]["image_embeddings"])
+    np.testing.assert_array_equal(images, rows.image[rows.ok][:, 0])
+
+
+def test_int8_is_read_as_its_bytes_times_their_scales(rows: ShardRows, tmp_path: Path) -> None:
+    coded = rows.stored_in(np.dtype(np.int8))
+    file = tmp_path / "caches" / "offline" / "shards" / "00000.tar.parquet"
+    file.write_bytes(shard_file.encode(coded, "f" * 64, "5" * 64))
+    images = run("int8", tmp_path)["images"]
+    np.testing.assert_array_equal(images, coded.image[rows.ok][:, 0])
+
+
 def test_duckdb(rows: ShardRows, tmp_path: Path) -> None:
     found = run("DuckDB", tmp_path)["found"].fetchall()
     assert [key for key, _, _ in found] == [

@@ -68,7 +68,7 @@ def test_earlier_jobs_tell_how_long_it_takes(tmp_path: Path, reference_folder: P
     )
     score = kind_of(spec)
     new = score.preview(spec, [str(tmp_path)], registry)
-    assert (new.dimension, new.dtype, new.bytes_per_pair) == (32, "float32", 2 * 32 * 4 + 24)
+    assert (new.dimension, new.dtype, new.bytes_per_pair) == (32, "float32", 2 * 32 * 4 + 40)
     pairs = new.predicted_pairs
     assert (new.pairs, new.predicted_seconds) == (None, None)
     assert new.predicted_bytes.low == pytest.approx(pairs.low * new.bytes_per_pair)

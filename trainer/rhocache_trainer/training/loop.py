@@ -29,6 +29,7 @@ from rhocache_trainer.training.config import TrainConfig
 from rhocache_trainer.training.hard_negatives import Heaviest
 from rhocache_trainer.training.learner import Learner, Update
 from rhocache_trainer.training.loggers import check_loggers
+from rhocache_trainer.training.rounding import RoundingWatch
 from rhocache_trainer.training.run_log import RunLog
 from rhocache_trainer.training.signals import Stop, noting_signals
 
@@ -134,6 +135,7 @@ class _Run:
         self.step = self.passed_over = 0
         self.objective = math.nan  # of the last step
         self.tau: float | None = None
+        self.rounding = RoundingWatch(manifests if self.fabric.is_global_zero else [])
         self.skipped: Counter[str] = Counter()  # in this epoch
 
     def train(self, stop: Stop) -> TrainResult:
@@ -199,6 +201,7 @@ class _Run:
         # What open_clip's losses return is of this rank's pairs.
         objective = torch.stack(self.ranks.gather(out.objective)).mean()
         self.objective, self.tau = float(objective), _number(out.tau)
+        self.rounding.look(self.tau)
         if not math.isfinite(self.objective):
             raise TrainingError(
                 f"step {self.step}: the objective is {self.objective}; "

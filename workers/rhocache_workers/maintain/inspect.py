@@ -98,6 +98,7 @@ def inspect(cache: str) -> Inspection:
 
 def _summed(reader: CacheReader, summary: Summary) -> _Rows:
     """From the documents alone; quantiles but the first and last to 0.0005."""
+    reader.check_index()
     values = {f"{share:g}": summary.quantile(share) for share in QUANTILES}
     return _Rows(
         failed_shards=reader.manifest.failed_shards,

@@ -94,7 +94,7 @@ def verify(
         if found is not None and name in sources:
             share = math.ceil((sample - len(chosen)) / left)
             chosen += _check_source(report, manifest, name, *found, sources[name], share)
-    if rows and len(parts) == len(names):
+    if rows and not report.findings:  # of which the rest would follow
         _check_summary(report, reader, parts)
     if chosen:
         _encode_again(report, manifest, chosen)

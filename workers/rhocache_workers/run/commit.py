@@ -25,8 +25,8 @@ def commit(
     reference_sha256: str | None,
     committed: Iterable[CommittedShard],
     failures: Mapping[str, ShardError],
-    origin: Origin | None,
     confirm: Callable[[], None],
+    origin: Origin | None = None,
 ) -> None:
     """Write index.parquet, summary.json and manifest.json, unless they say just this already.
 

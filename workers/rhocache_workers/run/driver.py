@@ -225,8 +225,8 @@ def _run(
         reference_sha256,
         list(outcome.committed.values()),
         outcome.failures,
-        standing.origin(description.fingerprint),
         lease.confirm,
+        standing.origin(description.fingerprint),
     )
     clear_segments(spec.output)
     return outcome
