@@ -25,7 +25,7 @@ def test_it_warns_once_and_at_the_trainings_own_temperature(
 ) -> None:
     manifest = Manifest.read(f"{cache}/manifest.json")
     rounding = None if p99 is None else Rounding.of([ShardRounding(9, p99 / 3, p99, 2 * p99)])
-    watch = RoundingWatch(manifest.model_copy(update={"rounding": rounding}))
+    watch = RoundingWatch([manifest.model_copy(update={"rounding": rounding})])
     with caplog.at_level(logging.WARNING):
         watch.look(None)
         for tau in taus:
@@ -37,5 +37,5 @@ def test_it_warns_once_and_at_the_trainings_own_temperature(
 
 
 def test_without_a_cache_there_is_nothing_to_warn_of(caplog: pytest.LogCaptureFixture) -> None:
-    RoundingWatch(None).look(0.01)
+    RoundingWatch([]).look(0.01)
     assert not caplog.records
