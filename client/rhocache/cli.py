@@ -14,6 +14,7 @@ from rhocache.commands import (
     keys,
     models,
     offline,
+    over_cache,
     quickstart,
     registry,
     serve,
@@ -46,6 +47,7 @@ app = typer.Typer(
 for commands in (
     quickstart,
     offline,
+    over_cache,
     caches,
     serve,
     jobs,
