@@ -1,6 +1,7 @@
 """Whether a job may write its table where it is asked to."""
 
 from rhocache_schemas import layout, storage
+from rhocache_schemas.cache.listing import shard_files
 from rhocache_schemas.errors import InvalidInput, TableMismatch
 from rhocache_schemas.job.allowed_roots import true_place
 from rhocache_schemas.job.over_cache import CacheJobSpec
@@ -29,11 +30,16 @@ def check_output(spec: CacheJobSpec, plan: TablePlan | None = None) -> None:
     if spec.replace or not storage.exists(uri):
         return
     there = TablePlan.read(uri)
-    if differing := _differing(there, spec, plan):
+    if (differing := _differing(there, spec, plan)) and not _is_empty(spec.output):
         raise TableMismatch(
             f"{spec.output} holds another table; differing: {', '.join(differing)}. Use another "
             "output, or give up what is there with --replace"
         )
+
+
+def _is_empty(table: str) -> bool:
+    """Whether a table was begun and given up before any file of it was written."""
+    return not storage.exists(layout.table_manifest(table)) and not shard_files(table)
 
 
 def _differing(there: TablePlan, spec: CacheJobSpec, plan: TablePlan | None) -> list[str]:

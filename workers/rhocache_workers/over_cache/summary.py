@@ -78,8 +78,9 @@ def summarise(tables: Tables, columns: Sequence[Column], shown: str | None) -> S
     counts = {name: np.zeros(BINS, np.int64) for name in numbers}
     for table in tables():
         for name, values in _known(table, numbers):
-            within = moments[name].low, moments[name].high
-            counts[name] += np.histogram(values, BINS, within)[0]
+            if len(values):
+                within = moments[name].low, moments[name].high
+                counts[name] += np.histogram(values, BINS, within)[0]
     facts: dict[str, Any] = {"pairs": rows}
     for name, found in moments.items():
         if found.count:
