@@ -44,6 +44,10 @@ class PairSource(Protocol):
     identity: str  # differs where the numbers or the reference rows do
     manifest: Manifest | None  # of the cache
 
+    def numbers(self, shard: Shard) -> npt.NDArray[np.int64]:
+        """Return the index of each of a shard's pairs, in order; −1 for one without a row."""
+        ...
+
     def read(self, shard: Shard, start: int = 0) -> Iterator[JoinedPair]:
         """Yield a shard's pairs from the one at position ``start`` on. One thread at a time."""
         ...
@@ -76,6 +80,9 @@ class PlainPairs:
             self.usable += usable
         self.identity = f"{self.n} pairs in {len(self.shards)} shards"
         self.manifest: Manifest | None = None
+
+    def numbers(self, shard: Shard) -> npt.NDArray[np.int64]:
+        return self._offsets[shard.name] + np.arange(shard.rows or 0)
 
     def read(self, shard: Shard, start: int = 0) -> Iterator[JoinedPair]:
         for pair in self._dataset.read(shard, start):
@@ -128,6 +135,9 @@ class CachedPairs:
         self.usable = sum(cache.shards[name].ok for name in names)
         self.identity = cache.manifest.index_sha256
         self.manifest: Manifest | None = cache.manifest
+
+    def numbers(self, shard: Shard) -> npt.NDArray[np.int64]:
+        return self._cache.first(shard.name) + np.arange(shard.rows or 0)
 
     def read(self, shard: Shard, start: int = 0) -> Iterator[JoinedPair]:
         for pair in self._dataset.read(shard, start):
@@ -186,6 +196,10 @@ class KeyedPairs:
         self.usable = len(self._rows) - len(missing)
         self.identity = f"{cache.manifest.index_sha256} {len(self._rows)} pairs"
         self.manifest: Manifest | None = cache.manifest
+
+    def numbers(self, shard: Shard) -> npt.NDArray[np.int64]:
+        first = self._firsts[shard.name]
+        return self._rows[first : first + (shard.rows or 0)]
 
     def read(self, shard: Shard, start: int = 0) -> Iterator[JoinedPair]:
         first = self._firsts[shard.name]
