@@ -145,7 +145,7 @@ def made(table: str, found: "TableManifest") -> Iterator[Table]:
     """What is in a table: facts, how its columns are spread, and the rows that it shows."""
     summary = found.summary
     facts: dict[str, Any] = {"table": table, "kind": found.spec.kind}
-    facts |= {field.path[-1]: value for field, value in chosen(found.spec)}
+    facts |= {field.path[-1]: ", ".join(field.write(value)) for field, value in chosen(found.spec)}
     facts |= {"files": f"{found.files:,}", "rows": f"{found.rows:,}", **summary.facts}
     facts |= {
         each.column: f"{_text(each.low)} {_bars(each.counts)} {_text(each.high)}"

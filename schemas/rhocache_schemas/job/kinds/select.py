@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from rhocache_schemas.documents import Strict
 from rhocache_schemas.errors import InvalidInput
@@ -17,7 +17,14 @@ class Quantile(Strict):
     quantile: Annotated[float, Field(ge=0, le=1)]
 
 
-End = float | Quantile
+def _tag(end: Any) -> str:
+    return "quantile" if isinstance(end, dict | Quantile) else "number"
+
+
+End = Annotated[
+    Annotated[float, Tag("number")] | Annotated[Quantile, Tag("quantile")],
+    Discriminator(_tag),  # so that an error tells of one of them alone
+]
 
 
 class Condition(Strict):
