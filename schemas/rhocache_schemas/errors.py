@@ -19,6 +19,7 @@
     │   ├── CacheCorrupt            bytes that differ from their recorded hash
     │   ├── FingerprintMismatch     made by another reference, preprocessing or dtype
     │   ├── DatasetMismatch         holds the pairs of another dataset
+    │   ├── TableMismatch           a table of another cache, or of other options
     │   ├── MissingPair             a pair without a usable reference row
     │   └── PairMismatch            a pair whose image or caption is not the one that was scored
     ├── TrainingError               a training run that cannot start, resume or go on
@@ -192,6 +193,10 @@ class FingerprintMismatch(CacheError):
 
 class DatasetMismatch(CacheError):
     code = "dataset-mismatch"
+
+
+class TableMismatch(CacheError):
+    code = "table-mismatch"
 
 
 class MissingPair(CacheError):

@@ -1,4 +1,4 @@
-"""Where things lie in a cache."""
+"""Where things lie in a cache, and in a table that a job over a cache has made."""
 
 from rhocache_schemas.storage import join
 
@@ -8,7 +8,10 @@ INDEX = "index.parquet"
 SUMMARY = "summary.json"
 MANIFEST = "manifest.json"
 LEASE = "lease.json"
+TABLE = "table.json"  # a table's manifest
+TABLE_PLAN = "table-plan.json"
 DOCUMENTS = (PLAN, PROGRESS, INDEX, SUMMARY, MANIFEST, LEASE)
+TABLE_DOCUMENTS = (TABLE_PLAN, PROGRESS, INDEX, TABLE, LEASE)
 
 
 def shard_file(cache: str, shard: str) -> str:
@@ -47,3 +50,16 @@ def manifest_file(cache: str) -> str:
 
 def lease_file(cache: str) -> str:
     return join(cache, LEASE)
+
+
+def table_manifest(table: str) -> str:
+    return join(table, TABLE)
+
+
+def table_plan(table: str) -> str:
+    return join(table, TABLE_PLAN)
+
+
+def table_file(table: str, name: str) -> str:
+    """A file of a table that is not one of a shard's rows."""
+    return join(table, "files", name)

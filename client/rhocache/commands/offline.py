@@ -14,6 +14,7 @@ from rhocache_schemas.dataset.source import AUTO
 from rhocache_schemas.job.kinds.score import ScoreSpec
 
 if TYPE_CHECKING:
+    from rhocache_schemas.table.documents import TableManifest
     from rhocache_workers.maintain.verify import VerifyReport
 
 Cache = Annotated[str, typer.Argument(help="The cache's folder: a path or a URI.")]
@@ -123,7 +124,12 @@ def score(
 
 
 def inspect(cache: Cache, as_json: options.Json = False) -> None:
-    """Show what is in a cache."""
+    """Show what is in a cache, or in a table that was made from one."""
+    from rhocache_schemas.table.reader import TableReader, is_table
+
+    if is_table(cache):
+        show_table(cache, TableReader.open(cache).manifest, as_json)
+        return
     with extra("workers"):
         from rhocache_workers.maintain.inspect import inspect as look
     found = look(cache)
@@ -131,6 +137,15 @@ def inspect(cache: Cache, as_json: options.Json = False) -> None:
         typer.echo(json.dumps(asdict(found)))
     else:
         Console().print(tables.inspection(found))
+
+
+def show_table(place: str, found: "TableManifest", as_json: bool) -> None:
+    if as_json:
+        typer.echo(found.model_dump_json())
+        return
+    console = Console()
+    for part in tables.table(place, found):
+        console.print(part)
 
 
 def verify(

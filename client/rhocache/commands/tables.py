@@ -1,7 +1,7 @@
 """Renders results as tables for a terminal."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rhocache.commands.caches import Found
     from rhocache.commands.doctor import Check
     from rhocache_schemas.failures import Failed
+    from rhocache_schemas.table.documents import TableManifest
     from rhocache_service.registry.tables import KeyRow
     from rhocache_trainer import EvaluationResult
     from rhocache_workers.maintain.derive import Made
@@ -36,6 +37,7 @@ SAMPLES = 3  # of each code
 _FINDINGS = 20
 _ID = 8  # digits of a job's id
 _AMBER = "yellow"
+_BARS = " ▁▂▃▄▅▆▇█"
 
 
 def summary(result: Any) -> Table:
@@ -155,6 +157,37 @@ def inspection(found: "Inspection") -> Table:
 
 def _spread(errors: dict[str, float]) -> str:
     return f"±{errors['mean']:.2g} (99 % {errors['p99']:.2g}, max {errors['max']:.2g})"
+
+
+def table(place: str, found: "TableManifest") -> Iterator[Table]:
+    """What is in a table: facts, how its columns are spread, and the rows that it shows."""
+    summary = found.summary
+    facts: dict[str, Any] = {"table": place, "kind": found.spec.kind}
+    facts |= {field.path[-1]: ", ".join(field.write(value)) for field, value in chosen(found.spec)}
+    facts |= {"files": f"{found.files:,}", "rows": f"{found.rows:,}", **summary.facts}
+    facts |= {
+        each.column: f"{_text(each.low)} {_bars(each.counts)} {_text(each.high)}"
+        for each in summary.histograms
+    }
+    yield _facts(facts.items())
+    for sample in summary.samples:
+        rows = Table(
+            *sample.columns,
+            box=None,
+            padding=(0, 2, 0, 0),
+            title=sample.title,
+            title_justify="left",
+        )
+        for row in sample.rows[:SAMPLES]:
+            rows.add_row(*(_plain(_text(value)) for value in row))
+        yield rows
+
+
+def _bars(counts: Iterable[int]) -> str:
+    """A histogram in one line."""
+    counts = list(counts)
+    most = max(counts) or 1
+    return "".join(_BARS[-(-count * (len(_BARS) - 1) // most)] for count in counts)
 
 
 def print_report(console: Console, report: "VerifyReport") -> None:

@@ -11,7 +11,7 @@ from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.cache.summary import Count, Rounding
 from rhocache_schemas.dataset.source import OF_ROWS, TARS, Kind, Source
 from rhocache_schemas.documents import CacheDocument, Document, Strict
-from rhocache_schemas.errors import ShardError
+from rhocache_schemas.errors import InvalidInput, ShardError
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import Dtype, ReferenceSpec
 from rhocache_schemas.text import tell
@@ -181,6 +181,16 @@ class Manifest(CacheDocument):
     batch_size: Annotated[int, Field(ge=1)]
     software: dict[str, str]  # package -> version, of the run that committed
     created_at: float  # Unix seconds
+
+    @property
+    def known_logit_scale(self) -> float:
+        """The reference's logit scale. Raises InvalidInput where nobody has told it."""
+        if self.logit_scale is None:
+            raise InvalidInput(
+                f"the cache of {self.dataset} does not say its reference's logit scale: give the "
+                "temperature, or import its embeddings with --logit-scale"
+            )
+        return self.logit_scale
 
     @property
     def source(self) -> Source:

@@ -140,6 +140,10 @@ class ReferenceCache:
             rows.caption_hash[row],
         )
 
+    def first(self, shard: str) -> int:
+        """Return the number of a shard's first row in the whole cache."""
+        return self._offsets[shard]
+
     def locate(self, index: int) -> tuple[str, int]:
         """Return the shard of the row with a number in the whole cache, and its position there."""
         shard = bisect_right(self._firsts, index) - 1

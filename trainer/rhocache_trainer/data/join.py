@@ -49,6 +49,10 @@ class PairSource(Protocol):
     identity: str  # differs where the numbers or the reference rows do
     references: References | None  # that made the caches
 
+    def numbers(self, shard: Shard) -> npt.NDArray[np.int64]:
+        """Return the index of each of a shard's pairs, in order; −1 for one without a row."""
+        ...
+
     def read(self, shard: Shard, start: int = 0) -> Iterator[JoinedPair]:
         """Yield a shard's pairs from the one at position ``start`` on. One thread at a time."""
         ...
@@ -81,6 +85,9 @@ class PlainPairs:
             self.usable += usable
         self.identity = f"{self.n} pairs in {len(self.shards)} shards"
         self.references: References | None = None
+
+    def numbers(self, shard: Shard) -> npt.NDArray[np.int64]:
+        return self._offsets[shard.name] + np.arange(shard.rows or 0)
 
     def read(self, shard: Shard, start: int = 0) -> Iterator[JoinedPair]:
         for pair in self._dataset.read(shard, start):
@@ -140,6 +147,9 @@ class CachedPairs:
         self.usable = sum(map(caches.ok, names))
         self.identity = caches.identity
         self.references = references
+
+    def numbers(self, shard: Shard) -> npt.NDArray[np.int64]:
+        return self._caches.first.first(shard.name) + np.arange(shard.rows or 0)
 
     def read(self, shard: Shard, start: int = 0) -> Iterator[JoinedPair]:
         cache = self._caches.first
@@ -208,6 +218,10 @@ class KeyedPairs:
         self.usable = len(self._rows) - len(missing)
         self.identity = f"{self._caches.identity} {len(self._rows)} pairs"
         self.references = references
+
+    def numbers(self, shard: Shard) -> npt.NDArray[np.int64]:
+        first = self._firsts[shard.name]
+        return self._rows[first : first + (shard.rows or 0)]
 
     def read(self, shard: Shard, start: int = 0) -> Iterator[JoinedPair]:
         first, cache = self._firsts[shard.name], self._caches.first

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.documents import Strict
-from rhocache_schemas.errors import InvalidInput, TrainingError
+from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.settings import Share
 
 Weights = tuple[Annotated[float, Field(ge=0)], ...]
@@ -115,18 +115,10 @@ class References:
 
     @property
     def scales(self) -> list[float]:
-        """The references' logit scales. Raises TrainingError where a cache does not say its own."""
+        """The references' logit scales. Raises InvalidInput where a cache does not say its own."""
         if isinstance(self._config.temperatures, tuple):
             return [1 / each for each in self._config.temperatures]
-        scales: list[float] = []
-        for manifest in self.manifests:
-            if manifest.logit_scale is None:
-                raise TrainingError(
-                    f"the cache of {manifest.dataset} does not say its reference's logit scale: "
-                    "import its embeddings with --logit-scale"
-                )
-            scales.append(manifest.logit_scale)
-        return scales
+        return [manifest.known_logit_scale for manifest in self.manifests]
 
     @property
     def weights(self) -> list[float]:
