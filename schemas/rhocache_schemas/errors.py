@@ -137,8 +137,8 @@ _MEANINGS: dict[str, str] = {
     ShardErrorCode.IO_ERROR: "the storage failed while it was read; another run tries it again",
     ShardErrorCode.OUT_OF_MEMORY: "encoding it took more memory than there is",
     ShardErrorCode.ENCODER_DIED: "the process that encoded it died, each time that it was tried",
-    RowErrorCode.IMAGE_MISSING: "no KEY.jpg, png, jpeg or webp (a name's key ends at its first dot), "
-    "or nothing where a table has or names it",
+    RowErrorCode.IMAGE_MISSING: "no KEY.jpg, png, jpeg or webp (a name's key ends at its first dot)"
+    ", or nothing where a table has or names it",
     RowErrorCode.IMAGE_UNDECODABLE: "a picture that is cut, damaged, or of another kind",
     RowErrorCode.IMAGE_TOO_LARGE: "a picture of more bytes or pixels than the limits",
     RowErrorCode.IMAGE_TOO_SMALL: "a picture with a side too short to be resized sensibly",
