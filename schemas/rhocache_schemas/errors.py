@@ -138,11 +138,13 @@ _MEANINGS: dict[str, str] = {
     ShardErrorCode.IO_ERROR: "the storage failed while it was read; another run tries it again",
     ShardErrorCode.OUT_OF_MEMORY: "encoding it took more memory than there is",
     ShardErrorCode.ENCODER_DIED: "the process that encoded it died, each time that it was tried",
-    RowErrorCode.IMAGE_MISSING: "no KEY.jpg, png, jpeg or webp; a name's key ends at its first dot",
+    RowErrorCode.IMAGE_MISSING: "no KEY.jpg, png, jpeg or webp (a name's key ends at its first dot)"
+    ", or nothing where a table has or names it",
     RowErrorCode.IMAGE_UNDECODABLE: "a picture that is cut, damaged, or of another kind",
     RowErrorCode.IMAGE_TOO_LARGE: "a picture of more bytes or pixels than the limits",
     RowErrorCode.IMAGE_TOO_SMALL: "a picture with a side too short to be resized sensibly",
-    RowErrorCode.TEXT_MISSING: "no KEY.txt or field of KEY.json, or nothing or too much in it",
+    RowErrorCode.TEXT_MISSING: "no KEY.txt, field of KEY.json or table's caption, or nothing or "
+    "too much in it",
     RowErrorCode.TEXT_NOT_UTF8: "a caption that is not UTF-8",
     RowErrorCode.DUPLICATE_KEY: "a key that came before in the same shard",
     RowErrorCode.NON_FINITE_EMBEDDING: "the reference made infinities or NaN of it",

@@ -42,7 +42,7 @@ from rhocache_service.jobs.kinds import kind_of
 from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.tables import open_database
 from rhocache_service.settings import Settings
-from rhocache_trainer import TrainConfig, TrainResult, train
+from rhocache_trainer import TrainConfig, TrainResult, evaluate, evaluate_cache, train
 from rhocache_trainer.data.config import Data
 from rhocache_trainer.data.open import open_pairs
 from rhocache_workers.maintain.verify import verify
@@ -55,6 +55,7 @@ TINY = {
     "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 8},
     "text_cfg": {"context_length": 12, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
 }
+PLACE = {"dataset": "", "cache": None, "shards": []}  # of an evaluation
 BLOCK = 8  # pairs of a shard that is no tar
 
 
@@ -239,6 +240,16 @@ def test_pages_and_plans_of_any_source(sources: dict[str, ScoreSpec], tmp_path: 
         assert planned.pairs == pytest.approx(24, abs=5 if "tars" in name else 0)
         assert planned.pairs_estimated == ("tars" in name)
     registry.close()
+
+
+def test_evaluation_of_any_source(sources: dict[str, ScoreSpec]) -> None:
+    cached = [evaluate_cache(spec.output, spec.dataset) for spec in sources.values()]
+    live = [
+        evaluate(sources[name].reference.model, sources[name].dataset) for name in ("CSV", "tars")
+    ]
+    for found in (cached, live):
+        assert {each.images for each in found} == {24}
+        assert len({each.model_copy(update=PLACE).model_dump_json() for each in found}) == 1
 
 
 @pytest.mark.parametrize("name", ["Parquet", "CSV", "folder"])

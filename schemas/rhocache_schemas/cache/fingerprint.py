@@ -55,7 +55,7 @@ class Fingerprint(CacheDocument):
         return self.format_version[0] in "01"
 
     @model_serializer(mode="wrap")
-    def _without_absent(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_absent(self, plain: SerializerFunctionWrapHandler):  # a type would be the schema
         """As the first readers of format 1 know it, which hash and take no more than these."""
         fields: dict[str, Any] = plain(self)
         return {

@@ -11,6 +11,7 @@ from rhocache_schemas.cache.documents import Progress
 from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.dataset.formats.webdataset import ShardReader
 from rhocache_schemas.dataset.shards import list_shards
+from rhocache_schemas.dataset.source import Source
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.spec import JobState
 from rhocache_schemas.reference import ReferenceSpec
@@ -29,6 +30,7 @@ from rhocache_service.settings import Settings
 
 from ..conftest import EXAMPLES
 
+HERE = Source(dataset="here")
 GOLDEN = Path(__file__).parents[2] / "schemas" / "cache" / "golden-1"
 
 
@@ -102,15 +104,15 @@ def test_shards_that_were_read_are_counted_and_others_guessed_by_their_first_byt
     counts = {shard.name: sum(1 for _ in ShardReader(shard)) for shard in shards}
     true = 10 + sum(counts[shard.name] for shard in others)
     monkeypatch.setattr(prediction, "_BEGINNING", 500_000)
-    found = predict_pairs(shards, read, sample_density(others, None))
+    found = predict_pairs(shards, read, sample_density(others, HERE))
     assert found is not None
     assert found.low < true < found.high
     assert found.high < 2 * found.low
     monkeypatch.setattr(prediction, "_BEGINNING", 1 << 30)
-    whole = sample_density([others[0]], None)
+    whole = sample_density([others[0]], HERE)
     assert predict_pairs([others[0]], {}, whole) == Range(low=(n := counts[others[0].name]), high=n)
     (tmp_path / "rubbish.tar").write_bytes(b"rubbish" * 1000)
     rubbish = list_shards(str(tmp_path), None)
-    assert predict_pairs(rubbish, {}, sample_density(rubbish, None)) is None
+    assert predict_pairs(rubbish, {}, sample_density(rubbish, HERE)) is None
     mixed = [*rubbish, others[0]]
-    assert predict_pairs(mixed, {}, sample_density(mixed, None)) is not None
+    assert predict_pairs(mixed, {}, sample_density(mixed, HERE)) is not None
