@@ -51,13 +51,16 @@ def _values(annotation: Any, metadata: list[Any], root: str, letters: Any) -> An
         return next((getattr(each, name) for each in metadata if hasattr(each, name)), None)
 
     if annotation is int:
-        return st.integers(bound("ge"), bound("le"))
+        below = bound("lt")
+        return st.integers(bound("ge"), bound("le") if below is None else below - 1)
     if annotation is float:
         return st.floats(bound("ge"), bound("le"), allow_nan=False, allow_infinity=False)
     if annotation is str and bound("pattern"):
         return st.from_regex(bound("pattern"), fullmatch=True, alphabet=string.ascii_letters + "_")
     if annotation is str:
         return st.text(letters, min_size=bound("min_length") or 0, max_size=64)
+    if get_origin(annotation) is tuple:  # a range
+        return st.tuples(*[st.floats(0.001, 1)] * 2).map(lambda ends: tuple(sorted(ends)))
     if get_origin(annotation) is list:
         each = _values(get_args(annotation)[0], [], root, letters)
         return st.lists(each, max_size=3)

@@ -50,6 +50,7 @@ def test_nothing_that_was_asked_for_is_lost(url: str, root: Path, way: str) -> N
         "caption_column": QUOTES,
         "key_column": "id",
         "images": f"{root}/data sets/images",
+        "views": {"count": 3, "seed": 4, "scale": [0.25, 1.0], "flip": 0.5, "rand_augment": 9},
         "dtype": "float32",
         "batch_size": 7,
         "workers": 3,
