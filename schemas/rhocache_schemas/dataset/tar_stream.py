@@ -45,14 +45,14 @@ class TarStream:
     """Iterate once over a tar's regular files; hidden ones, and those in hidden folders, aside.
 
     While one is at hand ``read`` returns its content. At the end ``sha256`` holds the SHA-256
-    (hexadecimal) of the whole file.
+    (hexadecimal) of the whole file, if it was to be ``hashed``.
 
     Raises whatever a damaged header leads tarfile to: tarfile.ReadError where the archive ends
     before its end-of-archive marker or goes on after it, or has over ``most`` members.
     """
 
-    def __init__(self, stream: NativeFile, most: int) -> None:
-        self._stream = _HashingStream(stream)
+    def __init__(self, stream: NativeFile, most: int, *, hashed: bool = True) -> None:
+        self._stream = _HashingStream(stream, hashed=hashed)
         self._most = most
         self._archive: tarfile.TarFile | None = None
         self.sha256: str | None = None
@@ -121,9 +121,9 @@ class _HashingStream(io.BufferedIOBase):
     headers after it.
     """
 
-    def __init__(self, stream: NativeFile) -> None:
+    def __init__(self, stream: NativeFile, *, hashed: bool) -> None:
         self._source = stream
-        self._sha256 = hashlib.sha256()
+        self._sha256 = hashlib.sha256() if hashed else None
         self.position = 0
         self.header_at = 0
         self.first = b""
@@ -134,7 +134,8 @@ class _HashingStream(io.BufferedIOBase):
         data = self._source.read(size)
         if not data and self.position < self.header_at:
             raise tarfile.ReadError("unexpected end of data")
-        self._sha256.update(data)
+        if self._sha256 is not None:
+            self._sha256.update(data)
         if self.position == 0:
             self.first = data[:FIRST]
         self.position += len(data)
@@ -153,5 +154,5 @@ class _HashingStream(io.BufferedIOBase):
                 )
             self.header_at = self.position
 
-    def hexdigest(self) -> str:
-        return self._sha256.hexdigest()
+    def hexdigest(self) -> str | None:
+        return None if self._sha256 is None else self._sha256.hexdigest()

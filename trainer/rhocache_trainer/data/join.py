@@ -27,6 +27,8 @@ from rhocache_trainer.cache.together import CachesTogether
 from rhocache_trainer.loss.references import References
 
 OnMissing = Literal["error", "skip"]
+# What of the dataset's pairs is read, and compared with what the references saw.
+Reads = Literal["all", "captions", "nothing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,8 @@ class PairSource(Protocol):
     n: int  # numbers that JoinedPair.index runs over
     usable: int  # pairs to expect from one pass over ``shards``
     identity: str  # differs where the numbers or the reference rows do
-    references: References | None  # that made the caches
+    references: References | None  # that made the caches, and steer
+    cached: slice | None  # of a batch's reference embeddings, those that are towers' own
 
     def read(self, shard: Shard, start: int = 0) -> Iterator[JoinedPair]:
         """Yield a shard's pairs from the one at position ``start`` on. One thread at a time."""
@@ -78,6 +81,7 @@ class PlainPairs:
             self.usable += usable
         self.identity = f"{self.n} pairs in {len(self.shards)} shards"
         self.references: References | None = None
+        self.cached: slice | None = None
 
     def read(self, shard: Shard, start: int = 0) -> Iterator[JoinedPair]:
         for pair in self._dataset.read(shard, start):
@@ -112,9 +116,13 @@ class CachedPairs:
         *,
         others: Sequence[ReferenceCache] = (),
         references: References | None = None,
+        cached: slice | None = None,
+        reads: Reads = "all",
         on_missing: OnMissing = "error",
     ) -> None:
         self._caches = caches = CachesTogether([cache, *others])
+        self._reads: Reads = reads
+        self.cached = cached
         lacking = [error for shard in dataset.shards if (error := caches.lacking(shard.name))]
         if lacking and (on_missing == "error" or len(lacking) == len(dataset.shards)):
             raise lacking[0]
@@ -126,6 +134,7 @@ class CachedPairs:
                     f"data have caption_field={caption_field!r}"
                 )
         self._dataset = dataset
+        dataset.images = reads == "all"
         known = [shard for shard in dataset.shards if caches.lacking(shard.name) is None]
         names = [shard.name for shard in known]
         caches.check_files(names)
@@ -139,13 +148,18 @@ class CachedPairs:
 
     def read(self, shard: Shard, start: int = 0) -> Iterator[JoinedPair]:
         cache = self._caches.first
+        if self._reads == "nothing":
+            for position in range(start, shard.rows or 0):
+                row = cache.row(shard.name, position)
+                yield _joined(Pair(shard.name, position, row.key), row, self._caches)
+            return
         for pair in self._dataset.read(shard, start):
             position = cache.row_by_key(shard.name, pair.key)
             row = None if position is None else cache.row(shard.name, position)
             yield _joined(pair, row, self._caches)
 
     def load(self, joined: JoinedPair) -> JoinedPair:
-        return _load(self._dataset, self._caches, joined)
+        return _load(self._dataset, self._caches, joined, self._reads)
 
 
 class KeyedPairs:
@@ -168,9 +182,13 @@ class KeyedPairs:
         *,
         others: Sequence[ReferenceCache] = (),
         references: References | None = None,
+        cached: slice | None = None,
+        reads: Reads = "all",
         on_missing: OnMissing = "error",
     ) -> None:
         self._caches = CachesTogether([cache, *others])
+        self._reads: Reads = reads
+        self.cached = cached
         cache.reader.check_files(cache.shards)
         keys = dataset.keys()
         self._rows = find_rows(cache, keys, dataset.cache_shards())
@@ -197,6 +215,7 @@ class KeyedPairs:
             )
         self._check_others(on_missing)
         self._dataset = dataset
+        dataset.images = reads == "all"
         self.shards = dataset.shards
         firsts = np.cumsum([0, *(shard.rows or 0 for shard in self.shards)]).tolist()
         self._firsts = {shard.name: firsts[place] for place, shard in enumerate(self.shards)}
@@ -207,13 +226,16 @@ class KeyedPairs:
 
     def read(self, shard: Shard, start: int = 0) -> Iterator[JoinedPair]:
         first, cache = self._firsts[shard.name], self._caches.first
-        for pair in self._dataset.read(shard, start):
+        pairs = self._dataset.read(shard, start)
+        if self._reads == "nothing":
+            pairs = (Pair(shard.name, row, str(row)) for row in range(start, shard.rows or 0))
+        for pair in pairs:
             number = int(self._rows[first + pair.row])
             row = None if number < 0 else cache.row(*cache.locate(number))
             yield _joined(pair, row, self._caches)
 
     def load(self, joined: JoinedPair) -> JoinedPair:
-        return _load(self._dataset, self._caches, joined)
+        return _load(self._dataset, self._caches, joined, self._reads)
 
     def _check_others(self, on_missing: OnMissing) -> None:
         """See that the other caches have the shards in which the rows lie."""
@@ -249,11 +271,14 @@ def _joined(pair: Pair, row: ReferenceRow | None, caches: CachesTogether) -> Joi
     return JoinedPair(pair, row.index, row, caches.rows(row))
 
 
-def _load(dataset: Format, caches: CachesTogether, joined: JoinedPair) -> JoinedPair:
+def _load(dataset: Format, caches: CachesTogether, joined: JoinedPair, reads: Reads) -> JoinedPair:
     row = joined.row
     where = _where(joined.pair.shard if row is None else row.shard, joined.pair)
     rows = zip((row, *joined.others), caches.all, strict=True)
     scored = [_usable(each, cache, where) for each, cache in rows]
+    known = scored[0]
+    if reads == "nothing":
+        return replace(joined, pair=replace(joined.pair, shard=known.shard, key=known.key))
     pair = dataset.load(joined.pair)
     try:
         pair.content()
@@ -261,10 +286,10 @@ def _load(dataset: Format, caches: CachesTogether, joined: JoinedPair) -> Joined
         detail = f"has a reference row, but is unusable here ({error})"
         raise PairMismatch(f"{where}: {detail}") from error
     for each, cache in zip(scored, caches.all, strict=True):
-        if changed := changes(pair, each.image_hash, each.caption_hash):
+        image_hash = each.image_hash if pair.images else pair.image_hash
+        if changed := changes(pair, image_hash, each.caption_hash):
             told = f" in {cache.uri}" if caches.others else ""
             raise PairMismatch(f"{where}: {changed[0]}{told}")
-    known = scored[0]
     return replace(joined, pair=replace(pair, shard=known.shard, key=known.key))
 
 

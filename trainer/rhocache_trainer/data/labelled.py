@@ -52,6 +52,7 @@ class LabelledPairs:
 
     def __init__(self, data: Data, label: Label, reference: str | None) -> None:
         self.references: References | None = None
+        self.cached: slice | None = None
         self._label = label
         self._dataset = dataset = _open(data, label)
         self._numbers: dict[str, npt.NDArray[np.int64]] = {}  # shard -> of each row, −1 for none

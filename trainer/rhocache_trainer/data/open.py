@@ -1,28 +1,37 @@
 """Opens the pairs that a run's settings name, and the caches that steer it."""
 
 from collections.abc import Sequence
+from typing import Any
 
+from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.dataset.formats import open_dataset
 from rhocache_schemas.dataset.formats.base import KeyedFormat
 from rhocache_schemas.errors import DatasetError
 from rhocache_trainer.cache.reader import KEPT_BYTES, ReferenceCache
 from rhocache_trainer.data.config import Data
-from rhocache_trainer.data.join import CachedPairs, KeyedPairs, PairSource, PlainPairs
+from rhocache_trainer.data.join import CachedPairs, KeyedPairs, PairSource, PlainPairs, Reads
 from rhocache_trainer.loss.references import References, ReferencesConfig
 
 
 def open_pairs(
-    data: Data, cache: str | Sequence[str] | None, references: ReferencesConfig | None = None
+    data: Data,
+    cache: str | Sequence[str] | None,
+    references: ReferencesConfig | None = None,
+    *,
+    cached: str | None = None,
+    reads: Reads = "all",
 ) -> PairSource:
     """Return the pairs that ``data`` names, joined with the cache at a path or URI if there is one.
 
     Of several caches, each of another reference, every pair needs a row in all; ``references`` says
-    how they are combined.
+    how they are combined. ``cached`` is the cache, one of them or another, whose embeddings stand
+    in for towers; ``reads`` says what is still read of the dataset.
 
     Raises DatasetError and InvalidInput for what ``data`` names, and CacheError's kin.
     """
     dataset = open_dataset(data, data.kind)
-    places = [cache] if isinstance(cache, str) else cache or []
+    steering = [cache] if isinstance(cache, str) else list(cache or [])
+    places = [*steering, cached] if cached and cached not in steering else steering
     if not places:
         pairs = PlainPairs(dataset)
         if not pairs.usable:
@@ -30,17 +39,20 @@ def open_pairs(
         return pairs
     kept = KEPT_BYTES // (max(1, data.workers) * len(places))
     caches = [ReferenceCache.open(place, kept_bytes=kept) for place in places]
-    together = References([each.manifest for each in caches], references)
-    first, *others = caches
+    manifests = [each.manifest for each in caches]
+    options: dict[str, Any] = {
+        "others": caches[1:],
+        "references": References(manifests[: len(steering)], references) if steering else None,
+        "cached": None if cached is None else _columns(manifests, places.index(cached)),
+        "reads": reads,
+        "on_missing": data.on_missing,
+    }
     if isinstance(dataset, KeyedFormat):
-        return KeyedPairs(
-            dataset, first, others=others, references=together, on_missing=data.on_missing
-        )
-    return CachedPairs(
-        dataset,
-        first,
-        data.caption_field,
-        others=others,
-        references=together,
-        on_missing=data.on_missing,
-    )
+        return KeyedPairs(dataset, caches[0], **options)
+    return CachedPairs(dataset, caches[0], data.caption_field, **options)
+
+
+def _columns(manifests: list[Manifest], place: int) -> slice:
+    """Where the embeddings of one of the caches lie, where those of all lie one after another."""
+    start = sum(each.dimension for each in manifests[:place])
+    return slice(start, start + manifests[place].dimension)

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from rhocache_schemas.errors import InvalidInput, TrainingError
 from rhocache_trainer.data.dataset import Batch
+from rhocache_trainer.data.join import PairSource
 from rhocache_trainer.data.loader import build_loader
+from rhocache_trainer.data.open import open_pairs
 from rhocache_trainer.distributed.collectives import Ranks
 from rhocache_trainer.distributed.launch import launch
 from rhocache_trainer.loss import diagnostics
@@ -99,6 +101,18 @@ def _checkpoints(config: TrainConfig) -> Checkpoints:
     return Checkpoints(RunFolder(Path(config.output)).checkpoints, config.keep_checkpoints)
 
 
+def _open_pairs(config: TrainConfig) -> PairSource:
+    if config.cached is None:
+        return config.objective.open_pairs(config.data, config.caches, config.references)
+    return open_pairs(
+        config.data,
+        config.caches,
+        config.references,
+        cached=config.embeddings,
+        reads="nothing" if config.cached.both else "captions" if config.cached.image else "all",
+    )
+
+
 class _Run:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
@@ -106,7 +120,7 @@ class _Run:
         self.checkpoints = _checkpoints(config)
         self.fabric = launch(config.device, config.precision)
         self.ranks = Ranks()
-        self.pairs = config.objective.open_pairs(config.data, config.caches, config.references)
+        self.pairs = _open_pairs(config)
         self.learner = Learner(config, self.fabric, self.pairs)
         share, rest = divmod(config.batch_size, self.fabric.world_size)
         if rest:
@@ -118,7 +132,7 @@ class _Run:
             config.data,
             self.pairs,
             self.learner.model.tokenizer,
-            self.learner.model.image_size,
+            None if config.cached and config.cached.image else self.learner.model.image_size,
             config.augmentation,
             batch_size=config.objective.super_batch(share),
             seed=config.seed,

@@ -55,6 +55,7 @@ class Format(ABC):
     kind: ClassVar[str]  # what a user calls the format
     suffixes: ClassVar[tuple[str, ...]] = ()  # of a file that is such a dataset, in lower case
     shards: list[Shard]
+    images: bool = True  # set it to False, and no image is read: pairs come without
 
     @abstractmethod
     def __init__(self, source: Source) -> None: ...

@@ -69,6 +69,8 @@ class CsvTable(KeyedFormat):
             yield Pair(shard.name, row, key, caption=caption)
 
     def load(self, pair: Pair) -> Pair:
+        if not self.images:
+            return replace(pair, images=False).checked()
         path = self._images[int(pair.shard) + pair.row].as_py()
         try:
             return replace(pair, image=self._files.read_image(path)).checked()

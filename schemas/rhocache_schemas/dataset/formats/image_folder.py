@@ -74,10 +74,11 @@ class ImageFolder(KeyedFormat):
             return pair.failed(RowErrorCode.TEXT_MISSING, f"there is no caption beside {image}")
         try:
             text, metadata = self._caption(caption)
-            read = self._files.read_image(image)
+            read = self._files.read_image(image) if self.images else None
         except RowError as error:
             return pair.failed(error.code, str(error))
-        return replace(pair, image=read, caption=text, metadata=metadata).checked()
+        pair = replace(pair, image=read, caption=text, metadata=metadata, images=self.images)
+        return pair.checked()
 
     def _caption(self, name: str) -> tuple[str | None, bytes | None]:
         """A caption, and the KEY.json that it was taken from."""

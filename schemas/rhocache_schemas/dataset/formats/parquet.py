@@ -7,6 +7,7 @@
 import posixpath
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from fnmatch import fnmatch
 from typing import Any
 
@@ -102,13 +103,15 @@ class ParquetTable(KeyedFormat):
     def read(self, shard: Shard, start: int = 0) -> Iterator[Pair]:
         name, group = self._groups[shard.name]
         columns = self._columns
-        wanted = [c for c in (columns.image, columns.caption, columns.key) if c is not None]
+        image = columns.image if self.images else None
+        wanted = [c for c in (image, columns.caption, columns.key) if c is not None]
         row = 0
         with self._open(name) as table:
             for batch in table.iter_batches(_READ_ROWS, [group], wanted, use_threads=False):
-                images, captions = batch.column(columns.image), batch.column(columns.caption)
+                captions = batch.column(columns.caption)
+                images = None if image is None else batch.column(image)
                 keys = None if columns.key is None else batch.column(columns.key)
-                if pa.types.is_struct(images.type):
+                if images is not None and pa.types.is_struct(images.type):
                     keys = (
                         pc.struct_field(images, "path")
                         if self._has_paths and keys is None
@@ -118,7 +121,9 @@ class ParquetTable(KeyedFormat):
                 for place in range(len(batch)):
                     if row >= start:
                         key = str(row if keys is None else keys[place])
-                        yield _pair(shard, row, key, images[place].as_py(), captions[place].as_py())
+                        data = None if images is None else images[place].as_py()
+                        pair = Pair(shard.name, row, key, data, images=self.images)
+                        yield _captioned(pair, captions[place].as_py())
                     row += 1
 
     def _column(self, name: str, field: str | None = None) -> Strings:
@@ -166,13 +171,13 @@ def _has_paths(kind: pa.DataType) -> bool:
     return is_text(kind.field("path").type)
 
 
-def _pair(shard: Shard, row: int, key: str, image: bytes | None, caption: Any) -> Pair:
+def _captioned(pair: Pair, caption: Any) -> Pair:
     try:
         text = caption.decode() if isinstance(caption, bytes) else choose_caption(caption)
     except UnicodeDecodeError:
         error = RowErrorCode.TEXT_NOT_UTF8
-        return Pair(shard.name, row, key, image).failed(error, "its caption is not UTF-8")
-    return Pair(shard.name, row, key, image, text).checked()
+        return pair.failed(error, "its caption is not UTF-8")
+    return replace(pair, caption=text).checked()
 
 
 def _find(source: Source) -> tuple[Files, list[str]]:

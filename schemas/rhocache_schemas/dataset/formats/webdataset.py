@@ -56,7 +56,7 @@ class WebDataset(Format):
         return next((name for name in names if is_shard(name)), None)
 
     def read(self, shard: Shard, start: int = 0) -> Iterator[Pair]:
-        return islice(ShardReader(shard, self._caption_field), start, None)
+        return islice(ShardReader(shard, self._caption_field, images=self.images), start, None)
 
     def describe(self) -> str:
         return describe_shards(self.shards, self._caption_field)
@@ -97,7 +97,8 @@ class ShardReader:
 
     A pair that can't be used carries its RowErrorCode. After the last pair ``sha256`` holds the
     SHA-256 (hexadecimal) of the whole shard, taken while it streamed by. ``found`` tells which
-    files came by, those of no pair too. ``read_bytes`` is for open_shard.
+    files came by, those of no pair too. ``read_bytes`` is for open_shard. Without ``images`` they
+    are passed over, and there is no ``sha256``.
 
     Raises ShardError: tar_truncated where the archive ends or turns to garbage before its
     end-of-archive marker or goes on after it, tar_unordered where no pair's members lie together,
@@ -110,8 +111,11 @@ class ShardReader:
         caption_field: str | None = None,
         limits: Limits = DEFAULT_LIMITS,
         read_bytes: int = READ_BYTES,
+        *,
+        images: bool = True,
     ) -> None:
         self.shard = shard
+        self._images = images
         self._read_bytes = read_bytes
         self.sha256: str | None = None
         self.found = Found()
@@ -124,13 +128,14 @@ class ShardReader:
         complete = duplicates = row = 0
         try:
             with open_shard(self.shard, self._read_bytes) as stream:
-                tar = TarStream(stream, self._limits.members)
+                tar = TarStream(stream, self._limits.members, hashed=self._images)
                 for key, members in self._groups(tar):
                     self.position = tar.position
                     pair = self._pair(row, key, members, repeated=key in seen)
                     seen.add(key)
                     row += 1
-                    complete += pair.image is not None and pair.caption is not None
+                    has_image = pair.image is not None or not self._images
+                    complete += has_image and pair.caption is not None
                     duplicates += pair.error == RowErrorCode.DUPLICATE_KEY
                     yield pair
                 self.sha256 = tar.sha256
@@ -177,6 +182,8 @@ class ShardReader:
 
     def _data(self, tar: TarStream, info: tarfile.TarInfo, suffix: str) -> bytes | None:
         limits = self._limits
+        if suffix in IMAGE_SUFFIXES and not self._images:
+            return None
         cap = limits.member_bytes if suffix in IMAGE_SUFFIXES else limits.text_bytes
         return tar.read(info) if suffix in PAIR_SUFFIXES and info.size <= cap else None
 
@@ -184,7 +191,7 @@ class ShardReader:
         error = RowErrorCode.DUPLICATE_KEY if repeated else None
         image_member = next((members[s] for s in IMAGE_SUFFIXES if s in members), None)
         image = image_member[1] if image_member else None
-        if image is None:
+        if image is None and self._images:
             error = error or (
                 RowErrorCode.IMAGE_TOO_LARGE if image_member else RowErrorCode.IMAGE_MISSING
             )
@@ -199,7 +206,7 @@ class ShardReader:
             error = error or RowErrorCode.TEXT_MISSING
         if error is not None:
             self.found.add_metadata(metadata)
-        return Pair(self.shard.name, row, key, image, caption, metadata, error)
+        return Pair(self.shard.name, row, key, image, caption, metadata, error, images=self._images)
 
     def _error(self, code: ShardErrorCode, detail: str) -> ShardError:
         return ShardError(code, self.shard.name, detail)
