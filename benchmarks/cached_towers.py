@@ -1,4 +1,4 @@
-"""What a cached tower saves: rows a core-second beside the same training with the tower run, frozen.
+"""Rows a core-second with a cached tower, beside the same training with the tower run and frozen.
 
 ``python -m benchmarks.cached_towers`` prints them, as Markdown. In each round all contestants make
 some steps, one after another, reading and decoding included. Seconds are those that all threads

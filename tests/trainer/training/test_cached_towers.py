@@ -22,7 +22,15 @@ from rhocache_schemas.dataset.image import open_image
 from rhocache_schemas.errors import FingerprintMismatch, InvalidInput, PairMismatch
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import ReferenceSpec
-from rhocache_trainer import TrainConfig, evaluate, evaluate_cached, load_cached, train
+from rhocache_trainer import (
+    TrainConfig,
+    evaluate,
+    evaluate_cache,
+    evaluate_cached,
+    load_cached,
+    train,
+    write_prompts,
+)
 from rhocache_trainer.training.loop import _Run
 from rhocache_workers.run import driver
 
@@ -44,16 +52,20 @@ def scored_once(tmp_path_factory: pytest.TempPathFactory, reference: Path) -> Pa
     root = tmp_path_factory.mktemp("scored")
     for shard in range(SHARDS):
         write_tar(root / "dataset" / f"{shard:05}.tar", make_pairs(shard))
+    score(root, "dataset", "cache", reference)
+    return root
+
+
+def score(root: Path, dataset: str, cache: str, reference: Path) -> None:
     spec = ScoreSpec(
-        dataset=str(root / "dataset"),
-        output=str(root / "cache"),
+        dataset=str(root / dataset),
+        output=str(root / cache),
         reference=ReferenceSpec(model=f"local-dir:{reference}"),
         batch_size=8,
         error_budget=1.0,
         metadata={},
     )
     driver.score(spec, here=True)
-    return root
 
 
 @pytest.fixture
@@ -276,6 +288,24 @@ def test_models_with_heads_are_evaluated_on_the_datasets_cache(
     assert evaluate_cached(result.model, cache, dataset).captions == 24
     with pytest.raises(InvalidInput, match="zero-shot accuracy needs the prompts"):
         evaluate_cached(result.model, cache, dataset, class_field="colour")
+
+
+def test_embeddings_as_they_are_are_as_good_as_the_reference(
+    settings: dict[str, Any], scored: Path, reference: Path
+) -> None:
+    classes: Any = {"class_field": "colour", "templates": "simple"}
+    cache, dataset = str(scored / "cache"), str(scored / "dataset")
+    write_prompts(dataset, str(scored / "prompts"), **classes)
+    score(scored, "prompts", "prompts-cache", reference)
+    classes |= {"prompts_cache": str(scored / "prompts-cache")}
+    model = run(
+        both(settings, "as_is") | {"objective": "clip", "cache": None},
+        cached={"cache": cache, "image": "as_is", "text": "as_is"},
+    ).model
+    found = evaluate_cached(model, cache, dataset, **classes)
+    same = {"model": ""}
+    as_is = evaluate_cache(cache, dataset, **classes)
+    assert found.model_copy(update=same) == as_is.model_copy(update=same)
 
 
 def test_another_references_cache(
