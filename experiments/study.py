@@ -148,6 +148,10 @@ _FREE: Any = dict.fromkeys(
 _LATER: dict[str, Any] = {
     "references": None,
     "replay": {"order": "auto", "views": None},
+    "cached": None,
+    "data.only": None,
+    "data.image_suffix": None,
+    "data.caption_suffix": None,
     "augmentation.color_jitter": 0.0,
     "augmentation.grayscale": 0.0,
     "augmentation.rand_augment": 0,

@@ -14,7 +14,7 @@ from rhocache_trainer import load_config, train
 
 ROOT = Path(__file__).parents[2]
 SHARD = "00000.tar"
-WIDTH = 32
+WIDTH = 128  # as examples/reference has it
 CONFIGS = sorted(path.stem for path in (ROOT / "examples/configs").glob("*.yaml"))
 
 
@@ -64,8 +64,10 @@ def _train(
     config = ROOT / "examples/configs" / f"{name}.yaml"
     if "cache: [" in config.read_text():
         settings.append(f"cache=[{','.join(caches)}]")
-    elif "cache:" in config.read_text():
+    elif "\ncache:" in config.read_text():
         settings.append(f"cache={caches[0]}")
+    if "cached: {cache" in config.read_text():
+        settings.append(f"cached.cache={caches[0]}")
     result = train(load_config(config, [f"output={folder}/run", *settings]))
     assert result.steps == 2
     return result.model

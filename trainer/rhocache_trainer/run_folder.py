@@ -151,10 +151,12 @@ class RunFolder:
         *lines, _ = self.log.read_text(errors="replace").split("\n")
         return [_record(line, f"{self.log}, line {number}") for number, line in enumerate(lines, 1)]
 
-    def write_heaviest(self, pairs: list[tuple[HeavyPair, bytes]]) -> None:
+    def write_heaviest(self, pairs: list[tuple[HeavyPair, bytes | None]]) -> None:
         """Write the pairs with their pictures, PNG, in place of those that were there."""
         self.pictures.mkdir(exist_ok=True)
         for pair, png in pairs:
+            if png is None:
+                continue
             storage.write_atomic(str(self.pictures / str(pair.picture)), png)
         listed = json.dumps([pair.model_dump() for pair, _ in pairs], indent=1)
         storage.write_atomic(str(self.heaviest), listed.encode())

@@ -4,7 +4,7 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -93,7 +93,7 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="[MODEL] DATASET",
-            help="Folder of an exported model, which --cache stands in for, and a dataset.",
+            help="Folder of an exported model, for which --cache may stand in, and a dataset.",
         ),
     ],
     cache: Annotated[
@@ -122,9 +122,11 @@ def evaluate(
     """Measure retrieval both ways and, with --class-field, zero-shot accuracy.
 
     Of a model or, with --cache, of the reference that made a cache, whose weights are not loaded.
-    Of several caches each reference is told, with --json as a line each.
+    Of several caches each reference is told, with --json as a line each. A model that was trained
+    on cached embeddings takes those of the dataset's --cache.
     """
-    if len(place) != (1 if cache else 2):
+    on_cache = len(place) == 2 and cache is not None and len(cache) == 1
+    if len(place) != (1 if cache else 2) and not on_cache:
         needed = "DATASET alone beside --cache" if cache else "MODEL and DATASET"
         raise typer.BadParameter(f"give {needed}, not {' '.join(place)}")
     if prompts and cache and len(prompts) != len(cache):
@@ -138,7 +140,7 @@ def evaluate(
         )
     if caption_field and cache:
         raise typer.BadParameter("the cache has its captions", param_hint="--caption-field")
-    wanted = {
+    wanted: dict[str, Any] = {
         "shards": shards,
         "class_field": class_field,
         "templates": templates,
@@ -147,8 +149,11 @@ def evaluate(
     }
     with extra("trainer"):
         from rhocache_trainer import evaluate as evaluate_model
-        from rhocache_trainer import evaluate_cache
-    if cache:
+        from rhocache_trainer import evaluate_cache, evaluate_cached
+    if on_cache and cache:
+        its = prompts[0] if prompts else None
+        results = [evaluate_cached(place[0], cache[0], place[1], prompts_cache=its, **wanted)]
+    elif cache:
         each = zip(cache, prompts or [None] * len(cache), strict=True)
         results = [evaluate_cache(one, *place, prompts_cache=its, **wanted) for one, its in each]
     else:

@@ -38,6 +38,7 @@ class Pair:
     metadata: bytes | None = None  # KEY.json as stored
     error: RowErrorCode | None = None  # why it can't be used
     detail: str = ""  # of the error, for a person
+    images: bool = True  # False where images were not to be read: it has none, and that is right
 
     @property
     def image_hash(self) -> bytes | None:
@@ -56,9 +57,9 @@ class Pair:
         """Return the pair, with an error where it has none yet and can't be used as it is."""
         if self.error is not None:
             return self
-        if not self.image:
+        if self.images and not self.image:
             return self.failed(RowErrorCode.IMAGE_MISSING, "it has no image")
-        if len(self.image) > DEFAULT_LIMITS.member_bytes:
+        if self.image and len(self.image) > DEFAULT_LIMITS.member_bytes:
             detail = f"its image has {len(self.image)} bytes"
             return self.failed(RowErrorCode.IMAGE_TOO_LARGE, detail)
         if self.caption is None or not self.caption.strip():
@@ -66,7 +67,10 @@ class Pair:
         return self
 
     def content(self) -> tuple[bytes, str]:
-        """Return the image and the caption. Raises RowError for a pair that can't be used."""
+        """Return the image, empty where none was to be read, and the caption.
+
+        Raises RowError for a pair that can't be used.
+        """
         pair = self.checked()
         if pair.error is not None:
             raise RowError(pair.error, pair.detail or pair.error)

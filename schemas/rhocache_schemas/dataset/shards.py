@@ -44,8 +44,11 @@ class Content(Protocol):
     move pairs from one shard to another.
     """
 
-    def read(self, shard: str, start: int = 0) -> Iterator[Pair]:
-        """Yield the pairs of the shard, which has this name. Raises DatasetError, StorageError."""
+    def read(self, shard: str, start: int = 0, *, images: bool = True) -> Iterator[Pair]:
+        """Yield the pairs of the shard, which has this name; without ``images`` those are not read.
+
+        Raises DatasetError and StorageError.
+        """
         ...
 
     def load(self, pair: Pair) -> Pair:

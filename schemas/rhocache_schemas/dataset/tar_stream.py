@@ -49,15 +49,23 @@ class TarStream:
     """Iterate once over a tar's regular files; hidden ones, and those in hidden folders, aside.
 
     While one is at hand ``read`` returns its content. With a ``codec`` the tar is compressed. At
-    the end ``sha256`` holds the SHA-256 (hexadecimal) of the whole file as it is stored.
+    the end ``sha256`` holds the SHA-256 (hexadecimal) of the whole file as it is stored, if it was
+    to be ``hashed``.
 
     Raises whatever a damaged header leads tarfile to: tarfile.ReadError where the archive ends
     before its end-of-archive marker or goes on after it, has more members than ``limits`` allow, or
     can't be decompressed within them.
     """
 
-    def __init__(self, stream: NativeFile, limits: Limits, codec: Codec | None = None) -> None:
-        self._stored = _Stored(stream)
+    def __init__(
+        self,
+        stream: NativeFile,
+        limits: Limits,
+        codec: Codec | None = None,
+        *,
+        hashed: bool = True,
+    ) -> None:
+        self._stored = _Stored(stream, hashed=hashed)
         self._stream = _Watched(
             self._stored if codec is None else _Decompressed(self._stored, codec, limits)
         )
@@ -125,9 +133,9 @@ class _TarInfo(tarfile.TarInfo):
 class _Stored(io.BufferedIOBase):
     """Passes reads of a file through, and hashes what goes by."""
 
-    def __init__(self, stream: NativeFile) -> None:
+    def __init__(self, stream: NativeFile, *, hashed: bool) -> None:
         self._source = stream
-        self._sha256 = hashlib.sha256()
+        self._sha256 = hashlib.sha256() if hashed else None
         self.position = 0
         self.first = b""
         self.failed = False  # the storage has
@@ -141,14 +149,15 @@ class _Stored(io.BufferedIOBase):
         except OSError:
             self.failed = True
             raise
-        self._sha256.update(data)
+        if self._sha256 is not None:
+            self._sha256.update(data)
         if self.position == 0:
             self.first = data[:FIRST]
         self.position += len(data)
         return data
 
-    def hexdigest(self) -> str:
-        return self._sha256.hexdigest()
+    def hexdigest(self) -> str | None:
+        return None if self._sha256 is None else self._sha256.hexdigest()
 
 
 class _Decompressed(io.BufferedIOBase):

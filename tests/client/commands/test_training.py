@@ -57,7 +57,7 @@ def test_a_reference_is_evaluated_with_and_without_its_weights(
     [
         (["m"], "MODEL and DATASET"),
         (["m", "d", "e"], "MODEL and DATASET"),
-        (["m", "d", "--cache=c"], "DATASET alone"),
+        (["m", "d", "--cache=c", "--cache=b"], "DATASET alone"),
         (["m", "d", "--prompts=p"], "goes with --cache"),
         (["d", "--cache=c", "--cache=b", "--prompts=p"], "one for each --cache, in their order"),
         (["d", "--cache=c", "--caption-field=f"], "the cache has its captions"),

@@ -31,14 +31,15 @@ from rhocache_trainer.data.replay import Replay
 
 _READ_AHEAD = 64  # pairs that wait for each decoding thread
 _AT_ONCE = 32  # of them
+_NO_IMAGE, _NO_TOKENS = torch.empty(0, dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
 _CAPTIONS = 1 << 16  # whose tokens are kept, up to 64 MB: cleaning one costs as much as an image
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
     joined: JoinedPair
-    image: Tensor  # uint8 [3, height, width]
-    tokens: Tensor  # int64 [context length]
+    image: Tensor  # uint8 [3, height, width]; [0] where there is no image tower
+    tokens: Tensor  # int64 [context length]; [0] where there is no text tower
     view: int = 0  # of the image, by its number in the cache
 
 
@@ -115,14 +116,16 @@ class PairDataset(IterableDataset[Batch | Failure]):
     ``state_dict`` holds no more than the epoch and how much of it was given out. In a DataLoader's
     worker process it gives that worker's batches; with ``batch_size=None``, for they are whole.
 
+    Without ``image_size`` no image is decoded, and without a ``tokenizer`` no caption looked at.
+
     Raises TrainingError when made, where there are too few pairs for a batch on every rank.
     """
 
     def __init__(
         self,
         pairs: PairSource,
-        tokenizer: Tokenizer,
-        image_size: tuple[int, int],
+        tokenizer: Tokenizer | None,
+        image_size: tuple[int, int] | None,
         augmentation: Augmentation,
         replay: Replay | None = None,
         *,
@@ -167,7 +170,7 @@ class PairDataset(IterableDataset[Batch | Failure]):
         in_worker = get_worker_info() is not None
         pool = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
         # What drops words at random (open_clip's reduction masks) does so anew each time.
-        if getattr(self._tokenizer, "reduction_fn", None) is None:
+        if self._tokenizer and getattr(self._tokenizer, "reduction_fn", None) is None:
             self._tokens = lru_cache(_CAPTIONS)(self._tokenizer)  # here: it can't be pickled
         try:
             while True:
@@ -285,21 +288,24 @@ class PairDataset(IterableDataset[Batch | Failure]):
 
     def _example(self, joined: JoinedPair, epoch: int) -> Example:
         joined = self._pairs.load(joined)
-        pair = joined.pair
-        image, caption = pair.content()
+        tokens = self._tokens(joined.pair.caption or "")[0] if self._tokens else _NO_TOKENS
+        pair, view = joined.pair, 0
+        if self._replay is not None:
+            view = self._replay.choose(epoch, pair.shard, pair.key)
+        return Example(joined, self._image(pair, epoch, view), tokens, view)
+
+    def _image(self, pair: Pair, epoch: int, view: int) -> Tensor:
+        if self._image_size is None:
+            return _NO_IMAGE
         try:
-            opened = open_image(image)
+            opened = open_image(pair.image or b"")
         except RowError as error:
             where = f"shard {pair.shard}, key {pair.key}"
             raise RowError(error.code, f"{where}: {error}") from error
-        tokens = self._tokens(caption)[0]
-        if self._replay is None:
-            random = pair_random(self._seed, epoch, pair.shard, pair.key)
-            shown = augment(opened, self._image_size, self._augmentation, random)
-            return Example(joined, shown, tokens)
-        view = self._replay.choose(epoch, pair.shard, pair.key)
-        shown = self._replay.show(opened, view, pair.shard, pair.key)
-        return Example(joined, shown, tokens, view)
+        if self._replay is not None:
+            return self._replay.show(opened, view, pair.shard, pair.key)
+        random = pair_random(self._seed, epoch, pair.shard, pair.key)
+        return augment(opened, self._image_size, self._augmentation, random)
 
 
 def collate(examples: list[Example], skipped: dict[str, int]) -> Batch:

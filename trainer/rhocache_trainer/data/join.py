@@ -30,6 +30,8 @@ from rhocache_trainer.data.tar_keys import TarKeys
 from rhocache_trainer.loss.references import References
 
 OnMissing = Literal["error", "skip"]
+# What of the dataset's pairs is read, and compared with what the references saw.
+Reads = Literal["all", "captions", "nothing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,8 @@ class PairSource(Protocol):
     n: int  # numbers that JoinedPair.index runs over
     usable: int  # pairs to expect from one pass over ``shards``
     identity: str  # differs where the numbers or the reference rows do
-    references: References | None  # that made the caches
+    references: References | None  # that made the caches, and steer
+    cached: slice | None  # of a batch's reference embeddings, those that are towers' own
 
     def numbers(self, shard: Shard) -> npt.NDArray[np.int64]:
         """Return the index of each of a shard's pairs, in order; −1 for one without a row."""
@@ -85,6 +88,7 @@ class PlainPairs:
             self.usable += usable
         self.identity = f"{self.n} pairs in {len(self.shards)} shards"
         self.references: References | None = None
+        self.cached: slice | None = None
 
     def numbers(self, shard: Shard) -> npt.NDArray[np.int64]:
         return self._offsets[shard.name] + np.arange(shard.rows or 0)
@@ -123,9 +127,13 @@ class CachedPairs:
         *,
         others: Sequence[ReferenceCache] = (),
         references: References | None = None,
+        cached: slice | None = None,
+        reads: Reads = "all",
         on_missing: OnMissing = "error",
     ) -> None:
         self._caches = caches = CachesTogether([cache, *others])
+        self._reads: Reads = reads
+        self.cached = cached
         lacking = [error for shard in dataset.shards if (error := caches.lacking(shard.name))]
         if lacking and (on_missing == "error" or len(lacking) == len(dataset.shards)):
             raise lacking[0]
@@ -137,6 +145,7 @@ class CachedPairs:
                     f"{name}={now!r}"
                 )
         self._dataset = dataset
+        dataset.images = reads == "all"
         known = [shard for shard in dataset.shards if caches.lacking(shard.name) is None]
         names = [shard.name for shard in known]
         caches.check_files(names)
@@ -153,13 +162,18 @@ class CachedPairs:
 
     def read(self, shard: Shard, start: int = 0) -> Iterator[JoinedPair]:
         cache = self._caches.first
+        if self._reads == "nothing":
+            for position in range(start, shard.rows or 0):
+                row = cache.row(shard.name, position)
+                yield _joined(Pair(shard.name, position, row.key), row, self._caches)
+            return
         for pair in self._dataset.read(shard, start):
             position = cache.row_by_key(shard.name, pair.key)
             row = None if position is None else cache.row(shard.name, position)
             yield _joined(pair, row, self._caches)
 
     def load(self, joined: JoinedPair) -> JoinedPair:
-        return _load(self._dataset, self._caches, joined)
+        return _load(self._dataset, self._caches, joined, self._reads)
 
 
 class KeyedPairs:
@@ -182,9 +196,13 @@ class KeyedPairs:
         *,
         others: Sequence[ReferenceCache] = (),
         references: References | None = None,
+        cached: slice | None = None,
+        reads: Reads = "all",
         on_missing: OnMissing = "error",
     ) -> None:
         self._caches = CachesTogether([cache, *others])
+        self._reads: Reads = reads
+        self.cached = cached
         cache.reader.check_files(cache.shards)
         keys = dataset.keys()
         self._rows = find_rows(cache, keys, dataset.cache_shards())
@@ -211,6 +229,7 @@ class KeyedPairs:
             )
         self._check_others(on_missing)
         self._dataset = dataset
+        dataset.images = reads == "all"
         self.shards = dataset.shards
         firsts = np.cumsum([0, *(shard.rows or 0 for shard in self.shards)]).tolist()
         self._firsts = {shard.name: firsts[place] for place, shard in enumerate(self.shards)}
@@ -225,13 +244,16 @@ class KeyedPairs:
 
     def read(self, shard: Shard, start: int = 0) -> Iterator[JoinedPair]:
         first, cache = self._firsts[shard.name], self._caches.first
-        for pair in self._dataset.read(shard, start):
+        pairs = self._dataset.read(shard, start)
+        if self._reads == "nothing":
+            pairs = (Pair(shard.name, row, str(row)) for row in range(start, shard.rows or 0))
+        for pair in pairs:
             number = int(self._rows[first + pair.row])
             row = None if number < 0 else cache.row(*cache.locate(number))
             yield _joined(pair, row, self._caches)
 
     def load(self, joined: JoinedPair) -> JoinedPair:
-        return _load(self._dataset, self._caches, joined)
+        return _load(self._dataset, self._caches, joined, self._reads)
 
     def _check_others(self, on_missing: OnMissing) -> None:
         """See that the other caches have the shards in which the rows lie."""
@@ -267,11 +289,16 @@ def _joined(pair: Pair, row: ReferenceRow | None, caches: CachesTogether) -> Joi
     return JoinedPair(pair, row.index, row, caches.rows(row))
 
 
-def _load(dataset: Format | TarKeys, caches: CachesTogether, joined: JoinedPair) -> JoinedPair:
+def _load(
+    dataset: Format | TarKeys, caches: CachesTogether, joined: JoinedPair, reads: Reads
+) -> JoinedPair:
     row = joined.row
     where = _where(joined.pair.shard if row is None else row.shard, joined.pair)
     rows = zip((row, *joined.others), caches.all, strict=True)
     scored = [_usable(each, cache, where) for each, cache in rows]
+    known = scored[0]
+    if reads == "nothing":
+        return replace(joined, pair=replace(joined.pair, shard=known.shard, key=known.key))
     pair = dataset.load(joined.pair)
     try:
         pair.content()
@@ -280,10 +307,10 @@ def _load(dataset: Format | TarKeys, caches: CachesTogether, joined: JoinedPair)
         raise PairMismatch(f"{where}: {detail}") from error
     for each, cache in zip(scored, caches.all, strict=True):
         imported = cache.manifest.fingerprint.imported
-        if changed := changes(pair, each.image_hash, each.caption_hash, imported=imported):
+        image_hash = each.image_hash if pair.images else pair.image_hash
+        if changed := changes(pair, image_hash, each.caption_hash, imported=imported):
             told = f" in {cache.uri}" if caches.others else ""
             raise PairMismatch(f"{where}: {changed[0]}{told}")
-    known = scored[0]
     return replace(joined, pair=replace(pair, shard=known.shard, key=known.key))
 
 

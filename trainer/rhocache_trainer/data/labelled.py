@@ -51,6 +51,7 @@ class LabelledPairs:
 
     def __init__(self, data: Data, label: Label, reference: str | None) -> None:
         self.references: References | None = None
+        self.cached: slice | None = None
         self._label = label
         self._dataset = dataset = _open(data, label)
         selected = None

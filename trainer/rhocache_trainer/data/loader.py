@@ -54,8 +54,8 @@ class PairLoader(StatefulDataLoader[Any]):
 def build_loader(
     data: Data,
     pairs: PairSource,
-    tokenizer: Tokenizer,
-    image_size: tuple[int, int],
+    tokenizer: Tokenizer | None,
+    image_size: tuple[int, int] | None,
     augmentation: Augmentation,
     replay: Replay | None = None,
     *,

@@ -49,6 +49,7 @@ class SelectedPairs:
         chosen = xxhash.xxh3_128_hexdigest(np.packbits(selected).tobytes())
         self.identity = f"{pairs.identity}, of them {self.n} {chosen}"
         self.references = pairs.references
+        self.cached = pairs.cached
 
     def numbers(self, shard: Shard) -> npt.NDArray[np.int64]:
         return self._number[self._pairs.numbers(shard)[self._positions[shard.name]]]

@@ -19,6 +19,7 @@ class TarKeys:
 
     def __init__(self, dataset: Format) -> None:
         self._dataset = dataset
+        self.images = True
         self.shards = list(dataset.shards)
         keys: list[Strings] = []
         for place, shard in enumerate(dataset.shards):
@@ -35,6 +36,7 @@ class TarKeys:
         return None
 
     def read(self, shard: Shard, start: int = 0) -> Iterator[Pair]:
+        self._dataset.images = self.images
         return self._dataset.read(shard, start)
 
     def load(self, pair: Pair) -> Pair:

@@ -1,6 +1,6 @@
 """Evaluating a reference from its cache alone: no weights are loaded."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from rhocache_schemas.cache.reader import changes
 from rhocache_schemas.dataset.formats import read_shard
-from rhocache_schemas.dataset.pair import HASH_BYTES, hash_caption
+from rhocache_schemas.dataset.pair import HASH_BYTES, Pair, hash_caption
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.dataset.source import OF_ROWS
 from rhocache_schemas.errors import (
@@ -73,12 +73,12 @@ def evaluate_cache(
             raise opened.reader.missing_shard(shard.name)
     classifier = None
     if prompts_cache is not None:
-        classifier = _Prompts(ReferenceCache.open(prompts_cache), opened, templates).classes
+        classifier = CachedPrompts(ReferenceCache.open(prompts_cache), opened, templates).classes
     device = choose_device(device)
-    tested = _Rows(opened, evaluation.shards, class_field)
+    tested = CachedRows(opened, evaluation.shards, class_field)
     trained = None
     if evaluation.probe_shards:
-        trained = _Rows(opened, evaluation.probe_shards, class_field).images(device)
+        trained = CachedRows(opened, evaluation.probe_shards, class_field).images(device)
     return evaluation.measure(
         opened.manifest.reference.model,
         tested.images(device),
@@ -90,7 +90,7 @@ def evaluate_cache(
     )
 
 
-class _Rows:
+class CachedRows:
     """The usable rows of some shards, joined with their pairs' classes when a field is named."""
 
     def __init__(
@@ -124,7 +124,7 @@ class _Rows:
             raise DatasetError(f"{cache.uri} has no usable row in the chosen shards")
 
     def images(self, device: str) -> EmbeddedImages:
-        features = _unit(np.concatenate(self._image)).to(device)
+        features = unit(torch.from_numpy(np.concatenate(self._image))).to(device)
         return EmbeddedImages(features, self._hashes, self._classes, self._places, self._skipped)
 
     def captions(self, device: str) -> EmbeddedCaptions:
@@ -132,16 +132,29 @@ class _Rows:
         first: dict[bytes | None, int] = {}
         for row, caption in enumerate(self._hashes):
             first.setdefault(caption, row)
-        text = np.concatenate(self._text)[list(first.values())]
-        return EmbeddedCaptions(_unit(text).to(device), list(first))
+        text = torch.from_numpy(np.concatenate(self._text)[list(first.values())])
+        return EmbeddedCaptions(unit(text).to(device), list(first))
 
 
 def _classes(cache: ReferenceCache, shard: Shard, class_field: str) -> list[str | None]:
     """The class of each row of a shard, by the key of its pair in the dataset."""
+    classes: list[str | None] = [None] * len(cache.shard(shard.name))
+    for row, pair in usable_pairs(cache, shard):
+        classes[row] = class_of(pair.metadata, class_field)
+    return classes
+
+
+def usable_pairs(
+    cache: ReferenceCache, shard: Shard, *, images: bool = True
+) -> Iterator[tuple[int, Pair]]:
+    """Yield a shard's pairs that have a usable row, with its place, compared with what was scored.
+
+    Without ``images`` they are not read, and captions alone compared. Raises MissingPair and
+    PairMismatch.
+    """
     rows = cache.shard(shard.name)
-    classes: list[str | None] = [None] * len(rows)
     count = 0
-    for pair in read_shard(shard, cache.manifest.source):
+    for pair in read_shard(shard, cache.manifest.source, images=images):
         count += 1
         where = f"shard {shard.name}, key {pair.key}"
         row = cache.row_by_key(shard.name, pair.key)
@@ -150,25 +163,28 @@ def _classes(cache: ReferenceCache, shard: Shard, class_field: str) -> list[str 
         if pair.error == RowErrorCode.DUPLICATE_KEY or not rows.ok[row]:
             continue
         imported = cache.manifest.fingerprint.imported
-        hashes = rows.image_hash[row], rows.caption_hash[row]
-        if changed := changes(pair, *hashes, imported=imported):
+        image_hash = rows.image_hash[row] if images else pair.image_hash
+        if changed := changes(pair, image_hash, rows.caption_hash[row], imported=imported):
             raise PairMismatch(f"{where}: {changed[0]}")
-        classes[row] = class_of(pair.metadata, class_field)
+        yield row, pair
     if count != len(rows):
         raise PairMismatch(
             f"shard {shard.name} has {count} pairs, but {cache.uri} has {len(rows)} rows for it"
         )
-    return classes
 
 
-class _Prompts:
+class CachedPrompts:
     """The reference's embeddings of prompts, found by the hash of their text.
 
-    Raises FingerprintMismatch.
+    ``encode`` is what still stands on them. Raises FingerprintMismatch.
     """
 
     def __init__(
-        self, prompts_cache: ReferenceCache, cache: ReferenceCache, templates: Templates
+        self,
+        prompts_cache: ReferenceCache,
+        cache: ReferenceCache,
+        templates: Templates,
+        encode: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         ours, theirs = (
             # Where captions come from, and views of images, say nothing of how a text is embedded.
@@ -186,6 +202,7 @@ class _Prompts:
             )
         self._uri = prompts_cache.uri
         self._templates: Templates = templates
+        self._encode = encode or unit
         self._text: dict[bytes | None, np.ndarray] = {}
         for name in prompts_cache.shards:
             rows = prompts_cache.shard(name)
@@ -207,9 +224,9 @@ class _Prompts:
                     f"same dataset, class field and templates ({self._templates})"
                 )
             found.append(text)
-        return normalize(_unit(np.stack(found)).mean(dim=0), dim=0)
+        return normalize(self._encode(torch.from_numpy(np.stack(found))).mean(dim=0), dim=0)
 
 
-def _unit(rows: np.ndarray) -> Tensor:
+def unit(rows: Tensor) -> Tensor:
     """Stored embeddings have unit norm but for rounding."""
-    return normalize(torch.from_numpy(rows), dim=1)
+    return normalize(rows, dim=1)

@@ -16,11 +16,12 @@ from rhocache_schemas.dataset.formats import read_shard
 from rhocache_schemas.dataset.image import open_image
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.dataset.source import Source
-from rhocache_schemas.errors import DatasetError, RowError, TrainingError
+from rhocache_schemas.errors import DatasetError, InvalidInput, RowError, TrainingError
 from rhocache_schemas.reference import HF_HUB, LOCAL_DIR
 from rhocache_trainer.evaluation.measures import EmbeddedCaptions, EmbeddedImages
 from rhocache_trainer.evaluation.prompts import TEMPLATES, Templates, class_of, spoken
 from rhocache_trainer.evaluation.result import Evaluation, EvaluationResult, choose_device
+from rhocache_trainer.model.cached import needs_cache
 from rhocache_trainer.model.clip import ClipModel, build_model
 
 
@@ -62,6 +63,10 @@ def evaluate(
         linear_probe=linear_probe,
         probe_shards=probe_shards,
     )
+    if needs_cache(model):
+        raise InvalidInput(
+            f"{model} takes the embeddings of {dataset} from its cache: name that with --cache"
+        )
     clip = _Clip(model, batch_size, device)
 
     def images(chosen: Sequence[Shard]) -> EmbeddedImages:

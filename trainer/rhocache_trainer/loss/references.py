@@ -147,8 +147,9 @@ class References:
         return _dot(self.weights, biases) if len(biases) == len(self) else None
 
     def apart(self, embeddings: Tensor) -> tuple[Tensor, ...]:
-        """Return each reference's [B, d_k] of [B, Σ d_k]."""
-        return embeddings.split(self._widths, dim=1) if len(self) > 1 else (embeddings,)
+        """Return each reference's [B, d_k] of [B, Σ d_k], after which others may follow."""
+        own = embeddings[:, : sum(self._widths)]
+        return own.split(self._widths, dim=1) if len(self) > 1 else (own,)
 
     def as_one(self, embeddings: Tensor) -> tuple[Tensor, ...]:
         """Return unit vectors [B, d'], for a loss that is steered by their cosines.

@@ -29,6 +29,7 @@ class ObjectiveConfig(Named):
     needs_cache: ClassVar[bool] = False
     needs_logit_bias: ClassVar[bool] = False  # of the model; where it is not needed it is frozen
     own_temperature: ClassVar[bool] = False  # the model's logit scale has no part in it
+    takes_cached_towers: ClassVar[bool] = True  # cached embeddings may stand in for the model's
 
     @property
     def own_lr(self) -> float | None:

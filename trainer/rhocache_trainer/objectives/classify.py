@@ -26,6 +26,7 @@ class ClassifyConfig(ObjectiveConfig):
     """A classifier with the model's image tower. A pair's class is all that is read of its text."""
 
     own_temperature: ClassVar[bool] = True
+    takes_cached_towers: ClassVar[bool] = False
 
     name: Literal["classify"] = "classify"
     label: Annotated[

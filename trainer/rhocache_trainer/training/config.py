@@ -14,6 +14,7 @@ from rhocache_schemas.errors import InvalidDocument, InvalidInput
 from rhocache_trainer.data.config import Data
 from rhocache_trainer.data.replay import ReplayConfig
 from rhocache_trainer.loss.references import ReferencesConfig
+from rhocache_trainer.model.cached import OF_LOGITS, CachedTowers
 from rhocache_trainer.model.clip import Freeze
 from rhocache_trainer.objectives.base import ObjectiveConfig
 from rhocache_trainer.optim import OptimizerConfig
@@ -34,12 +35,16 @@ class TrainConfig(Strict):
     output: Annotated[Location, Field(description="folder of the run; a local path")]
     data: Data
     model: Annotated[
-        str | dict[str, Any],
+        str | dict[str, Any] | None,
         Field(
             description="open_clip architecture, local-dir:PATH to go on from, or an inline "
-            "open_clip model config (embed_dim, vision_cfg, text_cfg)"
+            "open_clip model config (embed_dim, vision_cfg, text_cfg); null where both towers are "
+            "cached"
         ),
-    ]
+    ] = None
+    cached: Annotated[
+        CachedTowers | None, Field(description="towers that a cache's embeddings stand in for")
+    ] = None
     pretrained: Annotated[
         str | None, Field(description="tag or checkpoint for an architecture given by its name")
     ] = None
@@ -100,6 +105,46 @@ class TrainConfig(Strict):
                 )
             if fault := self.references.fault(len(self.caches)):
                 raise ValueError(f"references: {fault}")
+        return self
+
+    @model_validator(mode="after")
+    def _model_of_what_is_trained(self) -> Self:
+        cached, name = self.cached, self.objective.known_as()
+        if cached is None:
+            if self.model is None:
+                raise ValueError("model: say what is trained")
+            return self
+        if not self.objective.takes_cached_towers:
+            raise ValueError(f"objective {name} trains an image tower; leave cached out")
+        if cached.cache is None and not self.caches:
+            raise ValueError(
+                f"objective {name} is steered by no cache: set cached.cache to that of the "
+                "embeddings"
+            )
+        if cached.both and not (
+            self.model is None or (isinstance(self.model, dict) and self.model.keys() <= OF_LOGITS)
+        ):
+            raise ValueError(
+                "both towers are cached: of model there is no more than "
+                + " and ".join(sorted(OF_LOGITS))
+            )
+        if not cached.both and self.model is None:
+            raise ValueError("model: say which tower is trained beside the cached one")
+        for tower in ("image", "text"):
+            if getattr(cached, tower) and getattr(self.freeze, tower) is not None:
+                raise ValueError(f"freeze.{tower}: this tower is cached, and frozen as it is")
+        return self
+
+    @property
+    def embeddings(self) -> str:
+        """The place of the cache whose embeddings stand in for towers."""
+        assert self.cached is not None  # noqa: S101 (the caller has looked)
+        return self.cached.cache or self.caches[0]
+
+    @model_validator(mode="after")
+    def _replay_where_images_are_shown(self) -> Self:
+        if self.cached is not None and self.replay != ReplayConfig():
+            raise ValueError("cached takes view 0 of each image; leave replay out")
         return self
 
     @property

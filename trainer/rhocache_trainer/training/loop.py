@@ -17,7 +17,9 @@ from torch import Tensor
 
 from rhocache_schemas.errors import InvalidInput, TrainingError
 from rhocache_trainer.data.dataset import Batch
+from rhocache_trainer.data.join import PairSource
 from rhocache_trainer.data.loader import build_loader
+from rhocache_trainer.data.open import open_pairs
 from rhocache_trainer.data.replay import replay_of
 from rhocache_trainer.distributed.collectives import Ranks
 from rhocache_trainer.distributed.launch import launch
@@ -101,6 +103,18 @@ def _checkpoints(config: TrainConfig) -> Checkpoints:
     return Checkpoints(RunFolder(Path(config.output)).checkpoints, config.keep_checkpoints)
 
 
+def _open_pairs(config: TrainConfig) -> PairSource:
+    if config.cached is None:
+        return config.objective.open_pairs(config.data, config.caches, config.references)
+    return open_pairs(
+        config.data,
+        config.caches,
+        config.references,
+        cached=config.embeddings,
+        reads="nothing" if config.cached.both else "captions" if config.cached.image else "all",
+    )
+
+
 class _Run:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
@@ -108,7 +122,7 @@ class _Run:
         self.checkpoints = _checkpoints(config)
         self.fabric = launch(config.device, config.precision)
         self.ranks = Ranks()
-        self.pairs = config.objective.open_pairs(config.data, config.caches, config.references)
+        self.pairs = _open_pairs(config)
         self.learner = Learner(config, self.fabric, self.pairs)
         share, rest = divmod(config.batch_size, self.fabric.world_size)
         if rest:
@@ -118,13 +132,16 @@ class _Run:
             )
         size, references = self.learner.model.image_size, self.pairs.references
         manifests = [] if references is None else references.manifests
+        replay = None
+        if config.cached is None:
+            replay = replay_of(config.replay, manifests, size, config.seed)
         self.loader = build_loader(
             config.data,
             self.pairs,
             self.learner.model.tokenizer,
-            size,
+            None if config.cached and config.cached.image else size,
             config.augmentation,
-            replay_of(config.replay, manifests, size, config.seed),
+            replay,
             batch_size=config.objective.super_batch(share),
             seed=config.seed,
             rank=self.fabric.global_rank,

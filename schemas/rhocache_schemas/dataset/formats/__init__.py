@@ -55,12 +55,16 @@ def find_shards(
     return FORMATS[_kind_of(source, kind, check)].find(source, names, check)
 
 
-def read_shard(shard: Shard, source: Source, read_bytes: int = READ_BYTES) -> PairReader:
+def read_shard(
+    shard: Shard, source: Source, read_bytes: int = READ_BYTES, *, images: bool = True
+) -> PairReader:
     """Return what iterates over the pairs of a shard. An object store gives so many bytes of a tar
-    a request. Raises InvalidInput for suffixes that are none."""
+    a request. Without ``images`` those are not read, and no hash is taken. Raises InvalidInput for
+    suffixes that are none."""
     if shard.content is not None:
-        return ContentReader(shard)
-    return ShardReader(shard, read_bytes=read_bytes, suffixes=Suffixes.of(source))
+        return ContentReader(shard, images=images)
+    suffixes = Suffixes.of(source)
+    return ShardReader(shard, read_bytes=read_bytes, suffixes=suffixes, images=images)
 
 
 def _kind_of(source: Source, kind: str, check: CheckPlace | None) -> str:

@@ -61,6 +61,7 @@ class Format(ABC):
     kind: ClassVar[str]  # what a user calls the format
     suffixes: ClassVar[tuple[str, ...]] = ()  # of a file that is such a dataset, in lower case
     shards: list[Shard]
+    images: bool = True  # set it to False, and no image is read: pairs come without
 
     @abstractmethod
     def __init__(self, source: Source, check: CheckPlace | None = None) -> None: ...
@@ -140,7 +141,7 @@ class KeyedFormat(Format):
         return None
 
     def read(self, shard: Shard, start: int = 0) -> Iterator[Pair]:
-        return content_of(shard).read(shard.name, start)
+        return content_of(shard).read(shard.name, start, images=self.images)
 
     def load(self, pair: Pair) -> Pair:
         return self._contents[pair.shard].load(pair)
@@ -155,10 +156,11 @@ def content_of(shard: Shard) -> Content:
 class ContentReader:
     """The PairReader of a shard with a Content."""
 
-    def __init__(self, shard: Shard) -> None:
+    def __init__(self, shard: Shard, *, images: bool = True) -> None:
         self.sha256: str | None = None
         self.position = 0
         self._shard = shard
+        self._images = images
         self._content = content_of(shard)
 
     def __iter__(self) -> Iterator[Pair]:
@@ -182,10 +184,11 @@ class ContentReader:
             raise self._error(ShardErrorCode.IO_ERROR, error) from error
         except DatasetError as error:
             raise self._error(ShardErrorCode.TABLE_DAMAGED, error) from error
-        self.sha256 = digest.hexdigest()
+        if self._images:
+            self.sha256 = digest.hexdigest()
 
     def _loaded(self) -> Iterator[Pair]:
-        pairs = self._content.read(self._shard.name)
+        pairs = self._content.read(self._shard.name, images=self._images)
         with ThreadPoolExecutor(_READERS) as pool:
             while some := list(islice(pairs, _AT_ONCE)):
                 yield from pool.map(self._content.load, some)

@@ -105,12 +105,14 @@ class CsvBlock:
     images: Strings  # their paths
     captions: Strings
 
-    def read(self, shard: str, start: int = 0) -> Iterator[Pair]:
+    def read(self, shard: str, start: int = 0, *, images: bool = True) -> Iterator[Pair]:
         for row in range(start, len(self.keys)):
             key, caption = self.keys[row].as_py(), self.captions[row].as_py()
-            yield Pair(shard, row, key, caption=caption)
+            yield Pair(shard, row, key, caption=caption, images=images)
 
     def load(self, pair: Pair) -> Pair:
+        if not pair.images:
+            return pair.checked()
         path = self.images[pair.row].as_py()
         try:
             return replace(pair, image=self.files.read_image(path)).checked()

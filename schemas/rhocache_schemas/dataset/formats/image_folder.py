@@ -87,9 +87,9 @@ class FolderBlock:
     captions: list[str | None]
     caption_field: str | None
 
-    def read(self, shard: str, start: int = 0) -> Iterator[Pair]:
+    def read(self, shard: str, start: int = 0, *, images: bool = True) -> Iterator[Pair]:
         for row in range(start, len(self.keys)):
-            yield Pair(shard, row, self.keys[row])
+            yield Pair(shard, row, self.keys[row], images=images)
 
     def load(self, pair: Pair) -> Pair:
         caption = self.captions[pair.row]
@@ -103,6 +103,8 @@ class FolderBlock:
         return self.load_image(replace(pair, caption=text, metadata=metadata)).checked()
 
     def load_image(self, pair: Pair) -> Pair:
+        if not pair.images:
+            return pair
         try:
             return replace(pair, image=self.files.read_image(self.images[pair.row]))
         except RowError as error:

@@ -8,7 +8,7 @@ import posixpath
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from typing import Any
 
@@ -144,23 +144,28 @@ class RowGroups:
     columns: Columns
     has_paths: bool
 
-    def read(self, shard: str, start: int = 0) -> Iterator[Pair]:
+    def read(self, shard: str, start: int = 0, *, images: bool = True) -> Iterator[Pair]:
         columns = self.columns
-        wanted = [c for c in (columns.image, columns.caption, columns.key) if c is not None]
+        by_path = self.has_paths and columns.key is None
+        image = f"{columns.image}.path" if by_path else None
+        image = columns.image if images else image
+        wanted = [c for c in (image, columns.caption, columns.key) if c is not None]
         row = 0
         with open_table(self.files, self.name) as table:
             for batch in table.iter_batches(_READ_ROWS, self.groups, wanted, use_threads=False):
-                images, captions = batch.column(columns.image), batch.column(columns.caption)
+                captions = batch.column(columns.caption)
                 keys = None if columns.key is None else batch.column(columns.key)
-                if pa.types.is_struct(images.type):
-                    if self.has_paths and keys is None:
-                        keys = pc.struct_field(images, "path")
-                    images = pc.struct_field(images, "bytes")
+                data = None if image is None else batch.column(columns.image)
+                if data is not None and pa.types.is_struct(data.type):
+                    keys = pc.struct_field(data, "path") if by_path else keys
+                    data = pc.struct_field(data, "bytes") if images else None
                 for place in range(len(batch)):
                     if row >= start:
                         key = None if keys is None else keys[place].as_py()
                         key = _row_name(self.name, self.first + row) if key is None else str(key)
-                        yield _pair(shard, row, key, images[place].as_py(), captions[place])
+                        stored = None if data is None else data[place].as_py()
+                        pair = Pair(shard, row, key, stored, images=images)
+                        yield _captioned(pair, captions[place])
                     row += 1
 
     def load(self, pair: Pair) -> Pair:
@@ -227,14 +232,14 @@ def _has_paths(kind: pa.DataType) -> bool:
     return is_text(kind.field("path").type)
 
 
-def _pair(shard: str, row: int, key: str, image: bytes | None, stored: Any) -> Pair:
+def _captioned(pair: Pair, stored: Any) -> Pair:
     try:
         caption: Any = stored.as_py()
         text = caption.decode() if isinstance(caption, bytes) else choose_caption(caption)
     except UnicodeDecodeError:
         error = RowErrorCode.TEXT_NOT_UTF8
-        return Pair(shard, row, key, image).failed(error, "its caption is not UTF-8")
-    return Pair(shard, row, key, image, text).checked()
+        return pair.failed(error, "its caption is not UTF-8")
+    return replace(pair, caption=text).checked()
 
 
 def _find(source: Source, check: CheckPlace | None) -> tuple[Files, list[Entry]]:

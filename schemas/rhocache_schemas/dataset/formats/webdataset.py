@@ -66,7 +66,8 @@ class WebDataset(Format):
         return found
 
     def read(self, shard: Shard, start: int = 0) -> Iterator[Pair]:
-        return islice(ShardReader(shard, suffixes=self._suffixes), start, None)
+        reader = ShardReader(shard, suffixes=self._suffixes, images=self.images)
+        return islice(reader, start, None)
 
     def check_kind(self) -> None:
         check_shards(self.shards)
@@ -121,7 +122,8 @@ class ShardReader:
 
     The SHA-256 is of the whole file as it is stored, taken while it streamed by. ``found`` tells
     which files came by, those of no pair too. ``caption_field`` is for the usual ``suffixes``,
-    ``read_bytes`` for open_shard.
+    ``read_bytes`` for open_shard. Without ``images`` they are passed over, and there is no
+    ``sha256``.
 
     Raises ShardError: tar_truncated where the archive ends or turns to garbage before its
     end-of-archive marker or goes on after it, tar_unordered where no pair's members lie together,
@@ -135,8 +137,11 @@ class ShardReader:
         limits: Limits = DEFAULT_LIMITS,
         read_bytes: int = READ_BYTES,
         suffixes: Suffixes | None = None,
+        *,
+        images: bool = True,
     ) -> None:
         self.shard = shard
+        self._images = images
         self._read_bytes = read_bytes
         self.sha256: str | None = None
         self.found = Found()
@@ -150,13 +155,14 @@ class ShardReader:
         complete = duplicates = row = 0
         try:
             with open_shard(self.shard, self._read_bytes) as stream:
-                tar = TarStream(stream, self._limits, codec_of(self.shard.uri))
+                tar = TarStream(stream, self._limits, codec_of(self.shard.uri), hashed=self._images)
                 for key, members in self._groups(tar):
                     self.position = tar.position
                     pair = self._pair(row, key, members, repeated=key in seen)
                     seen.add(key)
                     row += 1
-                    complete += pair.image is not None and pair.caption is not None
+                    has_image = pair.image is not None or not self._images
+                    complete += has_image and pair.caption is not None
                     duplicates += pair.error == RowErrorCode.DUPLICATE_KEY
                     yield pair
                 self.sha256 = tar.sha256
@@ -203,6 +209,8 @@ class ShardReader:
 
     def _data(self, tar: TarStream, info: tarfile.TarInfo, suffix: str) -> bytes | None:
         limits = self._limits
+        if suffix in self._suffixes.images and not self._images:
+            return None
         cap = limits.member_bytes if suffix in self._suffixes.images else limits.text_bytes
         return tar.read(info) if suffix in self._wanted and info.size <= cap else None
 
@@ -211,7 +219,7 @@ class ShardReader:
         suffixes = self._suffixes
         image_member = next((members[s] for s in suffixes.images if s in members), None)
         image = image_member[1] if image_member else None
-        if image is None:
+        if image is None and self._images:
             error = error or (
                 RowErrorCode.IMAGE_TOO_LARGE if image_member else RowErrorCode.IMAGE_MISSING
             )
@@ -226,7 +234,7 @@ class ShardReader:
             error = error or RowErrorCode.TEXT_MISSING
         if error is not None:
             self.found.add_metadata(metadata)
-        return Pair(self.shard.name, row, key, image, caption, metadata, error)
+        return Pair(self.shard.name, row, key, image, caption, metadata, error, images=self._images)
 
     def _error(self, code: ShardErrorCode, detail: str) -> ShardError:
         return ShardError(code, self.shard.name, detail)
