@@ -20,7 +20,7 @@ from rhocache_schemas.dataset.found import Suffixes
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.dataset.source import AUTO, Source
 from rhocache_schemas.dataset.tar_stream import READ_BYTES
-from rhocache_schemas.errors import DatasetError, StorageError
+from rhocache_schemas.errors import DatasetError
 
 # A folder that has a sign of the first is of that kind, whatever lies beside it, such as the
 # Parquet in which img2dataset writes what it knows of tars. So is what shows no sign of any.
@@ -85,7 +85,9 @@ def find_kind(location: str, check: CheckPlace | None = None) -> str:
         if filesystem.get_file_info(path).type != fs.FileType.Directory:
             return default
     except OSError as error:
-        raise StorageError(f"cannot look at {location}: {storage.reason(error)}") from error
+        if "{" in location:  # a pattern may be longer than any path
+            return default
+        raise storage.failure(f"cannot look at {location}", error) from error
     names = [entry.name for entry in Files(location, check).list(_SUFFIXES)]
     signs = {kind: sign for kind, each in FORMATS.items() if (sign := each.sign(names)) is not None}
     if default in signs or not signs:

@@ -97,6 +97,11 @@ def test_keys_are_known_before_the_pairs_are_read(tmp_path: Path, kind: str):
         ("empty", "folder", {}, "holds no image"),
         ("empty", "parquet", {}, r"holds no \.parquet file"),
         ("nowhere", "folder", {}, "there is no folder"),
+        ("nowhere/at/all", "parquet", {}, "there is no folder"),
+        ("loop/x", "folder", {}, "[Ss]ymlink loop|there is no folder|cannot look at"),
+        ("n" * 300, AUTO, {}, "File name too long"),
+        ("n" * 300, "folder", {}, "File name too long|there is no folder"),
+        ("bad.csv/x", "parquet", {}, "there is no folder"),
         ("bad.parquet", AUTO, {}, "not a readable Parquet file"),
         ("bad.csv", AUTO, {}, "not a readable CSV"),
         ("pairs.parquet", AUTO, {"key_column": "id"}, "has no column id; it has image, caption"),
@@ -110,6 +115,7 @@ def test_keys_are_known_before_the_pairs_are_read(tmp_path: Path, kind: str):
 )
 def test_wrong_places(tmp_path: Path, name: str, kind: str, source: dict, message: str):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 no")
     (tmp_path / "bad.csv").write_text("filepath,title\nx\n")
     write_parquet(tmp_path / "pairs.parquet", rows())
