@@ -27,6 +27,7 @@ from rhocache_service.registry.tables import JobRow
 from rhocache_service.web import again
 from rhocache_service.web.charts import Line, line
 from rhocache_service.web.named import named
+from rhocache_service.web.neighbours import gallery
 from rhocache_service.web.render import page, page_router
 from rhocache_service.web.timeline import timeline
 
@@ -49,6 +50,7 @@ def job(who: ReadsJobs, request: Request, row: Found, registry: InRegistry):
         data=data,
         outcomes=registry.shard_outcomes(row.id, _CELLS),
         cache=cache,
+        neighbours=gallery(request, registry, spec, with_pictures=who.may("caches:read")),
         asked=chosen(spec),
         again=None if isinstance(spec, UnknownKind) else _again(request, row),
     )
