@@ -18,8 +18,10 @@ from playwright.sync_api import Browser, Page, expect
 from rhocache_schemas.api import Job
 from rhocache_schemas.job.kinds import UnknownKind
 from rhocache_schemas.job.spec import JobState
+from rhocache_schemas.table.reader import TableReader
 
 from .conftest import COMMAND, Service, wait_until
+from .made import make_cache
 
 TOY = Path(__file__).parent / "toy_kind"
 # What is added to the kind's spec is added nowhere else.
@@ -34,7 +36,8 @@ def installed(work: Path) -> dict[str, str]:
     folder = shutil.copytree(TOY, work / "site")
     with (folder / "counting" / "spec.py").open("a") as spec:
         spec.write(NEW_FIELD)
-    return {"PYTHONPATH": str(folder)}
+    others = filter(None, [os.environ.get("PYTHONPATH")])
+    return {"PYTHONPATH": os.pathsep.join([str(folder), *others])}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +64,8 @@ def page(service: Service, browser: Browser) -> Iterator[Page]:
 
 def rest(service: Service, method: str, path: str, **body: Any) -> dict[str, Any]:
     answer = httpx.request(method, f"{service.url}/v1/jobs{path}", json=body or None)
-    return answer.raise_for_status().json()
+    assert answer.is_success, answer.text
+    return answer.json()
 
 
 def end_of(service: Service, job: str) -> dict[str, Any]:
@@ -216,3 +220,39 @@ def test_the_openapi_document_has_it(service: Service) -> None:
     assert schema["properties"]["shade"]["enum"] == ["light", "dark"]
     sent = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]
     assert {"$ref": "#/components/schemas/CountSubmission"} in sent["schema"]["anyOf"]
+
+
+def test_kinds_over_a_cache_by_rest(service: Service, work: Path) -> None:
+    """Near-duplicates of a cache, and a selection without them."""
+    captions = {f"{number:03}": f"picture {number}" for number in range(6)}
+    cache = make_cache(work / "scored", captions, missing="002").output
+    asked = {"cache": cache, "output": f"{work}/near", "threshold": 0.9}
+    done = end_of(service, rest(service, "POST", "", kind="neighbours", **asked)["id"])
+    assert (done["status"], done["errors"]) == ("completed", [])
+    rules = {"where": ["similarity=-0.4:", {"column": "similarity", "low": {"quantile": 0.1}}]}
+    asked = {"cache": cache, "output": f"{work}/chosen", "duplicates": f"{work}/near"} | rules
+    looked = rest(service, "POST", ":validate", kind="select", **asked)
+    assert (looked["shards"], looked["pairs"]) == (1, 6)
+    done = end_of(service, rest(service, "POST", "", kind="select", **asked)["id"])
+    assert (done["status"], done["errors"]) == ("completed", [])
+    assert done["spec"]["where"][0] == {"column": "similarity", "low": -0.4, "high": None}
+    table = TableReader.open(f"{work}/chosen").as_table(["selected"]).to_pylist()
+    assert [row["key"] for row in table if row["selected"]] == ["005"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"where": ["delta=0:"]}, "column 'delta' is none of similarity, negcliploss, normsim"),
+        ({"where": ["similarity=q1.5:"]}, "less than or equal to 1"),
+        ({"clusters": 3}, "clusters need a size"),
+        ({}, "a selection needs a rule"),
+    ],
+)
+def test_rules_that_lack_something_are_refused_at_once(
+    service: Service, work: Path, asked: dict[str, Any], told: str
+) -> None:
+    spec = {"kind": "select", "cache": f"{work}/scored/cache", "output": f"{work}/none"} | asked
+    answer = httpx.post(f"{service.url}/v1/jobs", json=spec)
+    assert answer.status_code == 422
+    assert told in answer.text
