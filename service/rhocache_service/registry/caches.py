@@ -42,7 +42,7 @@ class Committed:
     ) -> None:
         """List a cache that ``job`` has committed, or committed anew, at a Unix second.
 
-        A table has no fingerprint. One that is listed already, and is to be kept for ever, stays so.
+        A table has no fingerprint. What is listed already, and is to be kept for ever, stays so.
         """
         row = CacheRow(
             id=cache_id(uri),
