@@ -36,8 +36,7 @@ def installed(work: Path) -> dict[str, str]:
     folder = shutil.copytree(TOY, work / "site")
     with (folder / "counting" / "spec.py").open("a") as spec:
         spec.write(NEW_FIELD)
-    others = filter(None, [os.environ.get("PYTHONPATH")])
-    return {"PYTHONPATH": os.pathsep.join([str(folder), *others])}
+    return {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +139,49 @@ def test_a_job_waits_for_the_cache_that_it_reads(
     none = end_of(service, rest(service, "POST", "", **counting, output=f"{work}/never")["id"])
     assert (none["status"], none["errors"][0]["code"]) == ("failed", "cache-incomplete")
     assert "no job makes one there" in none["errors"][0]["detail"]
+
+
+def test_a_job_over_a_cache(
+    service: Service, page: Page, dataset: Path, work: Path, reference_folder: Path
+) -> None:
+    """It waits for its cache; its page shows what it has made; and that is deleted with it."""
+    (dataset / "torn.tar").unlink(missing_ok=True)  # which would fail the job
+    reference = {"model": f"local-dir:{reference_folder}"}
+    made = {"dataset": str(dataset), "output": f"{work}/scored", "reference": reference}
+    asked = {"kind": "losses", "cache": f"{work}/scored", "output": f"{work}/losses", "tau": 0.1}
+    score = rest(service, "POST", "", **made)
+    losses = rest(service, "POST", "", **asked)
+    done = end_of(service, losses["id"])
+    assert (done["status"], done["errors"], done["fingerprint"]) == ("completed", [], None)
+    assert end_of(service, score["id"])["status"] == "completed"
+    table = TableReader.open(f"{work}/losses")
+    assert done["request_counts"]["completed"] == table.manifest.rows == 513
+    shards = rest(service, "GET", f"/{losses['id']}/shards")["data"]
+    assert {(shard["name"], shard["status"]) for shard in shards} == {
+        (name, "committed") for name in table.shards
+    }
+    listed = httpx.get(f"{service.url}/v1/caches").json()["data"]
+    assert f"{work}/losses" not in {cache["uri"] for cache in listed}
+
+    page.goto(f"/jobs/{losses['id']}")
+    expect(page.locator(".histogram")).to_have_count(3)
+    expect(page.locator("#made ~ table").first).to_contain_text("shard")
+    command = page.locator(".copied pre").first.text_content()
+    assert str(command).startswith("rhocache jobs submit losses")
+
+    looked = rest(service, "POST", ":validate", **asked)
+    assert (looked["shards"], looked["shards_committed"], looked["pairs"]) == (2, 2, 513)
+    other = httpx.post(f"{service.url}/v1/jobs", json=asked | {"tau": 0.2}).json()
+    assert other["type"] == "/problems/table-mismatch"
+    assert "tau (there: 0.1, now: 0.2)" in other["detail"]
+    for tau in (0, -1):
+        refused = httpx.post(f"{service.url}/v1/jobs", json=asked | {"tau": tau}).json()
+        assert [error["pointer"] for error in refused["errors"]] == ["/tau"]
+
+    gone = httpx.delete(f"{service.url}/v1/jobs/{losses['id']}", params={"with_output": True})
+    assert gone.status_code == 204
+    wait_until(lambda: not (work / "losses").exists(), service.log)
+    assert (work / "scored" / "manifest.json").exists()
 
 
 def run(installed: dict[str, str], *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:

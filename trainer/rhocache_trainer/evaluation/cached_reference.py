@@ -21,8 +21,10 @@ from rhocache_schemas.errors import (
     PairMismatch,
     RowErrorCode,
 )
+from rhocache_schemas.table.prompts import read_prompts
+from rhocache_schemas.table.reader import is_table
 from rhocache_trainer.cache.reader import ReferenceCache
-from rhocache_trainer.evaluation.measures import EmbeddedCaptions, EmbeddedImages
+from rhocache_trainer.evaluation.measures import Classifier, EmbeddedCaptions, EmbeddedImages
 from rhocache_trainer.evaluation.prompts import Templates, class_of, prompts
 from rhocache_trainer.evaluation.result import Evaluation, EvaluationResult, choose_device
 
@@ -43,8 +45,9 @@ def evaluate_cache(
 
     Image and text embeddings are those of view 0 and caption 0. The dataset itself is read only
     with a ``class_field``: every pair is then compared by hash with what the reference saw. For
-    zero-shot accuracy ``prompts_cache`` is the cache of a dataset that ``write_prompts`` made, with
-    the same ``templates``, scored by the same reference.
+    zero-shot accuracy ``prompts_cache`` is a table of class prompts that `rhocache prompts` made
+    over the cache, or the cache of a dataset that ``write_prompts`` made, with the same
+    ``templates``, scored by the same reference.
 
     Raises InvalidInput when the options don't go together, FingerprintMismatch when another
     reference scored the prompts, CacheIncomplete for a shard that is not in the cache, MissingPair
@@ -55,8 +58,8 @@ def evaluate_cache(
         raise InvalidInput("prompts classify: say which field has the pairs' classes")
     if class_field is not None and prompts_cache is None and not linear_probe:
         raise InvalidInput(
-            "zero-shot accuracy needs the prompts' embeddings: make their cache with "
-            "`rhocache prompts` and `rhocache score`, or ask for a linear probe"
+            "zero-shot accuracy needs the prompts' embeddings: make them with `rhocache prompts`, "
+            "or ask for a linear probe"
         )
     evaluation = Evaluation(
         dataset,
@@ -69,8 +72,12 @@ def evaluate_cache(
     for shard in (*evaluation.shards, *evaluation.probe_shards):
         if shard.name not in opened.shards:
             raise opened.reader.missing_shard(shard.name)
-    classifier = None
-    if prompts_cache is not None:
+    classifier: Classifier | None = None
+    told: Templates | None = templates
+    if prompts_cache is not None and is_table(prompts_cache):
+        table = _PromptsTable(prompts_cache, opened)
+        classifier, told = table.classes, table.templates
+    elif prompts_cache is not None:
         classifier = _Prompts(ReferenceCache.open(prompts_cache), opened, templates).classes
     device = choose_device(device)
     tested = _Rows(opened, evaluation.shards, class_field)
@@ -82,7 +89,7 @@ def evaluate_cache(
         tested.images(device),
         tested.captions(device),
         classifier=classifier,
-        templates=templates,
+        templates=told,
         probe_images=trained,
         cache=cache,
     )
@@ -151,6 +158,27 @@ def _classes(cache: ReferenceCache, shard: Shard, class_field: str) -> list[str 
             f"shard {shard.name} has {count} pairs, but {cache.uri} has {len(rows)} rows for it"
         )
     return classes
+
+
+class _PromptsTable:
+    """Class prompts that were embedded over the cache.
+
+    Raises what read_prompts raises.
+    """
+
+    def __init__(self, uri: str, cache: ReferenceCache) -> None:
+        self._uri = uri
+        self._prompts = read_prompts(uri, cache.uri, cache.manifest)
+        self._numbers = {name: number for number, name in enumerate(self._prompts.names)}
+        self.templates: Templates | None = self._prompts.templates
+
+    def classes(self, names: list[str]) -> Tensor:
+        """A unit vector for each class: [d, classes]. Raises MissingPair."""
+        for name in names:
+            if name not in self._numbers:
+                raise self._prompts.missing(self._uri, name)
+        numbers = [self._numbers[name] for name in names]
+        return torch.from_numpy(self._prompts.vectors[numbers].T)
 
 
 class _Prompts:
