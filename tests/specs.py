@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from urllib.parse import quote
 
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from rhocache_schemas.api import SUBMISSIONS, Submission
@@ -29,7 +29,17 @@ def submissions(kind: str, root: str, letters: Any = LETTERS) -> st.SearchStrate
         if name not in ("format_version", "kind")
     }
     fields["webhook"] = st.none() | st.text(letters).map(lambda text: WEBHOOK + quote(text))
-    return st.fixed_dictionaries(fields).map(model.model_validate)
+    made = st.fixed_dictionaries(fields)
+    return made.filter(lambda each: _is_valid(model, each)).map(model.model_validate)
+
+
+def _is_valid(model: type[Submission], fields: dict[str, Any]) -> bool:
+    """Whether fields go together that are valid each by itself."""
+    try:
+        model.model_validate(fields)
+    except ValidationError:
+        return False
+    return True
 
 
 def _values(annotation: Any, metadata: list[Any], root: str, letters: Any) -> Any:  # noqa: C901

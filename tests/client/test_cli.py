@@ -104,7 +104,7 @@ def test_a_command_loads_no_room_that_it_does_not_use() -> None:
         (["serve"], "fastapi", "service"),
         (["train", "c.yaml"], "torch", "trainer"),
         (["evaluate", "m", "d"], "open_clip", "trainer"),
-        (["prompts", "d", "--class-field=c", "--out=o"], "open_clip", "trainer"),
+        (["losses", "c", "--out=o"], "ray", "workers"),
         (["report", "r"], "matplotlib", "trainer"),
     ],
 )

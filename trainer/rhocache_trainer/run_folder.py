@@ -110,6 +110,11 @@ class RunFolder:
         return self.path / "heaviest"
 
     @property
+    def deltas(self) -> Path:
+        """Parquet: what each pair loses more than its reference does."""
+        return self.path / "deltas.parquet"
+
+    @property
     def evaluation(self) -> Path:
         """The output of ``rhocache evaluate --json``, where somebody has put it."""
         return self.path / "evaluation.json"

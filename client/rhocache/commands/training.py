@@ -1,4 +1,4 @@
-"""``train``, ``evaluate``, ``prompts`` and ``report``: models and how good they are."""
+"""``train``, ``evaluate`` and ``report``: models and how good they are."""
 
 import json
 import os
@@ -22,7 +22,7 @@ TemplatesName = Annotated[
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (train, evaluate, prompts, report):
+    for command in (train, evaluate, report):
         app.command()(command)
 
 
@@ -104,7 +104,9 @@ def evaluate(
     ] = None,
     prompts: Annotated[
         list[str] | None,
-        typer.Option(help="With each --cache: cache of the prompts that `rhocache prompts` wrote."),
+        typer.Option(
+            help="With each --cache: the table of class prompts that `rhocache prompts` made."
+        ),
     ] = None,
     shards: options.Shards = None,
     caption_field: options.CaptionField = None,
@@ -163,23 +165,6 @@ def evaluate(
             typer.echo(result.model_dump_json())
         else:
             Console().print(tables.evaluation(result))
-
-
-def prompts(
-    dataset: options.Dataset,
-    class_field: Annotated[str, typer.Option(help=CLASS_FIELD)],
-    out: Annotated[str, typer.Option(help="Folder for the prompts: a path or a URI.")],
-    templates: TemplatesName = "openai",
-    shards: options.Shards = None,
-) -> None:
-    """Write a dataset's class names as prompts, for `rhocache score` to embed.
-
-    `rhocache evaluate --cache` classifies with them.
-    """
-    with extra("trainer"):
-        from rhocache_trainer import write_prompts
-    count = write_prompts(dataset, out, class_field=class_field, templates=templates, shards=shards)
-    typer.echo(f"wrote {count:,} prompts to {out}")
 
 
 def report(

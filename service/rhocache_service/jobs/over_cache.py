@@ -20,6 +20,8 @@ Spec = TypeVar("Spec", bound=CacheJobSpec)
 class CacheKind(JobKind[Spec]):
     """What its spec alone does not say, a kind says by overriding a method."""
 
+    makes_tables = True
+
     def __init__(self, spec: type[Spec]) -> None:
         self.how = spec.how
 

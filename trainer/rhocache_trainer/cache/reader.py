@@ -1,7 +1,7 @@
 """Reading a committed reference cache: embeddings and hashes by shard, or by (shard, key)."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
@@ -12,7 +12,7 @@ from cachetools import LRUCache
 
 from rhocache_schemas import layout
 from rhocache_schemas.cache.reader import CacheReader
-from rhocache_schemas.dataset.keys import KeyTable
+from rhocache_schemas.dataset.keys import KeyTable, Strings
 from rhocache_schemas.errors import (
     CacheCorrupt,
     FingerprintMismatch,
@@ -139,6 +139,11 @@ class ReferenceCache:
             rows.image_hash[row],
             rows.caption_hash[row],
         )
+
+    def keys(self) -> Iterator[tuple[str, Strings]]:
+        """Yield each shard with the keys of its rows, in their order; nothing else is read."""
+        for shard, table in self.reader.columns_of_all(self.shards, ["key"]):
+            yield shard, table["key"]
 
     def first(self, shard: str) -> int:
         """Return the number of a shard's first row in the whole cache."""

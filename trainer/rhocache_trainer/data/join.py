@@ -11,6 +11,7 @@ import numpy.typing as npt
 from rhocache_schemas.cache.reader import changes
 from rhocache_schemas.cache.shard_file import OK
 from rhocache_schemas.dataset.formats.base import Format, KeyedFormat
+from rhocache_schemas.dataset.keys import Strings
 from rhocache_schemas.dataset.pair import Pair
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.dataset.source import OF_ROWS
@@ -56,6 +57,10 @@ class PairSource(Protocol):
         """Return the index of each of a shard's pairs, in order; −1 for one without a row."""
         ...
 
+    def keys(self) -> Iterator[tuple[str, Strings]] | None:
+        """Yield shards with their keys, in the order of the index; None where no cache has them."""
+        ...
+
     def read(self, shard: Shard, start: int = 0) -> Iterator[JoinedPair]:
         """Yield a shard's pairs from the one at position ``start`` on. One thread at a time."""
         ...
@@ -92,6 +97,9 @@ class PlainPairs:
 
     def numbers(self, shard: Shard) -> npt.NDArray[np.int64]:
         return self._offsets[shard.name] + np.arange(shard.rows or 0)
+
+    def keys(self) -> None:
+        return None
 
     def read(self, shard: Shard, start: int = 0) -> Iterator[JoinedPair]:
         for pair in self._dataset.read(shard, start):
@@ -159,6 +167,9 @@ class CachedPairs:
 
     def numbers(self, shard: Shard) -> npt.NDArray[np.int64]:
         return self._caches.first.first(shard.name) + np.arange(shard.rows or 0)
+
+    def keys(self) -> Iterator[tuple[str, Strings]]:
+        return self._caches.first.keys()
 
     def read(self, shard: Shard, start: int = 0) -> Iterator[JoinedPair]:
         cache = self._caches.first
@@ -241,6 +252,9 @@ class KeyedPairs:
     def numbers(self, shard: Shard) -> npt.NDArray[np.int64]:
         first = self._firsts[shard.name]
         return self._rows[first : first + (shard.rows or 0)]
+
+    def keys(self) -> Iterator[tuple[str, Strings]]:
+        return self._caches.first.keys()
 
     def read(self, shard: Shard, start: int = 0) -> Iterator[JoinedPair]:
         first, cache = self._firsts[shard.name], self._caches.first

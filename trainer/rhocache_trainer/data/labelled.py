@@ -94,6 +94,9 @@ class LabelledPairs:
     def numbers(self, shard: Shard) -> npt.NDArray[np.int64]:
         return self._numbers[shard.name][self._positions[shard.name]]
 
+    def keys(self) -> None:
+        return None
+
     def read(self, shard: Shard, start: int = 0) -> Iterator[JoinedPair]:
         numbers, positions = self._numbers[shard.name], self._positions[shard.name][start:]
         if not positions:

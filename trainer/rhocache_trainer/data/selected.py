@@ -54,6 +54,17 @@ class SelectedPairs:
     def numbers(self, shard: Shard) -> npt.NDArray[np.int64]:
         return self._number[self._pairs.numbers(shard)[self._positions[shard.name]]]
 
+    def keys(self) -> Iterator[tuple[str, Strings]] | None:
+        keys = self._pairs.keys()
+        return None if keys is None else self._selected_keys(keys)
+
+    def _selected_keys(self, every: Iterator[tuple[str, Strings]]) -> Iterator[tuple[str, Strings]]:
+        first = 0
+        for shard, keys in every:
+            chosen = self._selected[first : first + len(keys)]
+            yield shard, keys.filter(pa.array(chosen))
+            first += len(keys)
+
     def read(self, shard: Shard, start: int = 0) -> Iterator[JoinedPair]:
         positions = self._positions[shard.name]
         if start >= len(positions):

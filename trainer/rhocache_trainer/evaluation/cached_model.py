@@ -14,7 +14,7 @@ from rhocache_schemas.dataset.image import open_image
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import FingerprintMismatch, InvalidInput
 from rhocache_trainer.cache.reader import ReferenceCache
-from rhocache_trainer.evaluation.cached_reference import CachedPrompts, CachedRows, usable_pairs
+from rhocache_trainer.evaluation.cached_reference import CachedRows, cached_classifier, usable_pairs
 from rhocache_trainer.evaluation.measures import Classifier, EmbeddedCaptions, EmbeddedImages
 from rhocache_trainer.evaluation.prompts import TEMPLATES, Templates, spoken
 from rhocache_trainer.evaluation.result import Evaluation, EvaluationResult, choose_device
@@ -122,12 +122,11 @@ class _Embedder:
             )
         if prompts_cache is None:
             return None
-        opened = ReferenceCache.open(prompts_cache)
 
         def encode(embeddings: Tensor) -> Tensor:
             return self._encoded([embeddings.to(self._device)], "encode_text")
 
-        return CachedPrompts(opened, self._cache, templates, encode).classes
+        return cached_classifier(prompts_cache, self._cache, templates, encode)[0]
 
     @torch.no_grad()
     def _encoded(self, inputs: Iterator[Tensor] | list[Tensor], by: str) -> Tensor:

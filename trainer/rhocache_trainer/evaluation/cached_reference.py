@@ -22,8 +22,10 @@ from rhocache_schemas.errors import (
     PairMismatch,
     RowErrorCode,
 )
+from rhocache_schemas.table.prompts import read_prompts
+from rhocache_schemas.table.reader import is_table
 from rhocache_trainer.cache.reader import ReferenceCache
-from rhocache_trainer.evaluation.measures import EmbeddedCaptions, EmbeddedImages
+from rhocache_trainer.evaluation.measures import Classifier, EmbeddedCaptions, EmbeddedImages
 from rhocache_trainer.evaluation.prompts import Templates, class_of, prompts
 from rhocache_trainer.evaluation.result import Evaluation, EvaluationResult, choose_device
 
@@ -44,8 +46,9 @@ def evaluate_cache(
 
     Image and text embeddings are those of view 0 and caption 0. The dataset itself is read only
     with a ``class_field``: every pair is then compared by hash with what the reference saw. For
-    zero-shot accuracy ``prompts_cache`` is the cache of a dataset that ``write_prompts`` made, with
-    the same ``templates``, scored by the same reference.
+    zero-shot accuracy ``prompts_cache`` is a table of class prompts that `rhocache prompts` made
+    over the cache, or the cache of a dataset that ``write_prompts`` made, with the same
+    ``templates``, scored by the same reference.
 
     Raises InvalidInput when the options don't go together, FingerprintMismatch when another
     reference scored the prompts, CacheIncomplete for a shard that is not in the cache, MissingPair
@@ -56,8 +59,8 @@ def evaluate_cache(
         raise InvalidInput("prompts classify: say which field has the pairs' classes")
     if class_field is not None and prompts_cache is None and not linear_probe:
         raise InvalidInput(
-            "zero-shot accuracy needs the prompts' embeddings: make their cache with "
-            "`rhocache prompts` and `rhocache score`, or ask for a linear probe"
+            "zero-shot accuracy needs the prompts' embeddings: make them with `rhocache prompts`, "
+            "or ask for a linear probe"
         )
     opened = ReferenceCache.open(cache)
     read_as = {"dataset": dataset, "shards": shards}
@@ -71,9 +74,10 @@ def evaluate_cache(
     for shard in (*evaluation.shards, *evaluation.probe_shards):
         if shard.name not in opened.shards:
             raise opened.reader.missing_shard(shard.name)
-    classifier = None
+    classifier: Classifier | None = None
+    told: Templates | None = templates
     if prompts_cache is not None:
-        classifier = CachedPrompts(ReferenceCache.open(prompts_cache), opened, templates).classes
+        classifier, told = cached_classifier(prompts_cache, opened, templates)
     device = choose_device(device)
     tested = CachedRows(opened, evaluation.shards, class_field)
     trained = None
@@ -84,10 +88,28 @@ def evaluate_cache(
         tested.images(device),
         tested.captions(device),
         classifier=classifier,
-        templates=templates,
+        templates=told,
         probe_images=trained,
         cache=cache,
     )
+
+
+def cached_classifier(
+    prompts_cache: str,
+    cache: ReferenceCache,
+    templates: Templates,
+    encode: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Classifier, Templates | None]:
+    """Return what classifies by prompts that the reference has embedded, and their templates.
+
+    They are in a table of class prompts, or a cache of single ones. ``encode`` is what still stands
+    on them: on each prompt of a cache, and on the mean of a class's in a table.
+    """
+    if is_table(prompts_cache):
+        table = _PromptsTable(prompts_cache, cache, encode)
+        return table.classes, table.templates
+    prompts = _CachedPrompts(ReferenceCache.open(prompts_cache), cache, templates, encode)
+    return prompts.classes, templates
 
 
 class CachedRows:
@@ -173,7 +195,31 @@ def usable_pairs(
         )
 
 
-class CachedPrompts:
+class _PromptsTable:
+    """Class prompts that were embedded over the cache.
+
+    ``encode`` is what still stands on them. Raises what read_prompts raises.
+    """
+
+    def __init__(
+        self, uri: str, cache: ReferenceCache, encode: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        self._uri = uri
+        self._prompts = read_prompts(uri, cache.uri, cache.manifest)
+        self._numbers = {name: number for number, name in enumerate(self._prompts.names)}
+        self._encode = encode or unit
+        self.templates: Templates | None = self._prompts.templates
+
+    def classes(self, names: list[str]) -> Tensor:
+        """A unit vector for each class: [d, classes]. Raises MissingPair."""
+        for name in names:
+            if name not in self._numbers:
+                raise self._prompts.missing(self._uri, name)
+        numbers = [self._numbers[name] for name in names]
+        return self._encode(torch.from_numpy(self._prompts.vectors[numbers])).T
+
+
+class _CachedPrompts:
     """The reference's embeddings of prompts, found by the hash of their text.
 
     ``encode`` is what still stands on them. Raises FingerprintMismatch.

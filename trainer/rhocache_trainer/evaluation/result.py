@@ -83,7 +83,7 @@ class Evaluation:
         captions: EmbeddedCaptions,
         *,
         classifier: Classifier | None,
-        templates: Templates,
+        templates: Templates | None,
         probe_images: EmbeddedImages | None,
         cache: str | None = None,
     ) -> EvaluationResult:

@@ -102,6 +102,13 @@ class Objective(nn.Module):
         """
         return batch
 
+    def deltas(self) -> tuple[range, dict[str, Tensor]] | None:
+        """Return the pairs whose state is here, with what they lose more than their reference does.
+
+        NaN for one that was never seen. None where an objective remembers no such thing.
+        """
+        return None
+
     def forward(self, features: Features, batch: Batch, *, steering: bool = False) -> Output:
         """Take features that were made with gradients, and their pairs.
 

@@ -3,7 +3,9 @@
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
+import torch
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from rhocache_trainer.data.dataset import Batch
 from rhocache_trainer.data.join import PairSource
@@ -137,6 +139,21 @@ class ContrastiveRisk(Objective):
     def start_epoch(self, epoch: int, epochs: int) -> None:
         if self._config.gamma_schedule == "cosine":
             self.loss.gamma = cosine_gamma(epoch, epochs // 2, self._config.gamma)
+
+    @torch.no_grad()
+    def deltas(self) -> tuple[range, dict[str, Tensor]] | None:
+        """τ log u_i, with images and texts as anchors: what the DRRHO risk is a mean of."""
+        if isinstance(self.loss, GlobalContrastiveLoss):
+            return None
+        held = self.loss.image_average.held
+        tables = [each.rows() for each in (self.loss.image_average, self.loss.text_average)]
+        index = torch.arange(held.start, held.stop, device=tables[0]["log_u"].device)
+        taus = self.loss.temperature(index)
+        image, text = (
+            (tau * rows["log_u"]).where(rows["seen"], torch.nan)
+            for tau, rows in zip(taus, tables, strict=True)
+        )
+        return held, {"image_delta": image, "text_delta": text, "delta": (image + text) / 2}
 
     def forward(self, features: Features, batch: Batch, *, steering: bool = False) -> Output:
         target = features["image_features"], features["text_features"]

@@ -28,6 +28,7 @@ from rhocache_trainer.run_folder import LogRecord, RunFolder
 from rhocache_trainer.training import checkpoint
 from rhocache_trainer.training.checkpoint import Checkpoints
 from rhocache_trainer.training.config import TrainConfig
+from rhocache_trainer.training.deltas import write_deltas
 from rhocache_trainer.training.hard_negatives import Heaviest
 from rhocache_trainer.training.learner import Learner, Update
 from rhocache_trainer.training.loggers import check_loggers
@@ -172,8 +173,10 @@ class _Run:
             self.save()
         if stopped == signal.SIGINT:
             raise KeyboardInterrupt
-        if not stopped and self.fabric.is_global_zero:
-            self._export()
+        if not stopped:
+            self._write_deltas()
+            if self.fabric.is_global_zero:
+                self._export()
         return TrainResult(
             output=str(self.folder.path),
             model=str(self.folder.model),
@@ -257,6 +260,16 @@ class _Run:
             return stop.signal
         told = torch.tensor(stop.signal, device=self.fabric.device)
         return max(int(each) for each in self.ranks.gather(told))
+
+    def _write_deltas(self) -> None:
+        found, keys = self.learner.objective.deltas(), self.pairs.keys()
+        if found is None or keys is None:
+            return
+        whole = len(found[0]) == self.pairs.n  # and not a share
+        mine = None if whole and not self.fabric.is_global_zero else found
+        parts = [part for part in self.ranks.gather_objects(mine) if part is not None]
+        if self.fabric.is_global_zero:
+            write_deltas(str(self.folder.deltas), keys, parts)
 
     def _export(self) -> None:
         self.learner.set_temperature(self.tau)

@@ -320,11 +320,8 @@ def _encode_again(report: VerifyReport, manifest: Manifest, chosen: list[Scored]
         report.notes.append(f"no pair was encoded again: {error}")
         return
     fingerprint = manifest.fingerprint
-    now = reference.fingerprint(fingerprint.dtype, manifest.source, fingerprint.views)
-    same = {"format_version": fingerprint.format_version, "made_from": fingerprint.made_from}
     try:
-        if not fingerprint.imported:  # else the numbers alone can tell
-            fingerprint.check_same(now.model_copy(update=same), report.cache)
+        reference.check_made(manifest, report.cache)
     except CacheError as error:
         report.findings.append(Finding(manifest.reference.model, str(error)))
         return

@@ -22,7 +22,6 @@ from rhocache_schemas.errors import JobError
 from rhocache_schemas.job.kinds.losses import LossesSpec
 from rhocache_schemas.table.documents import Column
 from rhocache_workers.over_cache.embeddings import Block, read_blocks
-from rhocache_workers.over_cache.run import Run
 from rhocache_workers.over_cache.sample import draw
 from rhocache_workers.over_cache.work import PairWork
 
@@ -62,7 +61,7 @@ class Losses(PairWork[LossesSpec]):
     def columns(self) -> Sequence[Column]:
         return _LOSSES + _ENDS if self.spec.sample else _LOSSES
 
-    def prepare(self, run: Run) -> None:  # noqa: ARG002
+    def check(self) -> None:
         if not self.cache.manifest.ok:
             raise JobError(f"{self.cache.uri} has no usable pair")
 

@@ -11,7 +11,7 @@ from rhocache_schemas import layout, storage
 from rhocache_schemas.cache.lease import Lease
 from rhocache_schemas.cache.listing import list_files, shard_files
 from rhocache_schemas.errors import CacheCorrupt
-from rhocache_schemas.job.allowed_roots import check_job
+from rhocache_schemas.job.allowed_roots import check_allowed, check_job
 from rhocache_schemas.job.kinds import JobOrder
 from rhocache_schemas.job.over_cache import CacheJobSpec
 from rhocache_schemas.job.paths import absolute
@@ -59,8 +59,11 @@ def make_table(
         with telling(progress):
             cache, manifest_sha256 = open_cache(spec.cache)
             doing = work(spec, cache)
+            for place in doing.locations() if roots is not None else ():
+                check_allowed(place, roots or [])
             plan = _plan(spec, manifest_sha256, doing.inputs())
             check_output(spec, plan)
+            doing.check()
             progress.plan(units(cache))
             lease = stack.enter_context(Lease(spec.output, job))
         with telling(progress, lease.confirm):

@@ -13,7 +13,7 @@ Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.int64]
 
 _DEPTH = 64  # dimensions that are multiplied at a time: float32 sums of more lose half a digit
-TILES = {"cpu": (256, 2048), "cuda": (8192, 16384)}  # rows, columns
+TILES = {"cpu": (512, 1024), "cuda": (8192, 16384)}  # rows, columns
 _LARGEST = 1e18  # of a tile's sums, whose squares are float32 too, before its maximum is subtracted
 _CONFIDENCE = 1.959964  # standard deviations on both sides of the mean: 95 %
 

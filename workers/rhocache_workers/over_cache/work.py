@@ -22,6 +22,10 @@ class Work(ABC, Generic[Spec]):
         self.spec = spec
         self.cache = cache
 
+    def locations(self) -> Sequence[str]:
+        """Places that it reads beside those of the spec: they must lie under a service's roots."""
+        return ()
+
     def inputs(self) -> Mapping[str, str]:
         """Hashes, by name, of what the table depends on beside the cache and the spec.
 
@@ -32,6 +36,12 @@ class Work(ABC, Generic[Spec]):
     def columns(self) -> Sequence[Column]:
         """Of the files of shards, beside shard, key and row; none where there are none."""
         return ()
+
+    def check(self) -> None:
+        """Look, in the driver, at what can be wrong before anything is written.
+
+        Raises RhocacheError.
+        """
 
     @abstractmethod
     def make(self, run: Run) -> Summary:
@@ -55,14 +65,7 @@ class PairWork(Work[Spec]):
         A pair that is not ok has nulls. Raises RhocacheError.
         """
 
-    def prepare(self, run: Run) -> None:
-        """Look, once and in the driver, at what can be wrong before anything is computed.
-
-        Raises RhocacheError.
-        """
-
     def make(self, run: Run) -> Summary:
-        self.prepare(run)
         run.have_shards(self)
         run.progress.step("summing up")
         return summarise(run.rows_of_shards, self.columns(), self.shown)

@@ -15,6 +15,7 @@ import torch
 from open_clip.model import get_input_dtype
 from torch import Tensor
 
+from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.dataset.source import Source
 from rhocache_schemas.errors import InvalidInput, MissingExtra, ReferenceUnavailable, RhocacheError
@@ -111,6 +112,17 @@ class Reference:
             dtype=dtype,
             views=views,
         ).model_copy(update=dict(source.of_rows) if source else None)
+
+    def check_made(self, manifest: Manifest, cache: str) -> None:
+        """See that this reference made a cache, whatever that was converted to since.
+
+        Of embeddings that were imported the numbers alone can tell. Raises FingerprintMismatch.
+        """
+        made = manifest.fingerprint
+        now = self.fingerprint(made.dtype, manifest.source, made.views)
+        same = {"format_version": made.format_version, "made_from": made.made_from}
+        if not made.imported:
+            made.check_same(now.model_copy(update=same), cache)
 
 
 def load_reference(spec: ReferenceSpec, device: str = "cpu") -> Reference:

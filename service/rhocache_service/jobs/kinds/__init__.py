@@ -21,6 +21,7 @@ class JobKind(ABC, Generic[Spec]):
     # Fields that change how the job is done and not what comes of it: of two jobs that differ in
     # these alone, at once, one is done.
     how: frozenset[str] = frozenset()
+    makes_tables = False  # which expire and are deleted as caches are
 
     def check(self, spec: Spec) -> None:
         """Refuse a submission at once, as far as names tell. Raises RhocacheError."""

@@ -102,6 +102,7 @@ class Index:
         if kind == "ivf":
             self._index.by_residual = False  # what a cache holds in half precision is kept as it is
             self._index.nprobe = _PROBES
+            self._index.cp.min_points_per_centroid = 1  # or it complains of small ones
         else:
             self._index.hnsw.efSearch = _BEAM
         self._index.train(sample)
