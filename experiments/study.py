@@ -32,6 +32,7 @@ class Scored(Strict):
 
     dataset: str | None = None
     shards: str | None = None
+    options: list[str] = Field(default_factory=list[str])  # more of ``rhocache score``
 
 
 class Trained(Strict):
@@ -128,7 +129,9 @@ def identity(study: Study, trial: Trial) -> str:
     if trial.arm != AS_IT_IS:
         settings = settings_of(study.config, [*trial.changes, f"seed={trial.seed}"])
     reference = trial.reference and reference_identity(study.references[trial.reference])
-    return digest([settings, reference, study.evaluate])
+    used = [study.scored[name] for name in sorted(names_in(trial.changes) & study.scored.keys())]
+    options = [each.options for each in used if each.options]
+    return digest([settings, reference, study.evaluate, *options])
 
 
 def reference_identity(reference: Reference) -> str:
