@@ -14,10 +14,17 @@ import pytest
 from caches import commit
 
 from rhocache_schemas.cache.shard_file import ShardRows
-from rhocache_schemas.errors import CacheIncomplete, CacheNotFound, InvalidInput, TableMismatch
+from rhocache_schemas.errors import (
+    CacheIncomplete,
+    CacheNotFound,
+    InvalidInput,
+    MissingPair,
+    TableMismatch,
+)
 from rhocache_schemas.job.kinds.losses import LossesSpec
 from rhocache_schemas.table.documents import Column
 from rhocache_schemas.table.reader import TableReader
+from rhocache_trainer.data.reference_losses import read_losses
 from rhocache_workers.over_cache.contrastive import Losses
 from rhocache_workers.over_cache.driver import make_table
 from rhocache_workers.over_cache.work import PairWork
@@ -196,3 +203,16 @@ def test_on_ray(cache: Path, ray_address: str) -> None:
     (cache / "shards" / "b.tar.parquet").unlink()
     with pytest.raises(CacheIncomplete, match=r"b\.tar\.parquet is in the index"):
         make_table(spec_of(cache, tau=5.0, replace=True), Losses, ray_address=ray_address)
+
+
+def test_the_trainer_takes_its_folder_for_a_file(cache: Path) -> None:
+    """Its column loss by shard and key; a pair without one is missing."""
+    make_table(spec_of(cache), Losses, here=True)
+    table = str(cache.parent / "table")
+    known = TableReader.open(table).columns("b.tar", ["loss"])["loss"].to_pylist()
+    found = read_losses(table, [("b.tar", "key2"), ("b.tar", "key0"), ("a/0.tar", "key0")])
+    assert found[:2] == [known[2], known[0]]
+    with pytest.raises(MissingPair, match=r"no loss for 1 of 1 samples: shard a/1\.tar, key key6"):
+        read_losses(table, [("a/1.tar", "key6")])
+    with pytest.raises(InvalidInput, match="no column 'weight'; its kind is losses, which has ima"):
+        TableReader.open(table).as_table(["weight"])
