@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
-from rhocache_schemas import layout
+from rhocache_schemas import layout, storage
 from rhocache_schemas.abandonment import keep_on
 from rhocache_schemas.api import PairError, PairErrorList, places
 from rhocache_schemas.cache.documents import ShardFailure
@@ -56,6 +56,8 @@ def errors_by_code(cache: str, failed_by_code: Mapping[str, int]) -> dict[str, F
 
 
 def _all(cache: str) -> Iterator[PairError]:
+    if not storage.exists(layout.plan_file(cache)):  # what other kinds of jobs make has no failures
+        return
     for shard in sorted(failure_files(cache)):
         failure = ShardFailure.read(layout.failure_file(cache, shard))
         yield PairError(shard=failure.shard, code=failure.code, detail=failure.detail)

@@ -14,6 +14,7 @@ class Views(Augmentation):
     count: Annotated[
         int,
         Field(
+            title="Views",
             ge=1,
             le=1024,
             description="Views of each image: the reference's own, and others as a training's "
@@ -22,7 +23,9 @@ class Views(Augmentation):
         Ask(option="views"),
     ] = 1
     seed: Annotated[
-        int, Field(ge=0, lt=1 << 63, description="Of the views."), Ask(option="view-seed")
+        int,
+        Field(title="View seed", ge=0, lt=1 << 63, description="Of the views."),
+        Ask(option="view-seed"),
     ] = 0
 
     @property
