@@ -5,13 +5,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
-from rhocache_schemas import layout, storage
+from rhocache_schemas import layout
 from rhocache_schemas.abandonment import keep_on
 from rhocache_schemas.api import PairError, PairErrorList, places
 from rhocache_schemas.cache.documents import ShardFailure
 from rhocache_schemas.cache.listing import failure_files, shard_files
 from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.cache.shard_file import FAILED_ROW, failed_rows, read_columns
+from rhocache_schemas.table.reader import is_table
 
 _SAMPLES = 5
 
@@ -56,7 +57,7 @@ def errors_by_code(cache: str, failed_by_code: Mapping[str, int]) -> dict[str, F
 
 
 def _all(cache: str) -> Iterator[PairError]:
-    if not storage.exists(layout.plan_file(cache)):  # what other kinds of jobs make has no failures
+    if is_table(cache):  # which has no failures
         return
     for shard in sorted(failure_files(cache)):
         failure = ShardFailure.read(layout.failure_file(cache, shard))

@@ -36,8 +36,9 @@ def test_nothing_failed(tmp_path: Path) -> None:
     assert errors_by_code(str(tmp_path), {}) == {}
 
 
-def test_what_is_no_cache_has_no_failures(tmp_path: Path) -> None:
+def test_a_table_has_no_failures(tmp_path: Path) -> None:
     """A table's files lie as a cache's do, and have no status."""
+    Path(layout.table_plan(str(tmp_path))).write_text("{}")
     (tmp_path / "shards").mkdir()
     pq.write_table(pa.table({"key": ["a"]}), tmp_path / "shards" / "0.tar.parquet")
     assert errors_by_code(str(tmp_path), {}) == {}
