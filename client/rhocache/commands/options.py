@@ -71,6 +71,8 @@ def _parameter(field: SpecField) -> inspect.Parameter:
     default: Any = inspect.Parameter.empty
     if not field.required:
         default = None if field.form in _REPEATED else field.default
+        if isinstance(default, tuple):
+            (default,) = field.write(default)
         type_ = type_ | None if default is None else type_
     annotation = Annotated[type_, _info(field)]
     return inspect.Parameter(
