@@ -69,6 +69,9 @@ class JobProgress(BaseModel):
     limited_by: Annotated[
         str | None, Field(description="the stage that keeps the others waiting, and how much")
     ] = None
+    pairs_reused: Annotated[
+        int, Field(description="of its committed shards, pairs whose rows other caches had")
+    ] = 0
     steps: Annotated[
         list[Step], Field(description="what its driver did so far, and does now; in their order")
     ] = []

@@ -263,6 +263,8 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
     assert "precision: Input should be 'fp32', 'bf16' or 'fp16'" in line
     line = error_line("score", EXAMPLES, "--model", "ViT-B-32", "--out", "c", code=2)
     assert "needs pretrained" in line
+    line = error_line("score", EXAMPLES, *model, "--reuse", tmp_path, "--reuse", "ftp://x", code=2)
+    assert "ftp://x" in line
     line = error_line("score", EXAMPLES, *model, "--batch-size", "many", code=2)
     assert "batch_size" in line
     line = error_line("plan", EXAMPLES, "--model", "ViT-B-32", "--pairs", "0", code=2)

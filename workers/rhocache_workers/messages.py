@@ -41,6 +41,7 @@ class CommittedShard:
     summary: ShardSummary | None = None  # None of format 1
     stages: Stages | None = None  # where this run encoded it
     encoder: str | None = None  # who did, as in HOST:PROCESS
+    reused: int = 0  # of its rows, those that this run took from other caches
 
     @property
     def encoded(self) -> int:
@@ -66,6 +67,7 @@ def committed_shard(
     source_sha256: str,
     stages: Stages | None = None,
     encoder: str | None = None,
+    reused: int = 0,
 ) -> CommittedShard:
     """Sum up a shard file."""
     failed = totals.failed_by_code.total()
@@ -86,4 +88,5 @@ def committed_shard(
         totals.summary,
         stages,
         encoder,
+        reused,
     )

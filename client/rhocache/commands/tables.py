@@ -52,6 +52,9 @@ def scored(found: "ScoreSummary") -> Table:
         "pairs": f"{found.rows:,}" + (", all of them ok" if not found.failed else ""),
         "failed pairs": _failed_share(found.failed, found.rows),
         "shards": f"{found.shards:,}, {found.encoded_shards:,} of them encoded by this run",
+        "reused": f"{found.reused_pairs:,} pairs, whose rows other caches had"
+        if found.reused_pairs
+        else None,
         "gone shards": f"{found.gone_shards:,}, not in the dataset any more; --prune drops them"
         if found.gone_shards
         else None,

@@ -102,6 +102,7 @@ class RunTotals(Strict, extra="ignore"):
 
     pairs_ok: Count = 0
     pairs_failed: dict[str, Count] = Field(default_factory=dict[str, Count])  # code -> pairs
+    pairs_reused: Count = 0  # of those that are ok, rows that other caches had
     pairs_lost: Count = 0  # encoded in vain, as their shard had to be begun again
     shards_committed: Count = 0
     shards_failed: dict[str, Count] = Field(default_factory=dict[str, Count])  # code -> shards

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from typing import Any, Literal
+from collections.abc import Collection
+from typing import Any, Literal, Self
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
@@ -84,6 +85,10 @@ class Fingerprint(CacheDocument):
                 f"{spec.output} is a cache of format {self.format_version}, which is read, but not "
                 "written any more: score into another folder, or make it anew with --replace"
             )
+        self.check_same(self.asked_by(spec), spec.output)
+
+    def asked_by(self, spec: ScoreSpec) -> Self:
+        """Return the fingerprint that a job asks for, as far as the job alone tells."""
         asked = {
             "precision": spec.reference.precision,
             "dtype": spec.dtype,
@@ -91,24 +96,39 @@ class Fingerprint(CacheDocument):
             "views": spec.views.recorded,
             "made_from": "dataset",
         }
-        self.check_same(self.model_copy(update=asked), spec.output)
+        return self.model_copy(update=asked)
 
     def check_same(self, other: "Fingerprint", cache: str) -> None:
         """Refuse ``other`` for a ``cache`` that was made with this fingerprint.
 
         Raises FingerprintMismatch, which names each differing field with both its values.
         """
-        ours, theirs = self.model_dump(mode="json"), other.model_dump(mode="json")
-        differing = [
-            f"{name} (cache: {_short(ours.get(name))}, now: {_short(theirs.get(name))})"
-            for name in type(self).model_fields
-            if ours.get(name) != theirs.get(name)
-        ]
-        if differing:
+        if differing := self._differing(other):
             raise FingerprintMismatch(
-                f"{cache} was made with another fingerprint; differing: {', '.join(differing)}. "
+                f"{cache} was made with another fingerprint; differing: {differing}. "
                 "Use another output folder, or the same reference and options"
             )
+
+    def check_reusable(self, other: "Fingerprint", cache: str) -> None:
+        """Refuse rows of a ``cache`` with this fingerprint for one that is made with ``other``.
+
+        They may have been read elsewhere: whether a pair is the same is for its hashes to say.
+
+        Raises FingerprintMismatch as check_same does.
+        """
+        if differing := self._differing(other, {*OF_ROWS, "format_version"}):
+            raise FingerprintMismatch(
+                f"the rows of {cache} can't be reused, as they are of another fingerprint; "
+                f"differing: {differing}. Leave it out, or ask for the same reference and options"
+            )
+
+    def _differing(self, other: "Fingerprint", but: Collection[str] = ()) -> str:
+        ours, theirs = self.model_dump(mode="json"), other.model_dump(mode="json")
+        return ", ".join(
+            f"{name} (cache: {_short(ours.get(name))}, now: {_short(theirs.get(name))})"
+            for name in type(self).model_fields
+            if name not in but and ours.get(name) != theirs.get(name)
+        )
 
 
 def _short(value: object) -> str:

@@ -51,9 +51,7 @@ class ShardRows:
         if dtype != np.int8:
             image, text = self.image.astype(dtype), self.text.astype(dtype)
             return replace(self, image=image, text=text, codes=None)
-        if self.codes is not None:
-            return self
-        codes = vectors.quantise(self.image), vectors.quantise(self.text)
+        codes = self.codes or (vectors.quantise(self.image), vectors.quantise(self.text))
         return replace(self, image=codes[0].vectors(), text=codes[1].vectors(), codes=codes)
 
     def part(self, start: int, stop: int) -> Self:

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 from collections import Counter
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, Self, cast
 
@@ -83,6 +84,19 @@ class Footer:
     rounding: ShardRounding | None  # None where it was not measured
 
 
+@dataclass(frozen=True, slots=True)
+class RowGroup:
+    """Rows of a shard file that lie together."""
+
+    start: int  # number of the first
+    rows: ShardRows
+    footer: Footer  # of the file
+
+    @property
+    def stop(self) -> int:
+        return self.start + len(self.rows.keys)
+
+
 def schema(dtype: np.dtype[Any], hash_bytes: int) -> pa.Schema:
     coded, hashes = dtype == np.int8, pa.binary(hash_bytes)
     embeddings = pa.binary() if coded else pa.list_(pa.from_numpy_dtype(dtype))
@@ -100,6 +114,14 @@ def schema(dtype: np.dtype[Any], hash_bytes: int) -> pa.Schema:
             *([pa.field("image_scales", scales), pa.field("text_scales", scales)] if coded else []),
         ]
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What of a row group's rows comes out of other shard files, as it is stored there."""
+
+    rows: npt.NDArray[np.bool_]  # [n], which
+    roundings: set[ShardRounding | None]  # that those files state
 
 
 class Sink(Protocol):
@@ -135,6 +157,8 @@ class ShardFileWriter:
         self._content = ContentDigest()
         self._summer = ShardSummer()
         self._rounding: ShardRounding | None = None
+        self._before: set[ShardRounding | None] = set()  # of rows that were stored before
+        self.reused = 0  # such rows
         self._failed = Counter[str]()
         self._rows = 0
         # Unit vectors neither repeat nor compress: pyarrow's defaults make them 5x slower to read.
@@ -157,11 +181,15 @@ class ShardFileWriter:
         self._sink.given_up = True
         self._writer.close()
 
-    def write(self, rows: ShardRows) -> None:
-        """Add a row group."""
+    def write(self, rows: ShardRows, before: Before | None = None) -> None:
+        """Add a row group, of which some rows may have been stored ``before``."""
         exact, rows = rows, rows.stored_in(self._dtype)
         ok = rows.ok
-        if exact.image.dtype == np.float32 and exact.codes is None:
+        if before is not None:
+            self._before |= before.roundings
+            self.reused += int(before.rows.sum())
+            self._measure(exact, rows, ok & ~before.rows)
+        elif exact.image.dtype == np.float32 and exact.codes is None:
             self._measure(exact, rows, ok)
         numbers = np.arange(self._rows, self._rows + len(rows.keys), dtype=np.int32)
         columns = [
@@ -190,7 +218,7 @@ class ShardFileWriter:
     def close(self, fingerprint_sha256: str, source_sha256: str) -> Totals:
         """Write the footer. The sink stays open."""
         content_sha256 = self._content.hexdigest()
-        rounding = NOTHING_ROUNDED if not self._rows else self._rounding
+        rounding = _coarsest({self._rounding if self._rows else NOTHING_ROUNDED, *self._before})
         metadata: Any = {
             _VERSION: CACHE_FORMAT,
             _FINGERPRINT: fingerprint_sha256,
@@ -288,6 +316,45 @@ def read_columns(uri: str, columns: list[str]) -> pa.Table:
         raise CacheCorrupt(f"{uri} is not a readable shard file: {error}") from error
 
 
+def read_row_group(uri: str, row: int) -> RowGroup:
+    """Read the row group of a shard file that holds row number ``row``, and not the others.
+
+    Raises CacheCorrupt, also where it has no such row, and UnsupportedVersion.
+    """
+    filesystem, path = storage.resolve(uri)
+    try:
+        with filesystem.open_input_file(path) as source, pq.ParquetFile(source) as file:
+            return _row_group(file, row, uri)
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise CacheCorrupt(f"{uri} is not a readable shard file: {error}") from error
+
+
+def decode_row_groups(data: bytes, source: str) -> Iterator[RowGroup]:
+    """Yield the row groups of a shard file's bytes. Raises as ``decode`` does."""
+    try:
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
+            row = 0
+            while row < file.metadata.num_rows:
+                group = _row_group(file, row, source)
+                yield group
+                row = group.stop
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise CacheCorrupt(f"{source} is not a readable shard file: {error}") from error
+
+
+def _row_group(file: pq.ParquetFile, row: int, source: str) -> RowGroup:
+    start = 0
+    for number in range(file.num_row_groups):
+        stop = start + file.metadata.row_group(number).num_rows
+        if row < stop:
+            footer = _footer(file.metadata, source)
+            return RowGroup(
+                start, _rows(file.read_row_group(number, use_threads=False), footer), footer
+            )
+        start = stop
+    raise CacheCorrupt(f"{source} has {start} rows, no row {row}")
+
+
 def failed_rows(table: pa.Table) -> list[FailedRow]:
     """Pick the rows that are not ok of a table with the columns FAILED_ROW."""
     failed = table.filter(pc.field("status").cast(pa.string()) != OK).to_pylist()
@@ -321,6 +388,14 @@ def _footer(file: pq.FileMetaData, source: str) -> Footer:
         metadata[_CONTENT].decode(),
         None if rounding is None else ShardRounding(**json.loads(rounding)),
     )
+
+
+def _coarsest(roundings: Collection[ShardRounding | None]) -> ShardRounding | None:
+    """The largest by its 99th percentile; None where one is not known."""
+    known = [each for each in roundings if each is not None]
+    if len(known) < len(roundings):
+        return None
+    return max(known, key=lambda each: (each.p99, each.max, each.mean, each.pairs))
 
 
 def _shape(text: bytes) -> tuple[int, ...]:

@@ -106,6 +106,8 @@ def jobs_alike(spec: ScoreSpec, registry: Registry) -> list[JobRow]:
         done = row.job_spec()
         if not isinstance(done, ScoreSpec) or not row.progress:
             continue
+        if _progress(row).run.pairs_reused:  # what was not encoded tells nothing of what will be
+            continue
         if (done.reference, done.views.count) == (spec.reference, spec.views.count):
             found.append(row)
     return found[:_ALIKE]

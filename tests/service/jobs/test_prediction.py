@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rhocache_schemas.api import Range
-from rhocache_schemas.cache.documents import Progress
+from rhocache_schemas.cache.documents import Progress, RunTotals
 from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.dataset.formats.webdataset import ShardReader
 from rhocache_schemas.dataset.shards import list_shards
@@ -74,10 +74,11 @@ def test_earlier_jobs_tell_how_long_it_takes(tmp_path: Path, reference_folder: P
     pairs = new.predicted_pairs
     assert (new.pairs, new.predicted_seconds) == (None, None)
     assert new.predicted_bytes.low == pytest.approx(pairs.low * new.bytes_per_pair)
-    for rate in (100.0, 50.0):
+    for rate, reused in ((100.0, 0), (50.0, 0), (5000.0, 7)):  # rows that were there tell nothing
         row = registry.advance(registry.add(spec), JobState.QUEUED)
         row = registry.advance(row, JobState.IN_PROGRESS)
-        progress = Progress(phase="completed", pairs_per_second=rate, updated_at=1.0)
+        run = RunTotals(pairs_reused=reused)
+        progress = Progress(phase="completed", pairs_per_second=rate, run=run, updated_at=1.0)
         registry.note(row, progress=progress.model_dump(mode="json"))
         registry.advance(registry.advance(row, JobState.FINALIZING), JobState.COMPLETED)
     told = score.preview(spec, [str(tmp_path)], registry)

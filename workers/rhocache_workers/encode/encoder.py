@@ -23,6 +23,7 @@ from rhocache_workers.encode.calibration import calibrate
 from rhocache_workers.encode.decode import Decoder, IsolatedDecoder, ThreadDecoder
 from rhocache_workers.encode.prefetch import ReadAhead
 from rhocache_workers.encode.remote_decode import ClusterDecoder, helpers_to_feed
+from rhocache_workers.encode.reuse import Reused
 from rhocache_workers.encode.shard import Preparation, encode_shard
 from rhocache_workers.encode.viewer import Viewer
 from rhocache_workers.messages import CommittedShard, Description, ShardInProgress, committed_shard
@@ -78,12 +79,13 @@ class Encoder:
         )
 
     def encode(
-        self, shard: Shard, *, isolate: bool = False
+        self, shard: Shard, *, isolate: bool = False, reused: Reused | None = None
     ) -> Iterator[ShardInProgress | CommittedShard | ShardError]:
         """Embed a shard and write its file, telling after each batch how far it is.
 
         The last value is the outcome: a shard that can't be read is an answer, not a crash.
-        ``isolate`` decodes in a process apart, for a shard whose encoder died.
+        Pairs that are found among what is ``reused`` are not embedded. ``isolate`` decodes in a
+        process apart, for a shard whose encoder died.
 
         Raises StorageError when the file can't be written.
         """
@@ -99,7 +101,7 @@ class Encoder:
                 stages = Stages(decoder.decoders)
                 for attempt in _attempts():
                     with attempt:
-                        yield from self._encode(shard, preparation, decoder, stages)
+                        yield from self._encode(shard, preparation, decoder, stages, reused)
         except ShardError as error:
             preparation.forget()
             yield error
@@ -108,7 +110,12 @@ class Encoder:
             yield ShardError(ShardErrorCode.OUT_OF_MEMORY, shard.name, str(error))
 
     def _encode(
-        self, shard: Shard, preparation: Preparation, decoder: Decoder, stages: Stages
+        self,
+        shard: Shard,
+        preparation: Preparation,
+        decoder: Decoder,
+        stages: Stages,
+        reused: Reused | None,
     ) -> Iterator[ShardInProgress | CommittedShard]:
         spec = self._spec
         reader = read_shard(shard, spec.source, _READ_BYTES)
@@ -123,7 +130,7 @@ class Encoder:
                 dimension=self._reference.dimension,
                 dtype=np.dtype(spec.dtype),
             ) as writer,
-            ReadAhead(preparation.rows(reader, decoder, stages, shard.most), ahead) as rows,
+            ReadAhead(preparation.rows(reader, decoder, stages, shard.most, reused), ahead) as rows,
         ):
             with self._towers_turn(stages):
                 for pairs in encode_shard(
@@ -136,7 +143,7 @@ class Encoder:
                 totals: Totals = writer.close(self._fingerprint_sha256, reader.sha256)
                 file.commit()
         me = f"{platform.node()}:{os.getpid()}"
-        yield committed_shard(shard, totals, reader.sha256, stages, me)
+        yield committed_shard(shard, totals, reader.sha256, stages, me, writer.reused)
 
     def _make_decoder(self, images_per_second: float) -> Decoder:
         viewer, threads = self._viewer, self._threads

@@ -37,7 +37,7 @@ def repair(
         spec = spec.model_copy(update=made_of)
     if dataset is not None:
         spec = spec.model_copy(update={"dataset": dataset})
-    as_it_is = {"output": report.cache, "prune": False, "replace": False}
+    as_it_is = {"output": report.cache, "prune": False, "replace": False, "reuse": []}
     spec = spec.model_copy(update=as_it_is)
     broken = {finding.shard for finding in report.findings if finding.shard is not None}
     there = find_shards(spec.source, spec.format, sorted(broken))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from rhocache_schemas.cache.reusable import open_reusable
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.paths import absolute
 from rhocache_workers.reference.names import check_reference
@@ -36,6 +37,8 @@ def preview(spec: ScoreSpec) -> Preview:
     left = resume(spec, shards, standing, None, redo=False)
     if standing.fingerprint is not None and not spec.replace:
         standing.fingerprint.check_options(spec)
+    if left.todo:
+        open_reusable(spec)
     return Preview(
         cache=spec.output,
         dataset=spec.dataset,

@@ -92,6 +92,15 @@ class ScoreSpec(JobSpec):
         Location | None,
         Field(description="Folder that a CSV's paths start from; default: the CSV's own."),
     ] = None
+    reuse: Annotated[
+        list[Location],
+        Field(
+            max_length=64,
+            description="A cache by the same reference: pairs whose image and caption it has are "
+            "not encoded, their rows are taken.",
+        ),
+        Ask(metavar="CACHE"),
+    ] = Field(default_factory=list[str])
     views: Views = Views()
     dtype: Annotated[Dtype, Field(description="Type of the stored embeddings.")] = "float16"
     batch_size: Annotated[

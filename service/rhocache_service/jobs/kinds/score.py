@@ -5,6 +5,7 @@ from rhocache_schemas.api import Range, ShardList, Validation
 from rhocache_schemas.cache.documents import Plan
 from rhocache_schemas.cache.listing import shard_files
 from rhocache_schemas.cache.reader import CacheReader
+from rhocache_schemas.cache.reusable import open_reusable
 from rhocache_schemas.dataset.shards import Shard, check_same_dataset, check_size
 from rhocache_schemas.errors import CacheError, CacheIncomplete, InvalidDocument
 from rhocache_schemas.job.allowed_roots import open_allowed
@@ -25,11 +26,12 @@ from rhocache_service.registry.jobs import Registry
 
 
 class _Score(JobKind[ScoreSpec]):
-    how = frozenset({"batch_size", "workers", "remote_decoders", "error_budget"})
+    how = frozenset({"batch_size", "workers", "remote_decoders", "error_budget", "reuse"})
 
     def check(self, spec: ScoreSpec) -> None:
         """Refuse a model that there is not, a pattern of too many names, a path that no disk could
-        have, and options that the output's cache was not begun with."""
+        have, options that the output's cache was not begun with, and caches to reuse that are not
+        there, or by another reference."""
         check_name(spec.reference)
         if "{" in spec.dataset:
             check_size(spec.dataset)
@@ -38,6 +40,7 @@ class _Score(JobKind[ScoreSpec]):
         uri = layout.plan_file(spec.output)
         if not spec.replace and storage.exists(uri):
             Plan.read(uri).fingerprint.check_options(spec)
+        open_reusable(spec)
 
     def preview(self, spec: ScoreSpec, roots: list[str], registry: Registry) -> Validation:
         """Raises DatasetError, DatasetMismatch, UriNotAllowed, and what _open_output does."""
