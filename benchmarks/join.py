@@ -30,11 +30,11 @@ from benchmarks.machine import describe
 from rhocache_schemas import layout, storage
 from rhocache_schemas.cache import shard_file
 from rhocache_schemas.dataset.augmentation import Augmentation
-from rhocache_schemas.dataset.formats.base import Source
 from rhocache_schemas.dataset.formats.webdataset import ShardReader, WebDataset
 from rhocache_schemas.dataset.image import open_image
 from rhocache_schemas.dataset.pair import hash_caption, hash_image
 from rhocache_schemas.dataset.shards import list_shards
+from rhocache_schemas.dataset.source import Source
 from rhocache_trainer.cache.reader import ReferenceCache
 from rhocache_trainer.data.augment import augment, pair_random
 from rhocache_trainer.data.config import Data

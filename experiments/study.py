@@ -11,8 +11,9 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, reduce
 from itertools import product
+from operator import getitem
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +32,7 @@ class Scored(Strict):
 
     dataset: str | None = None
     shards: str | None = None
+    options: list[str] = Field(default_factory=list[str])  # more of ``rhocache score``
 
 
 class Trained(Strict):
@@ -127,7 +129,9 @@ def identity(study: Study, trial: Trial) -> str:
     if trial.arm != AS_IT_IS:
         settings = settings_of(study.config, [*trial.changes, f"seed={trial.seed}"])
     reference = trial.reference and reference_identity(study.references[trial.reference])
-    return digest([settings, reference, study.evaluate])
+    used = [study.scored[name] for name in sorted(names_in(trial.changes) & study.scored.keys())]
+    options = [each.options for each in used if each.options]
+    return digest([settings, reference, study.evaluate, *options])
 
 
 def reference_identity(reference: Reference) -> str:
@@ -143,15 +147,28 @@ _FREE: Any = dict.fromkeys(
     ["output", "cache", "device", "loggers", "log_every", "checkpoint_every", "keep_checkpoints"],
     True,
 ) | {"objective": {"sharded"}}
-# What came after the first outcomes, and changes nothing where it is off.
-_LATER = {"augmentation": {"color_jitter", "grayscale", "rand_augment"}}
+# What came after the first outcomes, and is left out where it is what they had.
+_LATER: dict[str, Any] = {
+    "references": None,
+    "replay": {"order": "auto", "views": None},
+    "cached": None,
+    "data.only": None,
+    "data.image_suffix": None,
+    "data.caption_suffix": None,
+    "augmentation.color_jitter": 0.0,
+    "augmentation.grayscale": 0.0,
+    "augmentation.rand_augment": 0,
+}
 
 
 def settings_of(config: str, changes: list[str]) -> dict[str, Any]:
     whole = load_config(config, [*changes, "output=run"])
     settings = whole.model_dump(mode="json", exclude=_FREE)
-    for part, names in _LATER.items():
-        settings[part] = {k: v for k, v in settings[part].items() if v or k not in names}
+    for path, before in _LATER.items():
+        *parents, last = path.split(".")
+        place = reduce(getitem, parents, settings)
+        if place[last] == before:
+            del place[last]
     return settings
 
 

@@ -55,7 +55,7 @@ class Workshop:
         """What the reference says of a dataset, which is scored where that was not done yet."""
         scored, made = study.scored[name], study.references[str(trial.reference)]
         dataset = scored.dataset or load_config(study.config, trial.changes).data.dataset
-        wanted = [reference_identity(made), dataset, scored.shards]
+        wanted = [reference_identity(made), dataset, scored.shards, *scored.options]
         folder = self.work / "caches" / digest(wanted)
         model, where = self.reference(made), placed(dataset, {"DATA": self.data})
         losses = folder / "losses.parquet"
@@ -69,6 +69,7 @@ class Workshop:
             command = [Path(sys.executable).with_name("rhocache"), "score", where]
             options = ["--model", f"local-dir:{model}", "--out", str(folder)]
             options += ["--shards", scored.shards] if scored.shards else []
+            options += scored.options
             alone = {name: text for name, text in os.environ.items() if name != "OMP_NUM_THREADS"}
             subprocess.run([*command, *options], check=True, env=alone)
             (folder / "done").touch()

@@ -1,6 +1,7 @@
 """A committed cache made without workers: by the schemas' own writers, of rows that one gives."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from rhocache_schemas.cache import index, shard_file
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.cache.shard_file import OK, ShardRows
+from rhocache_schemas.cache.summary import ShardSummary, summarise
 from rhocache_schemas.reference import ReferenceSpec
 
 FINGERPRINT = Fingerprint(
@@ -24,10 +26,13 @@ FINGERPRINT = Fingerprint(
 
 def commit(folder: str | Path, shards: Mapping[str, ShardRows], **manifest: Any) -> Path:
     """Write a cache of these rows, by shard name; ``manifest`` changes fields of it."""
+    fingerprint: Fingerprint = manifest.get("fingerprint", FINGERPRINT)
     entries: list[index.IndexRow] = []
+    summaries: dict[str, ShardSummary] = {}
     for name, rows in shards.items():
-        data = shard_file.encode(rows, FINGERPRINT.digest, "1" * 64)
+        data = shard_file.encode(rows, fingerprint.digest, "1" * 64)
         storage.write_atomic(layout.shard_file(str(folder), name), data)
+        summaries[name] = shard_file.sum_up(data, name)[0].summary
         failed = sum(code != OK for code in rows.status)
         entries.append(
             index.IndexRow(
@@ -43,11 +48,18 @@ def commit(folder: str | Path, shards: Mapping[str, ShardRows], **manifest: Any)
                 file_sha256=hashlib.sha256(data).hexdigest(),
             )
         )
-    listed = index.encode(entries)
+    listed = index.encode(entries, summaries)
     storage.write_atomic(layout.index_file(str(folder)), listed)
+    summary = summarise(
+        {entry.name: (summaries[entry.name], entry.bytes) for entry in entries},
+        lambda shard, columns: shard_file.read_columns(
+            layout.shard_file(str(folder), shard), columns
+        ),
+    ).to_json()
+    storage.write_atomic(layout.summary_file(str(folder)), summary)
     fields: dict[str, Any] = {
-        "fingerprint": FINGERPRINT,
-        "fingerprint_sha256": FINGERPRINT.digest,
+        "fingerprint": fingerprint,
+        "fingerprint_sha256": fingerprint.digest,
         "reference": ReferenceSpec(model="local-dir:/gone"),
         "dataset": "the dataset",
         "rows": sum(entry.rows for entry in entries),
@@ -59,6 +71,7 @@ def commit(folder: str | Path, shards: Mapping[str, ShardRows], **manifest: Any)
         "dimension": next(iter(shards.values())).image.shape[-1],
         "logit_scale": 10.0,
         "index_sha256": hashlib.sha256(listed).hexdigest(),
+        "summary_sha256": hashlib.sha256(summary).hexdigest(),
         "batch_size": 8,
         "software": {},
         "created_at": 0.0,
@@ -68,12 +81,12 @@ def commit(folder: str | Path, shards: Mapping[str, ShardRows], **manifest: Any)
     return Path(folder)
 
 
-def flip_index(folder: str | Path) -> str:
+def flip_index(folder: str | Path, name: str = layout.INDEX) -> str:
     """Flip a bit of the index; the pattern of an error that names it and both its hashes."""
-    path = Path(folder, layout.INDEX)
+    path = Path(folder, name)
     data = bytearray(path.read_bytes())
     before = hashlib.sha256(data).hexdigest()
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     after = hashlib.sha256(data).hexdigest()
-    return rf"index\.parquet has SHA-256 {after}, but manifest\.json names {before}"
+    return rf"{re.escape(name)} has SHA-256 {after}, but manifest\.json names {before}"

@@ -1,10 +1,12 @@
 """Any valid submission of a kind, made from nothing but the fields of its pydantic model."""
 
+import string
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from urllib.parse import quote
 
 from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from rhocache_schemas.api import SUBMISSIONS, Submission
@@ -27,7 +29,17 @@ def submissions(kind: str, root: str, letters: Any = LETTERS) -> st.SearchStrate
         if name not in ("format_version", "kind")
     }
     fields["webhook"] = st.none() | st.text(letters).map(lambda text: WEBHOOK + quote(text))
-    return st.fixed_dictionaries(fields).map(model.model_validate)
+    made = st.fixed_dictionaries(fields)
+    return made.filter(lambda each: _is_valid(model, each)).map(model.model_validate)
+
+
+def _is_valid(model: type[Submission], fields: dict[str, Any]) -> bool:
+    """Whether fields go together that are valid each by itself."""
+    try:
+        model.model_validate(fields)
+    except ValidationError:
+        return False
+    return True
 
 
 def _values(annotation: Any, metadata: list[Any], root: str, letters: Any) -> Any:  # noqa: C901
@@ -49,11 +61,24 @@ def _values(annotation: Any, metadata: list[Any], root: str, letters: Any) -> An
         return next((getattr(each, name) for each in metadata if hasattr(each, name)), None)
 
     if annotation is int:
-        return st.integers(bound("ge"), bound("le"))
+        below = bound("lt")
+        return st.integers(bound("ge"), bound("le") if below is None else below - 1)
     if annotation is float:
         return st.floats(bound("ge"), bound("le"), allow_nan=False, allow_infinity=False)
+    if annotation is str and bound("pattern"):
+        return st.from_regex(bound("pattern"), fullmatch=True, alphabet=string.ascii_letters + "_")
     if annotation is str:
         return st.text(letters, min_size=bound("min_length") or 0, max_size=64)
+    if get_origin(annotation) is tuple:  # a range
+        return st.tuples(*[st.floats(0.001, 1)] * 2).map(lambda ends: tuple(sorted(ends)))
+    if get_origin(annotation) is list:
+        each = _values(get_args(annotation)[0], [], root, letters)
+        return st.lists(each, max_size=3)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        names = annotation.model_fields.items()
+        return st.fixed_dictionaries(
+            {name: _values(info.annotation, info.metadata, root, letters) for name, info in names}
+        )
     if get_origin(annotation) is dict:
         text = st.text(letters, max_size=64)
         return st.dictionaries(text, text, max_size=4)

@@ -10,10 +10,12 @@ import typer
 from rhocache.commands import (
     caches,
     doctor,
+    exchange,
     jobs,
     keys,
     models,
     offline,
+    over_cache,
     quickstart,
     registry,
     serve,
@@ -46,6 +48,8 @@ app = typer.Typer(
 for commands in (
     quickstart,
     offline,
+    exchange,
+    over_cache,
     caches,
     serve,
     jobs,

@@ -16,8 +16,8 @@ from pathlib import Path
 from experiments.icons import pack
 from experiments.icons.pack import SHARD_PAIRS
 from rhocache_schemas.dataset.formats import open_dataset
-from rhocache_schemas.dataset.formats.base import Source
 from rhocache_schemas.dataset.pair import Pair
+from rhocache_schemas.dataset.source import Source
 
 PERMISSIVE = {"MIT", "Apache-2.0", "ISC", "CC0-1.0"}
 TRAIN, TEST = 2048, 1024

@@ -4,11 +4,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, Field, PlainValidator, create_model
+from pydantic import BaseModel, Field, GetJsonSchemaHandler, PlainValidator, create_model
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from rhocache_schemas.cache.documents import Fault, Step
 from rhocache_schemas.documents import Strict
-from rhocache_schemas.job.kinds import KINDS, AnySpec, by_kind, either, read_spec
+from rhocache_schemas.job.kinds import DEFAULT, KINDS, AnySpec, by_kind, either, read_spec
 from rhocache_schemas.job.spec import JobSpec, JobState
 from rhocache_schemas.reference import Dtype
 
@@ -67,6 +69,9 @@ class JobProgress(BaseModel):
     limited_by: Annotated[
         str | None, Field(description="the stage that keeps the others waiting, and how much")
     ] = None
+    pairs_reused: Annotated[
+        int, Field(description="of its committed shards, pairs whose rows other caches had")
+    ] = 0
     steps: Annotated[
         list[Step], Field(description="what its driver did so far, and does now; in their order")
     ] = []
@@ -90,6 +95,17 @@ class Submission(Strict):
         str | None,
         Field(max_length=2048, description="URL that is told when the job has come to its end."),
     ] = None
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Ask for the kind, but of the one that a body without a kind is of."""
+        made = handler(core)
+        schema = handler.resolve_ref_schema(made)
+        if schema.get("properties", {}).get("kind", {}).get("default", DEFAULT) != DEFAULT:
+            schema["required"] = ["kind", *schema.get("required", [])]
+        return made
 
     def job_spec(self) -> JobSpec:
         return read_spec(self.model_dump(exclude=set(Submission.model_fields)))

@@ -1,7 +1,7 @@
 """JSON documents: strict, versioned, and read with errors that a person understands."""
 
 import json
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -9,7 +9,9 @@ from rhocache_schemas import storage
 from rhocache_schemas.errors import InvalidDocument, UnsupportedVersion
 
 FORMAT_VERSION = "1.0"
+CACHE_FORMAT = "2.0"  # of what lies in a cache and its readers go by
 _READABLE = r"^[01]\.[0-9]+$"
+_READABLE_CACHE = r"^[012]\.[0-9]+$"
 
 Location = Annotated[str, Field(min_length=1), AfterValidator(storage.plain)]  # a path or URI
 
@@ -23,6 +25,7 @@ class Strict(BaseModel):
 class Document(Strict):
     """A versioned JSON file. Readers refuse a newer major version rather than misread it."""
 
+    newest: ClassVar[str] = FORMAT_VERSION
     format_version: Annotated[str, Field(json_schema_extra={"pattern": _READABLE})] = FORMAT_VERSION
 
     @classmethod
@@ -37,7 +40,7 @@ class Document(Strict):
             raise InvalidDocument(f"{source} is not JSON: {error}") from error
         if not isinstance(content, dict):
             raise InvalidDocument(f"{source} holds no JSON object")
-        check_version(content.get("format_version", FORMAT_VERSION), source)  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
+        check_version(content.get("format_version", cls.newest), source, cls.newest)  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
         try:
             return cls.model_validate(content)
         except ValidationError as error:
@@ -51,14 +54,23 @@ class Document(Strict):
         return self.model_dump_json(indent=1).encode() + b"\n"
 
 
-def check_version(version: object, source: str) -> None:
+class CacheDocument(Document):
+    """A document that has the version of the cache format."""
+
+    newest: ClassVar[str] = CACHE_FORMAT
+    format_version: Annotated[str, Field(json_schema_extra={"pattern": _READABLE_CACHE})] = (
+        CACHE_FORMAT
+    )
+
+
+def check_version(version: object, source: str, newest: str = FORMAT_VERSION) -> None:
     """Refuse a ``major.minor`` version whose major part is newer than this software's."""
     major, _, minor = str(version).partition(".")
     if not (major.isdecimal() and minor.isdecimal()):
         raise InvalidDocument(f"{source}: format_version {version!r} is not of the form '1.0'")
-    if int(major) > int(FORMAT_VERSION.partition(".")[0]):
+    if int(major) > int(newest.partition(".")[0]):
         raise UnsupportedVersion(
-            f"{source} has format version {version}; this rhocache reads up to {FORMAT_VERSION}: "
+            f"{source} has format version {version}; this rhocache reads up to {newest}: "
             "use a newer rhocache"
         )
 

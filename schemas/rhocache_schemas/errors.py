@@ -19,6 +19,7 @@
     │   ├── CacheCorrupt            bytes that differ from their recorded hash
     │   ├── FingerprintMismatch     made by another reference, preprocessing or dtype
     │   ├── DatasetMismatch         holds the pairs of another dataset
+    │   ├── TableMismatch           a table of another cache, or of other options
     │   ├── MissingPair             a pair without a usable reference row
     │   └── PairMismatch            a pair whose image or caption is not the one that was scored
     ├── TrainingError               a training run that cannot start, resume or go on
@@ -94,6 +95,7 @@ class ShardErrorCode(StrEnum):
 
     TAR_TRUNCATED = "tar_truncated"
     TAR_UNORDERED = "tar_unordered"
+    TABLE_DAMAGED = "table_damaged"
     IO_ERROR = "io_error"
     OUT_OF_MEMORY = "out_of_memory"
     ENCODER_DIED = "encoder_died"
@@ -132,14 +134,17 @@ class RowErrorCode(StrEnum):
 _MEANINGS: dict[str, str] = {
     ShardErrorCode.TAR_TRUNCATED: "it ends, or turns to garbage, before its end-of-archive marker",
     ShardErrorCode.TAR_UNORDERED: "its members are not grouped by key: sort them by name",
+    ShardErrorCode.TABLE_DAMAGED: "a part of a Parquet file that can't be read",
     ShardErrorCode.IO_ERROR: "the storage failed while it was read; another run tries it again",
     ShardErrorCode.OUT_OF_MEMORY: "encoding it took more memory than there is",
     ShardErrorCode.ENCODER_DIED: "the process that encoded it died, each time that it was tried",
-    RowErrorCode.IMAGE_MISSING: "no KEY.jpg, png, jpeg or webp; a name's key ends at its first dot",
+    RowErrorCode.IMAGE_MISSING: "no KEY.jpg, png, jpeg or webp (a name's key ends at its first dot)"
+    ", or nothing where a table has or names it",
     RowErrorCode.IMAGE_UNDECODABLE: "a picture that is cut, damaged, or of another kind",
     RowErrorCode.IMAGE_TOO_LARGE: "a picture of more bytes or pixels than the limits",
     RowErrorCode.IMAGE_TOO_SMALL: "a picture with a side too short to be resized sensibly",
-    RowErrorCode.TEXT_MISSING: "no KEY.txt or field of KEY.json, or nothing or too much in it",
+    RowErrorCode.TEXT_MISSING: "no KEY.txt, field of KEY.json or table's caption, or nothing or "
+    "too much in it",
     RowErrorCode.TEXT_NOT_UTF8: "a caption that is not UTF-8",
     RowErrorCode.DUPLICATE_KEY: "a key that came before in the same shard",
     RowErrorCode.NON_FINITE_EMBEDDING: "the reference made infinities or NaN of it",
@@ -190,6 +195,10 @@ class FingerprintMismatch(CacheError):
 
 class DatasetMismatch(CacheError):
     code = "dataset-mismatch"
+
+
+class TableMismatch(CacheError):
+    code = "table-mismatch"
 
 
 class MissingPair(CacheError):

@@ -12,6 +12,7 @@ from rhocache_schemas.cache.documents import ShardFailure
 from rhocache_schemas.cache.listing import failure_files, shard_files
 from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.cache.shard_file import FAILED_ROW, failed_rows, read_columns
+from rhocache_schemas.table.reader import is_table
 
 _SAMPLES = 5
 
@@ -56,6 +57,8 @@ def errors_by_code(cache: str, failed_by_code: Mapping[str, int]) -> dict[str, F
 
 
 def _all(cache: str) -> Iterator[PairError]:
+    if is_table(cache):  # which has no failures
+        return
     for shard in sorted(failure_files(cache)):
         failure = ShardFailure.read(layout.failure_file(cache, shard))
         yield PairError(shard=failure.shard, code=failure.code, detail=failure.detail)

@@ -1,13 +1,17 @@
-"""Where things lie in a cache."""
+"""Where things lie in a cache, and in a table that a job over a cache has made."""
 
 from rhocache_schemas.storage import join
 
 PLAN = "plan.json"
 PROGRESS = "progress.json"
 INDEX = "index.parquet"
+SUMMARY = "summary.json"
 MANIFEST = "manifest.json"
 LEASE = "lease.json"
-DOCUMENTS = (PLAN, PROGRESS, INDEX, MANIFEST, LEASE)
+TABLE = "table.json"  # a table's manifest
+TABLE_PLAN = "table-plan.json"
+DOCUMENTS = (PLAN, PROGRESS, INDEX, SUMMARY, MANIFEST, LEASE)
+TABLE_DOCUMENTS = (TABLE_PLAN, PROGRESS, INDEX, TABLE, LEASE)
 
 
 def shard_file(cache: str, shard: str) -> str:
@@ -36,9 +40,26 @@ def index_file(cache: str) -> str:
     return join(cache, INDEX)
 
 
+def summary_file(cache: str) -> str:
+    return join(cache, SUMMARY)
+
+
 def manifest_file(cache: str) -> str:
     return join(cache, MANIFEST)
 
 
 def lease_file(cache: str) -> str:
     return join(cache, LEASE)
+
+
+def table_manifest(table: str) -> str:
+    return join(table, TABLE)
+
+
+def table_plan(table: str) -> str:
+    return join(table, TABLE_PLAN)
+
+
+def table_file(table: str, name: str) -> str:
+    """A file of a table that is not one of a shard's rows."""
+    return join(table, "files", name)

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field, model_validator
 from rhocache_schemas.documents import Strict
 
 Precision = Literal["fp32", "bf16", "fp16"]
-Dtype = Literal["float16", "float32"]  # of stored embeddings
+Dtype = Literal["float16", "float32", "int8"]  # of stored embeddings
 
 LOCAL_DIR = "local-dir:"
 HF_HUB = "hf-hub:"

@@ -31,7 +31,7 @@ from ..service.made import SHARD, completed, make_cache
 
 COMMAND = str(Path(sys.executable).with_name("rhocache"))
 EXAMPLES = Path(__file__).parents[2] / "examples" / "openclipart"
-GOLDEN = Path(__file__).parents[1] / "schemas" / "cache" / "golden"
+GOLDEN = Path(__file__).parents[1] / "schemas" / "cache" / "golden-1"
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -104,7 +104,7 @@ def test_a_command_loads_no_room_that_it_does_not_use() -> None:
         (["serve"], "fastapi", "service"),
         (["train", "c.yaml"], "torch", "trainer"),
         (["evaluate", "m", "d"], "open_clip", "trainer"),
-        (["prompts", "d", "--class-field=c", "--out=o"], "open_clip", "trainer"),
+        (["losses", "c", "--out=o"], "ray", "workers"),
         (["report", "r"], "matplotlib", "trainer"),
     ],
 )
@@ -263,6 +263,8 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
     assert "precision: Input should be 'fp32', 'bf16' or 'fp16'" in line
     line = error_line("score", EXAMPLES, "--model", "ViT-B-32", "--out", "c", code=2)
     assert "needs pretrained" in line
+    line = error_line("score", EXAMPLES, *model, "--reuse", tmp_path, "--reuse", "ftp://x", code=2)
+    assert "ftp://x" in line
     line = error_line("score", EXAMPLES, *model, "--batch-size", "many", code=2)
     assert "batch_size" in line
     line = error_line("plan", EXAMPLES, "--model", "ViT-B-32", "--pairs", "0", code=2)
@@ -286,6 +288,21 @@ def test_a_damaged_index_is_named(tmp_path: Path, root: Path, url: str, registry
     told = flip_index(made.output)
     line = error_line("jobs", "errors", row.id, "--url", url, code=1)
     assert re.search(f"The cache is damaged: .*{told}", line)
+
+
+def test_a_cache_is_converted_exported_imported_and_not_merged_with_itself(tmp_path: Path) -> None:
+    cache = tmp_path / "int8"
+    told = run("convert", GOLDEN, "--dtype", "int8", "--out", cache, "--json").stdout
+    assert (json.loads(told)["ok"], "64 bits" in told) == (6, True)
+    assert "r/0.01 ±" in run("inspect", cache).stdout
+    npy = tmp_path / "npy"
+    assert json.loads(run("export", cache, "--format", "npy", "--out", npy, "--json").stdout)["ok"]
+    back = "import", npy, "--format", "clip-retrieval", "--out", tmp_path / "back"
+    assert "ok" in run(*back, "--model", "ViT-B-32", "--pretrained", "openai").stdout
+    line = error_line("merge", cache, cache, "--out", tmp_path / "both", code=2)
+    assert "caches that are merged have no shard in common" in line
+    line = error_line("convert", GOLDEN, "--dtype", "int4", "--out", tmp_path / "x", code=2)
+    assert "'int4' is not one of float32, float16, int8" in line
 
 
 def test_jobs_are_listed_shown_and_cancelled(url: str, submit: Callable[[], str]) -> None:

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from rhocache_schemas import layout, storage
 from rhocache_schemas.cache.documents import ShardFailure
 from rhocache_schemas.failures import errors_by_code, pair_errors
@@ -31,3 +34,12 @@ def test_samples_of_each_code(tmp_path: Path) -> None:
 
 def test_nothing_failed(tmp_path: Path) -> None:
     assert errors_by_code(str(tmp_path), {}) == {}
+
+
+def test_a_table_has_no_failures(tmp_path: Path) -> None:
+    """A table's files lie as a cache's do, and have no status."""
+    Path(layout.table_plan(str(tmp_path))).write_text("{}")
+    (tmp_path / "shards").mkdir()
+    pq.write_table(pa.table({"key": ["a"]}), tmp_path / "shards" / "0.tar.parquet")
+    assert errors_by_code(str(tmp_path), {}) == {}
+    assert pair_errors(str(tmp_path), 5).data == []

@@ -18,8 +18,10 @@ from playwright.sync_api import Browser, Page, expect
 from rhocache_schemas.api import Job
 from rhocache_schemas.job.kinds import UnknownKind
 from rhocache_schemas.job.spec import JobState
+from rhocache_schemas.table.reader import TableReader
 
 from .conftest import COMMAND, Service, wait_until
+from .made import make_cache
 
 TOY = Path(__file__).parent / "toy_kind"
 # What is added to the kind's spec is added nowhere else.
@@ -34,7 +36,7 @@ def installed(work: Path) -> dict[str, str]:
     folder = shutil.copytree(TOY, work / "site")
     with (folder / "counting" / "spec.py").open("a") as spec:
         spec.write(NEW_FIELD)
-    return {"PYTHONPATH": str(folder)}
+    return {"PYTHONPATH": os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])}
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,8 @@ def page(service: Service, browser: Browser) -> Iterator[Page]:
 
 def rest(service: Service, method: str, path: str, **body: Any) -> dict[str, Any]:
     answer = httpx.request(method, f"{service.url}/v1/jobs{path}", json=body or None)
-    return answer.raise_for_status().json()
+    assert answer.is_success, answer.text
+    return answer.json()
 
 
 def end_of(service: Service, job: str) -> dict[str, Any]:
@@ -136,6 +139,49 @@ def test_a_job_waits_for_the_cache_that_it_reads(
     none = end_of(service, rest(service, "POST", "", **counting, output=f"{work}/never")["id"])
     assert (none["status"], none["errors"][0]["code"]) == ("failed", "cache-incomplete")
     assert "no job makes one there" in none["errors"][0]["detail"]
+
+
+def test_a_job_over_a_cache(
+    service: Service, page: Page, dataset: Path, work: Path, reference_folder: Path
+) -> None:
+    """It waits for its cache; its page shows what it has made; and that is deleted with it."""
+    (dataset / "torn.tar").unlink(missing_ok=True)  # which would fail the job
+    reference = {"model": f"local-dir:{reference_folder}"}
+    made = {"dataset": str(dataset), "output": f"{work}/scored", "reference": reference}
+    asked = {"kind": "losses", "cache": f"{work}/scored", "output": f"{work}/losses", "tau": 0.1}
+    score = rest(service, "POST", "", **made)
+    losses = rest(service, "POST", "", **asked)
+    done = end_of(service, losses["id"])
+    assert (done["status"], done["errors"], done["fingerprint"]) == ("completed", [], None)
+    assert end_of(service, score["id"])["status"] == "completed"
+    table = TableReader.open(f"{work}/losses")
+    assert done["request_counts"]["completed"] == table.manifest.rows == 513
+    shards = rest(service, "GET", f"/{losses['id']}/shards")["data"]
+    assert {(shard["name"], shard["status"]) for shard in shards} == {
+        (name, "committed") for name in table.shards
+    }
+    listed = httpx.get(f"{service.url}/v1/caches").json()["data"]
+    assert f"{work}/losses" not in {cache["uri"] for cache in listed}
+
+    page.goto(f"/jobs/{losses['id']}")
+    expect(page.locator(".histogram")).to_have_count(3)
+    expect(page.locator("#made ~ table").first).to_contain_text("shard")
+    command = page.locator(".copied pre").first.text_content()
+    assert str(command).startswith("rhocache jobs submit losses")
+
+    looked = rest(service, "POST", ":validate", **asked)
+    assert (looked["shards"], looked["shards_committed"], looked["pairs"]) == (2, 2, 513)
+    other = httpx.post(f"{service.url}/v1/jobs", json=asked | {"tau": 0.2}).json()
+    assert other["type"] == "/problems/table-mismatch"
+    assert "tau (there: 0.1, now: 0.2)" in other["detail"]
+    for tau in (0, -1):
+        refused = httpx.post(f"{service.url}/v1/jobs", json=asked | {"tau": tau}).json()
+        assert [error["pointer"] for error in refused["errors"]] == ["/tau"]
+
+    gone = httpx.delete(f"{service.url}/v1/jobs/{losses['id']}", params={"with_output": True})
+    assert gone.status_code == 204
+    wait_until(lambda: not (work / "losses").exists(), service.log)
+    assert (work / "scored" / "manifest.json").exists()
 
 
 def run(installed: dict[str, str], *words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -216,3 +262,39 @@ def test_the_openapi_document_has_it(service: Service) -> None:
     assert schema["properties"]["shade"]["enum"] == ["light", "dark"]
     sent = document["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]
     assert {"$ref": "#/components/schemas/CountSubmission"} in sent["schema"]["anyOf"]
+
+
+def test_kinds_over_a_cache_by_rest(service: Service, work: Path) -> None:
+    """Near-duplicates of a cache, and a selection without them."""
+    captions = {f"{number:03}": f"picture {number}" for number in range(6)}
+    cache = make_cache(work / "scored", captions, missing="002").output
+    asked = {"cache": cache, "output": f"{work}/near", "threshold": 0.9}
+    done = end_of(service, rest(service, "POST", "", kind="neighbours", **asked)["id"])
+    assert (done["status"], done["errors"]) == ("completed", [])
+    rules = {"where": ["similarity=-0.4:", {"column": "similarity", "low": {"quantile": 0.1}}]}
+    asked = {"cache": cache, "output": f"{work}/chosen", "duplicates": f"{work}/near"} | rules
+    looked = rest(service, "POST", ":validate", kind="select", **asked)
+    assert (looked["shards"], looked["pairs"]) == (1, 6)
+    done = end_of(service, rest(service, "POST", "", kind="select", **asked)["id"])
+    assert (done["status"], done["errors"]) == ("completed", [])
+    assert done["spec"]["where"][0] == {"column": "similarity", "low": -0.4, "high": None}
+    table = TableReader.open(f"{work}/chosen").as_table(["selected"]).to_pylist()
+    assert [row["key"] for row in table if row["selected"]] == ["005"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"where": ["delta=0:"]}, "column 'delta' is none of similarity, negcliploss, normsim"),
+        ({"where": ["similarity=q1.5:"]}, "less than or equal to 1"),
+        ({"clusters": 3}, "clusters need a size"),
+        ({}, "a selection needs a rule"),
+    ],
+)
+def test_rules_that_lack_something_are_refused_at_once(
+    service: Service, work: Path, asked: dict[str, Any], told: str
+) -> None:
+    spec = {"kind": "select", "cache": f"{work}/scored/cache", "output": f"{work}/none"} | asked
+    answer = httpx.post(f"{service.url}/v1/jobs", json=spec)
+    assert answer.status_code == 422
+    assert told in answer.text

@@ -1,6 +1,8 @@
 """A small dataset and a cache for it, made with tarfile, PIL and the schemas' writers alone."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,24 +15,34 @@ from rhocache_schemas.cache import shard_file
 DIMENSION = 6
 
 
-def unit_rows(shard: int, which: str) -> np.ndarray:
-    """The embeddings that the cache holds for a shard: [PAIRS, DIMENSION] halves."""
+def unit_rows(shard: int, which: str, dimension: int = DIMENSION) -> np.ndarray:
+    """The embeddings that the cache holds for a shard: [PAIRS, dimension] halves."""
     random = np.random.default_rng([shard, which == "text"])
-    vectors = random.normal(size=(PAIRS, DIMENSION))
+    vectors = random.normal(size=(PAIRS, dimension))
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
 
 
-def write_cache(folder: Path, failed: dict[tuple[int, int], str] | None = None) -> Path:
+def write_cache(
+    folder: Path,
+    failed: dict[tuple[int, int], str] | None = None,
+    dimension: int = DIMENSION,
+    pairs_of: Callable[[int], list[MadePair]] = make_pairs,
+    **manifest: Any,
+) -> Path:
     """A committed cache of the dataset; ``failed`` gives (shard, row) -> row error code.
 
     A row with ``duplicate_key`` has the key of its shard's first row.
     """
     shards: dict[str, shard_file.ShardRows] = {}
     for shard in range(SHARDS):
-        pairs = make_pairs(shard)
-        status = [(failed or {}).get((shard, row), "ok") for row in range(PAIRS)]
+        pairs = pairs_of(shard)
+        if not pairs:
+            continue
+        status = [(failed or {}).get((shard, row), "ok") for row in range(len(pairs))]
         bad = np.array([code != "ok" for code in status])
-        image, text = unit_rows(shard, "image"), unit_rows(shard, "text")
+        image, text = (
+            unit_rows(shard, which, dimension)[: len(pairs)] for which in ("image", "text")
+        )
         image[bad] = text[bad] = np.nan
         shards[f"{shard:05}.tar"] = shard_file.ShardRows(
             keys=[
@@ -44,11 +56,11 @@ def write_cache(folder: Path, failed: dict[tuple[int, int], str] | None = None) 
             image_hash=[_xxh3(pair.image) for pair in pairs],
             caption_hash=[_xxh3(pair.caption.encode()) for pair in pairs],
         )
-    return commit(folder, shards, failed_shards={"00009.tar": "tar_truncated"})
+    return commit(folder, shards, failed_shards={"00009.tar": "tar_truncated"}, **manifest)
 
 
 def _xxh3(data: bytes) -> bytes:
-    return xxhash.xxh3_64(data).digest()
+    return xxhash.xxh3_128(data).digest()
 
 
 @pytest.fixture
@@ -61,6 +73,12 @@ def dataset(tmp_path: Path) -> Path:
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
     return write_cache(tmp_path / "cache")
+
+
+@pytest.fixture
+def caches(tmp_path: Path, cache: Path) -> list[str]:
+    """That cache, and one of another reference, whose embeddings have other dimensions."""
+    return [str(cache), str(write_cache(tmp_path / "other", dimension=4, logit_scale=30.0))]
 
 
 @pytest.fixture

@@ -63,6 +63,8 @@ def test_the_demo_compares_like_with_like():
         ("objective=magic", "objective: .*magic"),
         ("objective=drrho", "needs a reference cache"),
         ("cache=somewhere", "objective clip uses no cache"),
+        ("cache=[]", r"cache\.several: .*at least 1 item"),
+        ("references.weights=[1, 2]", "give cache as a list"),
         ("batch_size=1", "batch_size: .*greater than or equal to 2"),
         ("augmentation.scale=[1, 0.5]", "scale runs from 1.0 down to 0.5"),
         ("augmentation.scale=[0.5, 2]", "scale 2.0 is more than the whole"),
@@ -74,6 +76,23 @@ def test_wrong_settings_are_named(tmp_path: Path, override: str, message: str):
     with pytest.raises(InvalidDocument, match=message) as caught:
         load_config(write(tmp_path), [override])
     assert "\n" not in str(caught.value)
+
+
+def test_several_references(tmp_path: Path):
+    path = write(tmp_path, objective="drrho", cache="a")
+    assert load_config(path).caches == ("a",)
+    changes = ["cache=[a,file:///b]", "references.temperatures=own", "references.weights=[1,3]"]
+    config = load_config(path, changes)
+    assert config.caches == config.cache == ("a", "/b")
+    assert config.references is not None
+    assert config.references.weights == (1, 3)
+    for wrong, told in (
+        ("references.weights=[1]", "references: 1 weights for 2 caches; give one for each"),
+        ("references.combine=max", "references.combine: .*'mean' or 'min'"),
+        ("references.schedule=[{at: 0, weight: [1, 2]}]", r"schedule\.0\.weight: unknown field"),
+    ):
+        with pytest.raises(InvalidDocument, match=told):
+            load_config(path, [*changes[:2], wrong])
 
 
 @pytest.mark.parametrize(

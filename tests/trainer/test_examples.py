@@ -14,17 +14,20 @@ from rhocache_trainer import load_config, train
 
 ROOT = Path(__file__).parents[2]
 SHARD = "00000.tar"
-WIDTH = 32
+WIDTH = 128  # as examples/reference has it
 CONFIGS = sorted(path.stem for path in (ROOT / "examples/configs").glob("*.yaml"))
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Of one shard, with a reference that knows nothing."""
-    folder = str(tmp_path_factory.mktemp("cache"))
+def caches(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Of one shard, each with a reference that knows nothing."""
+    return [_write_cache(str(tmp_path_factory.mktemp("cache")), width) for width in (WIDTH, 24)]
+
+
+def _write_cache(folder: str, width: int) -> str:
     (shard,) = list_shards(str(ROOT / "examples/icons"), SHARD)
     pairs = list(ShardReader(shard))
-    vectors = np.random.default_rng(0).normal(size=(2, len(pairs), 1, WIDTH))
+    vectors = np.random.default_rng(0).normal(size=(2, len(pairs), 1, width))
     vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
     image, text = vectors.astype(np.float16)
     rows = shard_file.ShardRows(
@@ -40,25 +43,31 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name not in ("target", "finetune")])
-def test_it_trains(name: str, cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _train(name, cache, tmp_path, monkeypatch)
+def test_it_trains(
+    name: str, caches: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _train(name, caches, tmp_path, monkeypatch)
 
 
 def test_a_trained_model_trains_further(
-    cache: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    caches: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = _train("clip", cache, tmp_path / "clip", monkeypatch)
-    _train("finetune", cache, tmp_path / "further", monkeypatch, f"model=local-dir:{model}")
+    model = _train("clip", caches, tmp_path / "clip", monkeypatch)
+    _train("finetune", caches, tmp_path / "further", monkeypatch, f"model=local-dir:{model}")
 
 
 def _train(
-    name: str, cache: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *changes: str
+    name: str, caches: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch, *changes: str
 ) -> str:
     monkeypatch.chdir(ROOT)
     settings = ["batch_size=16", "max_steps=2", "device=cpu", f"data.shards={SHARD}", *changes]
     config = ROOT / "examples/configs" / f"{name}.yaml"
-    if "cache:" in config.read_text():
-        settings.append(f"cache={cache}")
+    if "cache: [" in config.read_text():
+        settings.append(f"cache=[{','.join(caches)}]")
+    elif "\ncache:" in config.read_text():
+        settings.append(f"cache={caches[0]}")
+    if "cached: {cache" in config.read_text():
+        settings.append(f"cached.cache={caches[0]}")
     result = train(load_config(config, [f"output={folder}/run", *settings]))
     assert result.steps == 2
     return result.model

@@ -9,9 +9,11 @@ if TYPE_CHECKING:
         EvaluationResult,
         evaluate,
         evaluate_cache,
+        evaluate_cached,
         write_prompts,
     )
     from rhocache_trainer.loss.contrastive import DRRhoClipLoss, GlobalContrastiveLoss
+    from rhocache_trainer.model.cached import load_cached
     from rhocache_trainer.model.classifier import load_classifier
     from rhocache_trainer.report import write_report
     from rhocache_trainer.risk import ChiSquareRisk, CVaRRisk, KLBallRisk, KLRisk, RiskOutput
@@ -32,6 +34,8 @@ __all__ = [
     "TrainResult",
     "evaluate",
     "evaluate_cache",
+    "evaluate_cached",
+    "load_cached",
     "load_classifier",
     "load_config",
     "train",
@@ -53,6 +57,8 @@ _MODULES = {
     "TrainResult": "training.loop",
     "evaluate": "evaluation",
     "evaluate_cache": "evaluation",
+    "evaluate_cached": "evaluation",
+    "load_cached": "model.cached",
     "load_classifier": "model.classifier",
     "load_config": "training.config",
     "train": "training.loop",

@@ -110,6 +110,11 @@ class RunFolder:
         return self.path / "heaviest"
 
     @property
+    def deltas(self) -> Path:
+        """Parquet: what each pair loses more than its reference does."""
+        return self.path / "deltas.parquet"
+
+    @property
     def evaluation(self) -> Path:
         """The output of ``rhocache evaluate --json``, where somebody has put it."""
         return self.path / "evaluation.json"
@@ -151,10 +156,12 @@ class RunFolder:
         *lines, _ = self.log.read_text(errors="replace").split("\n")
         return [_record(line, f"{self.log}, line {number}") for number, line in enumerate(lines, 1)]
 
-    def write_heaviest(self, pairs: list[tuple[HeavyPair, bytes]]) -> None:
+    def write_heaviest(self, pairs: list[tuple[HeavyPair, bytes | None]]) -> None:
         """Write the pairs with their pictures, PNG, in place of those that were there."""
         self.pictures.mkdir(exist_ok=True)
         for pair, png in pairs:
+            if png is None:
+                continue
             storage.write_atomic(str(self.pictures / str(pair.picture)), png)
         listed = json.dumps([pair.model_dump() for pair, _ in pairs], indent=1)
         storage.write_atomic(str(self.heaviest), listed.encode())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.cache.index import IndexRow
 from rhocache_schemas.cache.shard_file import Totals
+from rhocache_schemas.cache.summary import ShardSummary
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import RowErrorCode
 from rhocache_workers.stage_times import Stages
@@ -17,7 +18,7 @@ class Description:
 
     fingerprint: Fingerprint
     dimension: int
-    logit_scale: float
+    logit_scale: float | None
     logit_bias: float | None
     device: str  # ``cpu`` or ``cuda``
     batch_size: int
@@ -37,8 +38,10 @@ class ShardInProgress:
 class CommittedShard:
     index: IndexRow
     failed_by_code: Counter[str]
+    summary: ShardSummary | None = None  # None of format 1
     stages: Stages | None = None  # where this run encoded it
     encoder: str | None = None  # who did, as in HOST:PROCESS
+    reused: int = 0  # of its rows, those that this run took from other caches
 
     @property
     def encoded(self) -> int:
@@ -64,6 +67,7 @@ def committed_shard(
     source_sha256: str,
     stages: Stages | None = None,
     encoder: str | None = None,
+    reused: int = 0,
 ) -> CommittedShard:
     """Sum up a shard file."""
     failed = totals.failed_by_code.total()
@@ -81,6 +85,8 @@ def committed_shard(
             file_sha256=totals.file_sha256,
         ),
         totals.failed_by_code,
+        totals.summary,
         stages,
         encoder,
+        reused,
     )

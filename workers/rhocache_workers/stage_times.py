@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 # Stage -> what people call it.
 NAMES = {
     "read": "reading the dataset",
+    "reuse": "taking rows of other caches",
     "decode": "decoding images",
     "image": "image tower",
     "text": "text tower",

@@ -10,9 +10,11 @@ from rich.console import Console
 from rhocache.commands import options, tables
 from rhocache.commands.extras import extra
 from rhocache.commands.progress import Seen, ShardProgress
+from rhocache_schemas.dataset.source import AUTO
 from rhocache_schemas.job.kinds.score import ScoreSpec
 
 if TYPE_CHECKING:
+    from rhocache_schemas.table.documents import TableManifest
     from rhocache_workers.maintain.verify import VerifyReport
 
 Cache = Annotated[str, typer.Argument(help="The cache's folder: a path or a URI.")]
@@ -39,6 +41,12 @@ def plan(
     ] = False,
     shards: options.Shards = None,
     caption_field: options.CaptionField = None,
+    kind: options.Format = AUTO,
+    image_suffix: options.ImageSuffix = None,
+    caption_suffix: options.CaptionSuffix = None,
+    image_column: options.ImageColumn = None,
+    caption_column: options.CaptionColumn = None,
+    images: options.Images = None,
     precision: options.Precision = "fp32",
     as_json: options.Json = False,
 ) -> None:
@@ -52,9 +60,15 @@ def plan(
         precision=precision,
         device=device,
         pairs=pairs,
+        measure=measure,
+        kind=kind,
         shards=shards,
         caption_field=caption_field,
-        measure=measure,
+        image_suffix=image_suffix,
+        caption_suffix=caption_suffix,
+        image_column=image_column,
+        caption_column=caption_column,
+        images=images,
     )
     if as_json:
         typer.echo(json.dumps(asdict(found)))
@@ -110,7 +124,12 @@ def score(
 
 
 def inspect(cache: Cache, as_json: options.Json = False) -> None:
-    """Show what is in a cache."""
+    """Show what is in a cache, or in a table that was made from one."""
+    from rhocache_schemas.table.reader import TableReader, is_table
+
+    if is_table(cache):
+        show_table(cache, TableReader.open(cache).manifest, as_json)
+        return
     with extra("workers"):
         from rhocache_workers.maintain.inspect import inspect as look
     found = look(cache)
@@ -118,6 +137,15 @@ def inspect(cache: Cache, as_json: options.Json = False) -> None:
         typer.echo(json.dumps(asdict(found)))
     else:
         Console().print(tables.inspection(found))
+
+
+def show_table(place: str, found: "TableManifest", as_json: bool) -> None:
+    if as_json:
+        typer.echo(found.model_dump_json())
+        return
+    console = Console()
+    for part in tables.table(place, found):
+        console.print(part)
 
 
 def verify(

@@ -13,7 +13,14 @@ from rhocache_schemas.errors import InvalidInput
 from rhocache_schemas.job.fields import SpecField, fields_of, nest, read_notes
 from rhocache_schemas.job.kinds.score import ScoreSpec
 
-_TYPES: dict[str, Any] = {"integer": int, "number": float, "flag": bool, "notes": list[str]}
+_TYPES: dict[str, Any] = {
+    "integer": int,
+    "number": float,
+    "flag": bool,
+    "notes": list[str],
+    "lines": list[str],
+}
+_REPEATED = ("notes", "lines")
 
 Json = Annotated[bool, typer.Option("--json", help="End with one JSON object.")]
 
@@ -50,6 +57,8 @@ def of_score(name: str) -> Any:
 
 
 def _read(field: SpecField, given: Any) -> Any:
+    if field.form == "lines":
+        return given or []
     return read_notes(given or ()) if field.form == "notes" else given
 
 
@@ -61,7 +70,9 @@ def _parameter(field: SpecField) -> inspect.Parameter:
     type_ = _TYPES.get(field.form, str)
     default: Any = inspect.Parameter.empty
     if not field.required:
-        default = None if field.form == "notes" else field.default
+        default = None if field.form in _REPEATED else field.default
+        if isinstance(default, tuple):
+            (default,) = field.write(default)
         type_ = type_ | None if default is None else type_
     annotation = Annotated[type_, _info(field)]
     return inspect.Parameter(
@@ -76,7 +87,7 @@ def _info(field: SpecField) -> Any:
         shown |= {"min": field.minimum, "max": field.maximum}
     if field.argument:
         return typer.Argument(**shown)
-    if field.form == "notes":
+    if field.form in _REPEATED:
         shown["help"] += " Repeatable."
     return typer.Option(f"--{field.option}", **shown)
 
@@ -87,3 +98,9 @@ Pretrained = Annotated[str | None, of_score("pretrained")]
 Precision = Annotated[str, of_score("precision")]
 Shards = Annotated[str | None, of_score("shards")]
 CaptionField = Annotated[str | None, of_score("caption_field")]
+Format = Annotated[str, of_score("format")]
+Images = Annotated[str | None, of_score("images")]
+ImageColumn = Annotated[str | None, of_score("image_column")]
+CaptionColumn = Annotated[str | None, of_score("caption_column")]
+ImageSuffix = Annotated[str | None, of_score("image_suffix")]
+CaptionSuffix = Annotated[str | None, of_score("caption_suffix")]

@@ -1,7 +1,7 @@
 """Renders results as tables for a terminal."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from rhocache.commands.caches import Found
     from rhocache.commands.doctor import Check
     from rhocache_schemas.failures import Failed
+    from rhocache_schemas.table.documents import TableManifest
     from rhocache_service.registry.tables import KeyRow
     from rhocache_trainer import EvaluationResult
+    from rhocache_workers.maintain.derive import Made
     from rhocache_workers.maintain.inspect import Inspection
     from rhocache_workers.maintain.verify import VerifyReport
     from rhocache_workers.plan.estimate import Cost
@@ -35,6 +37,7 @@ SAMPLES = 3  # of each code
 _FINDINGS = 20
 _ID = 8  # digits of a job's id
 _AMBER = "yellow"
+_BARS = " ▁▂▃▄▅▆▇█"
 
 
 def summary(result: Any) -> Table:
@@ -49,6 +52,9 @@ def scored(found: "ScoreSummary") -> Table:
         "pairs": f"{found.rows:,}" + (", all of them ok" if not found.failed else ""),
         "failed pairs": _failed_share(found.failed, found.rows),
         "shards": f"{found.shards:,}, {found.encoded_shards:,} of them encoded by this run",
+        "reused": f"{found.reused_pairs:,} pairs, whose rows other caches had"
+        if found.reused_pairs
+        else None,
         "gone shards": f"{found.gone_shards:,}, not in the dataset any more; --prune drops them"
         if found.gone_shards
         else None,
@@ -64,6 +70,14 @@ def scored(found: "ScoreSummary") -> Table:
         "fingerprint": found.fingerprint,
         "warning": found.warning,
     }
+    return _facts(facts.items())
+
+
+def made(found: "Made") -> Table:
+    """What was written that no run has encoded."""
+    facts = asdict(found)
+    facts["bytes"] = decimal(found.bytes)
+    facts["notes"] = "\n".join(found.notes)
     return _facts(facts.items())
 
 
@@ -130,13 +144,53 @@ def _between(found: Range | None, spell: Callable[[float], str]) -> str | None:
 
 def inspection(found: "Inspection") -> Table:
     facts = asdict(found)
-    quantiles = facts.pop("similarity_quantiles")
+    quantiles, rounding = facts.pop("similarity_quantiles"), facts.pop("rounding")
     facts["complete"] = "yes" if found.complete else "no: there is no manifest yet"
     facts["bytes"] = f"{found.bytes:,}"
     facts["similarity"] = "  ".join(
         f"{_quantile(share)} {value:.3f}" for share, value in quantiles.items()
     )
+    if rounding is not None:
+        facts["rounding"] = "  ".join(
+            f"{what} {_spread(rounding[name])}"
+            for what, name in (("r", "similarity"), ("r/0.01", "logit"))
+        )
     return _facts(facts.items())
+
+
+def _spread(errors: dict[str, float]) -> str:
+    return f"±{errors['mean']:.2g} (99 % {errors['p99']:.2g}, max {errors['max']:.2g})"
+
+
+def table(place: str, found: "TableManifest") -> Iterator[Table]:
+    """What is in a table: facts, how its columns are spread, and the rows that it shows."""
+    summary = found.summary
+    facts: dict[str, Any] = {"table": place, "kind": found.spec.kind}
+    facts |= {field.path[-1]: ", ".join(field.write(value)) for field, value in chosen(found.spec)}
+    facts |= {"files": f"{found.files:,}", "rows": f"{found.rows:,}", **summary.facts}
+    facts |= {
+        each.column: f"{_text(each.low)} {_bars(each.counts)} {_text(each.high)}"
+        for each in summary.histograms
+    }
+    yield _facts(facts.items())
+    for sample in summary.samples:
+        rows = Table(
+            *sample.columns,
+            box=None,
+            padding=(0, 2, 0, 0),
+            title=sample.title,
+            title_justify="left",
+        )
+        for row in sample.rows[:SAMPLES]:
+            rows.add_row(*(_plain(_text(value)) for value in row))
+        yield rows
+
+
+def _bars(counts: Iterable[int]) -> str:
+    """A histogram in one line."""
+    counts = list(counts)
+    most = max(counts) or 1
+    return "".join(_BARS[-(-count * (len(_BARS) - 1) // most)] for count in counts)
 
 
 def print_report(console: Console, report: "VerifyReport") -> None:

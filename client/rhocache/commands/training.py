@@ -1,10 +1,10 @@
-"""``train``, ``evaluate``, ``prompts`` and ``report``: models and how good they are."""
+"""``train``, ``evaluate`` and ``report``: models and how good they are."""
 
 import json
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -22,7 +22,7 @@ TemplatesName = Annotated[
 
 
 def add_to(app: typer.Typer) -> None:
-    for command in (train, evaluate, prompts, report):
+    for command in (train, evaluate, report):
         app.command()(command)
 
 
@@ -93,16 +93,20 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="[MODEL] DATASET",
-            help="Folder of an exported model, which --cache stands in for, and a dataset.",
+            help="Folder of an exported model, for which --cache may stand in, and a dataset.",
         ),
     ],
     cache: Annotated[
-        str | None,
-        typer.Option(help="Evaluate the reference that made this cache, from the cache alone."),
+        list[str] | None,
+        typer.Option(
+            help="Evaluate the reference that made this cache, from the cache alone; repeatable."
+        ),
     ] = None,
     prompts: Annotated[
-        str | None,
-        typer.Option(help="With --cache: cache of the prompts that `rhocache prompts` wrote."),
+        list[str] | None,
+        typer.Option(
+            help="With each --cache: the table of class prompts that `rhocache prompts` made."
+        ),
     ] = None,
     shards: options.Shards = None,
     caption_field: options.CaptionField = None,
@@ -120,17 +124,25 @@ def evaluate(
     """Measure retrieval both ways and, with --class-field, zero-shot accuracy.
 
     Of a model or, with --cache, of the reference that made a cache, whose weights are not loaded.
+    Of several caches each reference is told, with --json as a line each. A model that was trained
+    on cached embeddings takes those of the dataset's --cache.
     """
-    if len(place) != (1 if cache else 2):
+    on_cache = len(place) == 2 and cache is not None and len(cache) == 1
+    if len(place) != (1 if cache else 2) and not on_cache:
         needed = "DATASET alone beside --cache" if cache else "MODEL and DATASET"
         raise typer.BadParameter(f"give {needed}, not {' '.join(place)}")
+    if prompts and cache and len(prompts) != len(cache):
+        raise typer.BadParameter(
+            f"give one for each --cache, in their order: {len(prompts)} for {len(cache)}",
+            param_hint="--prompts",
+        )
     if prompts and not cache:
         raise typer.BadParameter(
             "goes with --cache; a model embeds its own", param_hint="--prompts"
         )
     if caption_field and cache:
         raise typer.BadParameter("the cache has its captions", param_hint="--caption-field")
-    wanted = {
+    wanted: dict[str, Any] = {
         "shards": shards,
         "class_field": class_field,
         "templates": templates,
@@ -139,32 +151,20 @@ def evaluate(
     }
     with extra("trainer"):
         from rhocache_trainer import evaluate as evaluate_model
-        from rhocache_trainer import evaluate_cache
-    if cache:
-        result = evaluate_cache(cache, *place, prompts_cache=prompts, **wanted)
+        from rhocache_trainer import evaluate_cache, evaluate_cached
+    if on_cache and cache:
+        its = prompts[0] if prompts else None
+        results = [evaluate_cached(place[0], cache[0], place[1], prompts_cache=its, **wanted)]
+    elif cache:
+        each = zip(cache, prompts or [None] * len(cache), strict=True)
+        results = [evaluate_cache(one, *place, prompts_cache=its, **wanted) for one, its in each]
     else:
-        result = evaluate_model(*place, caption_field=caption_field, **wanted)
-    if as_json:
-        typer.echo(result.model_dump_json())
-    else:
-        Console().print(tables.evaluation(result))
-
-
-def prompts(
-    dataset: options.Dataset,
-    class_field: Annotated[str, typer.Option(help=CLASS_FIELD)],
-    out: Annotated[str, typer.Option(help="Folder for the prompts: a path or a URI.")],
-    templates: TemplatesName = "openai",
-    shards: options.Shards = None,
-) -> None:
-    """Write a dataset's class names as prompts, for `rhocache score` to embed.
-
-    `rhocache evaluate --cache` classifies with them.
-    """
-    with extra("trainer"):
-        from rhocache_trainer import write_prompts
-    count = write_prompts(dataset, out, class_field=class_field, templates=templates, shards=shards)
-    typer.echo(f"wrote {count:,} prompts to {out}")
+        results = [evaluate_model(*place, caption_field=caption_field, **wanted)]
+    for result in results:
+        if as_json:
+            typer.echo(result.model_dump_json())
+        else:
+            Console().print(tables.evaluation(result))
 
 
 def report(

@@ -1,4 +1,4 @@
-"""Deletes a cache: the files that are a cache's own, and no others."""
+"""Deletes a cache or a table: the files that are its own, and no others."""
 
 import os
 import posixpath
@@ -13,8 +13,10 @@ from rhocache_schemas.cache.lease import Lease
 from rhocache_schemas.cache.listing import list_files
 from rhocache_schemas.errors import CacheNotFound
 
-_FOLDERS = {"shards": ".parquet", "failures": ".json", "segments": ".parquet"}
-_SIGNS = (layout.PLAN, layout.INDEX, layout.MANIFEST)  # a folder without any of them is no cache
+_FOLDERS = {"shards": ".parquet", "failures": ".json", "segments": ".parquet", "files": ""}
+_DOCUMENTS = (*layout.DOCUMENTS, *layout.TABLE_DOCUMENTS)
+# A folder without any of them is neither a cache nor a table.
+_SIGNS = (layout.PLAN, layout.INDEX, layout.MANIFEST, layout.TABLE_PLAN, layout.TABLE)
 _AT_ONCE = 16  # requests to an object store
 
 
@@ -45,7 +47,7 @@ def contents(cache: str) -> Contents:
 
 
 def delete_cache(cache: str) -> Contents:
-    """Delete a cache, complete or not, and return what was in it.
+    """Delete a cache or a table, complete or not, and return what was in it.
 
     Cut short at any moment it leaves an incomplete cache, never a manifest that lies; done again,
     it deletes the rest. Its empty folders go too.
@@ -56,12 +58,20 @@ def delete_cache(cache: str) -> Contents:
     _check_is_cache(cache)  # before a lease is laid where none is
     with Lease(cache, None) as lease:
         found = contents(cache)
-        storage.delete(layout.manifest_file(cache))
+        for commit_point in (layout.manifest_file, layout.table_manifest):
+            storage.delete(commit_point(cache))
         for folder in ("", *_FOLDERS):
             lease.confirm()
             _delete_files(cache, folder, found)
         lease.confirm()
-        for name in (layout.PROGRESS, layout.INDEX, layout.PLAN):  # by which the rest is found
+        # By the last of them the rest is found.
+        for name in (
+            layout.PROGRESS,
+            layout.SUMMARY,
+            layout.INDEX,
+            layout.TABLE_PLAN,
+            layout.PLAN,
+        ):
             storage.delete(storage.join(cache, name))
     _remove_folders(cache)
     return found
@@ -78,7 +88,7 @@ def _is_own(name: str) -> bool:
     top, file = _top(name), name.rpartition("/")[2]
     if fnmatchcase(file, storage.TEMPORARIES):  # of a run that was killed
         return not top or top in _FOLDERS
-    known = name in layout.DOCUMENTS or (top in _FOLDERS and file.endswith(_FOLDERS[top]))
+    known = name in _DOCUMENTS or (top in _FOLDERS and file.endswith(_FOLDERS[top]))
     return known and storage.is_utf8(name)
 
 
@@ -89,7 +99,7 @@ def _delete_files(cache: str, folder: str, found: Contents) -> None:
     cache's own.
     """
     filesystem, root = storage.resolve(cache)
-    own = [name for name in found.own if _top(name) == folder and name not in layout.DOCUMENTS]
+    own = [name for name in found.own if _top(name) == folder and name not in _DOCUMENTS]
     whole = folder and not any(_top(name) == folder for name in found.foreign)
 
     def delete(name: str) -> None:

@@ -8,18 +8,19 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, AliasChoices, Field
 
 from rhocache_schemas.cache.fingerprint import Fingerprint
-from rhocache_schemas.documents import Document, Strict
-from rhocache_schemas.errors import ShardError
+from rhocache_schemas.cache.summary import Count, Rounding
+from rhocache_schemas.dataset.source import OF_ROWS, TARS, Kind, Source
+from rhocache_schemas.documents import CacheDocument, Document, Strict
+from rhocache_schemas.errors import InvalidInput, ShardError
 from rhocache_schemas.job.kinds.score import ScoreSpec
-from rhocache_schemas.reference import ReferenceSpec
+from rhocache_schemas.reference import Dtype, ReferenceSpec
 from rhocache_schemas.text import tell
 
-Count = Annotated[int, Field(ge=0)]
 Told = Annotated[str, AfterValidator(tell)]  # kept and shown: no secret may be in it
 Phase = Literal["planning", "encoding", "finalizing", "completed", "failed", "cancelled"]
 
 
-class Plan(Document):
+class Plan(CacheDocument):
     """``plan.json``: what the cache was begun for. Written once, never changed."""
 
     spec: ScoreSpec
@@ -45,14 +46,6 @@ class Plan(Document):
             batch_sizes=batch_sizes,
             created_at=time.time(),
         )
-
-    def to_json(self) -> bytes:
-        # The first readers of format 1 know of no kinds, as all that makes caches is score, of no
-        # limit, and of no error budget that is not a number.
-        unknown = {"kind"} | {
-            name for name in ("limit", "error_budget") if getattr(self.spec, name) is None
-        }
-        return self.model_dump_json(indent=1, exclude={"spec": unknown}).encode() + b"\n"
 
 
 class ShardFailure(Document):
@@ -109,6 +102,7 @@ class RunTotals(Strict, extra="ignore"):
 
     pairs_ok: Count = 0
     pairs_failed: dict[str, Count] = Field(default_factory=dict[str, Count])  # code -> pairs
+    pairs_reused: Count = 0  # of those that are ok, rows that other caches had
     pairs_lost: Count = 0  # encoded in vain, as their shard had to be begun again
     shards_committed: Count = 0
     shards_failed: dict[str, Count] = Field(default_factory=dict[str, Count])  # code -> shards
@@ -149,7 +143,19 @@ class Progress(Document, extra="ignore"):
     fault: Fault | None = None
 
 
-class Manifest(Document):
+class Origin(Strict):
+    """What a cache was made from that no run has encoded."""
+
+    how: Literal["converted", "merged", "imported"]
+    sources: list[str]  # caches, or the folder of others' embeddings
+    sources_sha256: list[str]  # of the caches' manifests, or of the names and bytes of the files
+    format: str  # ``cache``, or whose layout the embeddings had
+    dtype: Dtype  # of the sources
+    rounding: Rounding | None = None  # that the sources stated
+    weights_verified: bool = True  # whether the reference that is named is known to be theirs
+
+
+class Manifest(CacheDocument):
     """``manifest.json``: the commit point. A cache without it is not complete."""
 
     fingerprint: Fingerprint
@@ -157,6 +163,8 @@ class Manifest(Document):
     reference: ReferenceSpec
     reference_sha256: str | None = None  # of its files, or its name where open_clip finds it
     dataset: str
+    format: Kind = TARS  # of the dataset
+    images: str | None = None  # folder that its paths start from, if it is not its own
     rows: Count
     ok: Count
     failed: Count
@@ -164,9 +172,37 @@ class Manifest(Document):
     shards: Count
     failed_shards: dict[str, str]  # shard name -> code
     dimension: Annotated[int, Field(ge=1)]  # of the embeddings
-    logit_scale: float  # of the reference: the inverse of its temperature
+    # Of the reference: the inverse of its temperature; None where nobody has told.
+    logit_scale: float | None
     logit_bias: float | None = None
     index_sha256: str
+    summary_sha256: str | None = None  # None in format 1
+    rounding: Rounding | None = None  # None where nobody has measured it
+    origin: Origin | None = None  # None where a run has made it of its dataset
     batch_size: Annotated[int, Field(ge=1)]
     software: dict[str, str]  # package -> version, of the run that committed
     created_at: float  # Unix seconds
+
+    @property
+    def known_logit_scale(self) -> float:
+        """The reference's logit scale. Raises InvalidInput where nobody has told it."""
+        if self.logit_scale is None:
+            raise InvalidInput(
+                f"the cache of {self.dataset} does not say its reference's logit scale: give the "
+                "temperature, or import its embeddings with --logit-scale"
+            )
+        return self.logit_scale
+
+    @property
+    def source(self) -> Source:
+        """Where the pairs are, as they were read."""
+        of_rows = {name: getattr(self.fingerprint, name) for name in OF_ROWS}
+        return Source(dataset=self.dataset, images=self.images, **of_rows)
+
+    @property
+    def total_rounding(self) -> Rounding | None:
+        """At most so far are similarities from those of exact embeddings; None where unknown."""
+        before = self.origin and self.origin.rounding
+        if self.origin is None or (self.origin.how == "merged" and before is None):
+            return self.rounding
+        return self.rounding.plus(before) if self.rounding and before else None

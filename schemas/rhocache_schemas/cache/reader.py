@@ -2,11 +2,11 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from itertools import islice
-from typing import Self
+from typing import Self, TypeVar
 
 import pyarrow as pa
 
@@ -16,7 +16,8 @@ from rhocache_schemas.cache import index, listing, shard_file
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.cache.index import IndexRow
 from rhocache_schemas.cache.shard_file import OK, FailedRow
-from rhocache_schemas.dataset.pair import Pair
+from rhocache_schemas.cache.summary import ShardSummary, Summary
+from rhocache_schemas.dataset.pair import Pair, hash_caption, hash_image
 from rhocache_schemas.errors import (
     CacheCorrupt,
     CacheError,
@@ -24,6 +25,8 @@ from rhocache_schemas.errors import (
     CacheNotFound,
     StorageError,
 )
+
+_Content = TypeVar("_Content", bytes, str)  # an image, a caption
 
 _READERS = 16  # threads; an object store answers each of them only after a while
 _BATCH = 256  # shards that wait for one, or whose columns wait to be used
@@ -83,16 +86,46 @@ class CacheReader:
         Raises CacheIncomplete where it is missing, CacheCorrupt where it is another one, and
         StorageError.
         """
-        source = layout.index_file(self.uri)
+        data = self._named(layout.INDEX, self.manifest.index_sha256)
+        return {row.name: row for row in index.decode(data, layout.index_file(self.uri))}
+
+    @cached_property
+    def summaries(self) -> dict[str, ShardSummary]:
+        """What the index says of each shard's similarities; nothing in format 1.
+
+        Raises what ``index`` does.
+        """
+        data = self._named(layout.INDEX, self.manifest.index_sha256)
+        return index.decode_summaries(data, layout.index_file(self.uri))
+
+    @cached_property
+    def summary(self) -> Summary | None:
+        """What is known of all similarities; None in format 1.
+
+        Raises CacheIncomplete where it is missing, CacheCorrupt where it is another one than the
+        manifest names, InvalidDocument, and StorageError.
+        """
+        if self.manifest.summary_sha256 is None:
+            return None
+        data = self._named(layout.SUMMARY, self.manifest.summary_sha256)
+        return Summary.parse(data, layout.summary_file(self.uri))
+
+    def check_index(self) -> None:
+        """See that the index is the manifest's, without reading its rows; raises as it does."""
+        self._named(layout.INDEX, self.manifest.index_sha256)
+
+    def _named(self, name: str, named: str) -> bytes:
+        """The bytes of a file that the manifest names by hash."""
+        source = storage.join(self.uri, name)
         if not storage.exists(source):
             raise self._unless_committed_anew(
                 CacheIncomplete(
-                    f"{self.uri} has a {layout.MANIFEST} but no {layout.INDEX}: "
+                    f"{self.uri} has a {layout.MANIFEST} but no {name}: "
                     "`rhocache verify --repair` makes it anew from the shard files"
                 )
             )
         data = storage.read_bytes(source)
-        found, named = hashlib.sha256(data).hexdigest(), self.manifest.index_sha256
+        found = hashlib.sha256(data).hexdigest()
         if found != named:
             raise self._unless_committed_anew(
                 CacheCorrupt(
@@ -100,7 +133,7 @@ class CacheReader:
                     "`rhocache verify --repair` makes it anew from the shard files"
                 )
             )
-        return {row.name: row for row in index.decode(data, source)}
+        return data
 
     def columns(self, shard: str, columns: list[str]) -> pa.Table:
         """Read some columns of a shard's file where it lies, and not the others.
@@ -200,10 +233,27 @@ class CacheReader:
         )
 
 
-def changes(pair: Pair, image_hash: bytes | None, caption_hash: bytes | None) -> list[str]:
-    """Say what of a pair is not as in its row of a cache, by hashes; empty where it is the same."""
+def changes(
+    pair: Pair, image_hash: bytes | None, caption_hash: bytes | None, *, imported: bool = False
+) -> list[str]:
+    """Say what of a pair is not as in its row of a cache, by hashes; empty where it is the same.
+
+    They are compared as wide as the row has them. Of a row of an ``imported`` cache without them
+    nothing can be said.
+    """
     same = {
-        "image": pair.image_hash == image_hash,
-        "caption": pair.caption_hash == caption_hash,
+        "image": _same(pair.image, image_hash, hash_image, imported),
+        "caption": _same(pair.caption, caption_hash, hash_caption, imported),
     }
     return [f"the {what} is not the one that was scored" for what in same if not same[what]]
+
+
+def _same(
+    content: _Content | None,
+    stored: bytes | None,
+    hashed: Callable[[_Content, int], bytes],
+    imported: bool,
+) -> bool:
+    if content is None or stored is None:
+        return stored is None and (imported or content is None)
+    return hashed(content, len(stored)) == stored

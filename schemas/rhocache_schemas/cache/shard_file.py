@@ -6,9 +6,10 @@
 
 import hashlib
 import io
-import math
+import json
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol, Self, cast
 
 import numpy as np
@@ -18,81 +19,35 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rhocache_schemas import storage
-from rhocache_schemas.documents import FORMAT_VERSION, check_version
+from rhocache_schemas.cache import vectors
+from rhocache_schemas.cache.rows import OK, ContentDigest, ShardRows
+from rhocache_schemas.cache.summary import (
+    NOTHING_ROUNDED,
+    ShardRounding,
+    ShardSummary,
+    ShardSummer,
+    measure,
+)
+from rhocache_schemas.cache.vectors import Codes
+from rhocache_schemas.dataset.pair import HASH_BYTES
+from rhocache_schemas.documents import CACHE_FORMAT, check_version
 from rhocache_schemas.errors import CacheCorrupt
 
 # Files are read with ``use_threads=False``: one of Arrow's threads may let go of the bytes, which
 # are Python's, after the read has returned; if the interpreter ends just then, the process aborts.
 
-OK = "ok"
 FAILED_ROW = ["row", "key", "status"]  # the columns that a FailedRow is made of
 
-_HASH = pa.binary(8)
 _FINGERPRINT = b"rhocache.fingerprint_sha256"
 _SOURCE = b"rhocache.source_sha256"
 _VERSION = b"rhocache.format_version"
 _IMAGE_SHAPE = b"rhocache.image_shape"
 _TEXT_SHAPE = b"rhocache.text_shape"
 _CONTENT = b"rhocache.content_sha256"
+_ROUNDING = b"rhocache.rounding"  # JSON; not there where it was not measured
+_MEASURED = 256  # rows of a shard whose similarities are compared with those before rounding
+
 _KEYS = {_FINGERPRINT, _SOURCE, _VERSION, _IMAGE_SHAPE, _TEXT_SHAPE, _CONTENT}
-
-
-@dataclass(frozen=True, slots=True)
-class ShardRows:
-    """The n rows of a shard file as columns, in tar order.
-
-    V views and C captions a pair, embeddings of d numbers. Embeddings and similarities of rows
-    whose status is not ``ok`` are NaN here and null in the file; a hash is null where there was no
-    image or caption to hash.
-    """
-
-    keys: list[str]
-    status: list[str]  # ``ok`` or a RowErrorCode
-    image: npt.NDArray[np.floating]  # [n, V, d], unit vectors
-    text: npt.NDArray[np.floating]  # [n, C, d], unit vectors
-    similarity: npt.NDArray[np.float32]  # [n], cosine of view 0 and caption 0, before rounding
-    image_hash: list[bytes | None]
-    caption_hash: list[bytes | None]
-
-    @property
-    def ok(self) -> npt.NDArray[np.bool_]:
-        """Which rows are usable, [n]."""
-        return np.array([status == OK for status in self.status], dtype=np.bool_)
-
-    def content_sha256(self) -> str:
-        digest = ContentDigest()
-        digest.update(self)
-        return digest.hexdigest()
-
-
-class ContentDigest:
-    """SHA-256 of rows themselves, however a Parquet writer groups and writes them."""
-
-    def __init__(self) -> None:
-        self._shapes = ""
-        self._columns = [hashlib.sha256() for _ in range(7)]
-
-    def update(self, rows: ShardRows) -> None:
-        """Count in the next rows of the shard."""
-        ok = rows.ok
-        self._shapes = repr((rows.image.shape[1:], rows.text.shape[1:]))
-        columns = (
-            *("".join(f"{each}\0" for each in s).encode() for s in (rows.keys, rows.status)),
-            *(
-                np.ascontiguousarray(array[ok]).tobytes()
-                for array in (rows.image, rows.text, rows.similarity)
-            ),
-            *(
-                b"".join(h if h is not None else b"-" for h in hashes)
-                for hashes in (rows.image_hash, rows.caption_hash)
-            ),
-        )
-        for digest, column in zip(self._columns, columns, strict=True):
-            digest.update(column)
-
-    def hexdigest(self) -> str:
-        digests = "".join(column.hexdigest() for column in self._columns)
-        return hashlib.sha256((self._shapes + digests).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +59,7 @@ class Totals:
     size: int  # bytes
     content_sha256: str
     file_sha256: str
+    summary: ShardSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +81,26 @@ class Footer:
     image_shape: tuple[int, ...]  # of a row's embeddings: views, dimension
     text_shape: tuple[int, ...]  # captions, dimension
     content_sha256: str  # of the rows, as ContentDigest has it
+    rounding: ShardRounding | None  # None where it was not measured
 
 
-def schema(dtype: np.dtype[Any]) -> pa.Schema:
-    embeddings = pa.list_(pa.from_numpy_dtype(dtype))
+@dataclass(frozen=True, slots=True)
+class RowGroup:
+    """Rows of a shard file that lie together."""
+
+    start: int  # number of the first
+    rows: ShardRows
+    footer: Footer  # of the file
+
+    @property
+    def stop(self) -> int:
+        return self.start + len(self.rows.keys)
+
+
+def schema(dtype: np.dtype[Any], hash_bytes: int) -> pa.Schema:
+    coded, hashes = dtype == np.int8, pa.binary(hash_bytes)
+    embeddings = pa.binary() if coded else pa.list_(pa.from_numpy_dtype(dtype))
+    scales = pa.list_(pa.float32())
     return pa.schema(
         [
             pa.field("key", pa.string(), nullable=False),
@@ -137,10 +109,19 @@ def schema(dtype: np.dtype[Any]) -> pa.Schema:
             pa.field("image_embeddings", embeddings),
             pa.field("text_embeddings", embeddings),
             pa.field("similarity", pa.float32()),
-            pa.field("image_hash", _HASH),
-            pa.field("caption_hash", _HASH),
+            pa.field("image_hash", hashes),
+            pa.field("caption_hash", hashes),
+            *([pa.field("image_scales", scales), pa.field("text_scales", scales)] if coded else []),
         ]
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What of a row group's rows comes out of other shard files, as it is stored there."""
+
+    rows: npt.NDArray[np.bool_]  # [n], which
+    roundings: set[ShardRounding | None]  # that those files state
 
 
 class Sink(Protocol):
@@ -150,21 +131,34 @@ class Sink(Protocol):
 class ShardFileWriter:
     """Writes a shard file a row group at a time: equal rows, groups and footer, equal bytes.
 
-    The embeddings are stored in ``dtype``: float16 or float32. A context manager, so that a file
-    that is given up takes no footer.
+    The embeddings are stored in ``dtype``: float16, float32 or int8. Of rows in single precision it
+    is measured what that changes. A context manager, so that a file that is given up takes no
+    footer.
     """
 
     def __init__(
-        self, sink: Sink, *, views: int, captions: int, dimension: int, dtype: np.dtype[Any]
+        self,
+        sink: Sink,
+        *,
+        views: int,
+        captions: int,
+        dimension: int,
+        dtype: np.dtype[Any],
+        hash_bytes: int = HASH_BYTES,
     ) -> None:
         self._sink = _HashingSink(sink)
-        self.dtype = dtype
+        self._dtype = dtype
+        self._hash = pa.binary(hash_bytes)
         self._shapes = {
             _IMAGE_SHAPE: f"{views}x{dimension}",
             _TEXT_SHAPE: f"{captions}x{dimension}",
         }
-        self._schema = schema(dtype)
+        self._schema = schema(dtype, hash_bytes)
         self._content = ContentDigest()
+        self._summer = ShardSummer()
+        self._rounding: ShardRounding | None = None
+        self._before: set[ShardRounding | None] = set()  # of rows that were stored before
+        self.reused = 0  # such rows
         self._failed = Counter[str]()
         self._rows = 0
         # Unit vectors neither repeat nor compress: pyarrow's defaults make them 5x slower to read.
@@ -176,8 +170,9 @@ class ShardFileWriter:
             compression="none",
             store_schema=False,
         )
-        empty = np.empty((0, views, dimension), dtype), np.empty((0, captions, dimension), dtype)
-        self._content.update(ShardRows([], [], *empty, np.empty(0, np.float32), [], []))
+        image, text = (np.empty((0, each, dimension), np.float32) for each in (views, captions))
+        rows = ShardRows([], [], image, text, np.empty(0, np.float32), [], [])
+        self._content.update(rows.stored_in(dtype))
 
     def __enter__(self) -> Self:
         return self
@@ -186,37 +181,54 @@ class ShardFileWriter:
         self._sink.given_up = True
         self._writer.close()
 
-    def write(self, rows: ShardRows) -> None:
-        """Add a row group."""
-        bad = ~rows.ok
+    def write(self, rows: ShardRows, before: Before | None = None) -> None:
+        """Add a row group, of which some rows may have been stored ``before``."""
+        exact, rows = rows, rows.stored_in(self._dtype)
+        ok = rows.ok
+        if before is not None:
+            self._before |= before.roundings
+            self.reused += int(before.rows.sum())
+            self._measure(exact, rows, ok & ~before.rows)
+        elif exact.image.dtype == np.float32 and exact.codes is None:
+            self._measure(exact, rows, ok)
         numbers = np.arange(self._rows, self._rows + len(rows.keys), dtype=np.int32)
         columns = [
             pa.array(rows.keys, pa.string()),
             pa.array(numbers),
             pa.array(rows.status).dictionary_encode(),
-            _lists(rows.image, bad),
-            _lists(rows.text, bad),
-            pa.array(rows.similarity, mask=bad),
-            pa.array(rows.image_hash, _HASH),
-            pa.array(rows.caption_hash, _HASH),
+            *_embeddings(rows),
+            pa.array(rows.similarity, mask=~ok),
+            pa.array(rows.image_hash, self._hash),
+            pa.array(rows.caption_hash, self._hash),
+            *_scales(rows),
         ]
         self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema))
         self._content.update(rows)
+        self._summer.update(rows.similarity[ok])
         self._failed.update(status for status in rows.status if status != OK)
         self._rows += len(rows.keys)
+
+    def _measure(self, exact: ShardRows, stored: ShardRows, ok: npt.NDArray[np.bool_]) -> None:
+        """Of the first rows that there are: of many the errors are alike, and cost the more."""
+        if self._rounding in (None, NOTHING_ROUNDED):
+            some = np.flatnonzero(ok)[:_MEASURED]
+            sides = ((rows.image[some, 0], rows.text[some, 0]) for rows in (exact, stored))
+            self._rounding = measure(*sides)
 
     def close(self, fingerprint_sha256: str, source_sha256: str) -> Totals:
         """Write the footer. The sink stays open."""
         content_sha256 = self._content.hexdigest()
-        self._writer.add_key_value_metadata(
-            {
-                _VERSION: FORMAT_VERSION,  # pyright: ignore[reportArgumentType]
-                _FINGERPRINT: fingerprint_sha256,
-                _SOURCE: source_sha256,
-                _CONTENT: content_sha256,
-                **self._shapes,
-            }
-        )
+        rounding = _coarsest({self._rounding if self._rows else NOTHING_ROUNDED, *self._before})
+        metadata: Any = {
+            _VERSION: CACHE_FORMAT,
+            _FINGERPRINT: fingerprint_sha256,
+            _SOURCE: source_sha256,
+            _CONTENT: content_sha256,
+            **self._shapes,
+        }
+        if rounding is not None:
+            metadata[_ROUNDING] = json.dumps(asdict(rounding))
+        self._writer.add_key_value_metadata(metadata)
         self._writer.close()
         return Totals(
             rows=self._rows,
@@ -224,23 +236,31 @@ class ShardFileWriter:
             size=self._sink.position,
             content_sha256=content_sha256,
             file_sha256=self._sink.sha256.hexdigest(),
+            summary=self._summer.summary(rounding),
         )
 
 
 def encode(rows: ShardRows, fingerprint_sha256: str, source_sha256: str) -> bytes:
-    """Return the bytes of a shard file of one row group."""
+    """Return the bytes of a shard file of one row group, with hashes as wide as the rows'."""
     sink = io.BytesIO()
+    writer = writer_like(rows, sink, np.dtype(np.int8) if rows.codes else rows.image.dtype)
+    writer.write(rows)
+    writer.close(fingerprint_sha256, source_sha256)
+    return sink.getvalue()
+
+
+def writer_like(rows: ShardRows, sink: Sink, dtype: np.dtype[Any]) -> ShardFileWriter:
+    """Return a writer of rows of such shapes and hashes, which are stored in ``dtype``."""
     _, views, dimension = rows.image.shape
-    writer = ShardFileWriter(
+    hashes = (each for each in (*rows.image_hash, *rows.caption_hash) if each is not None)
+    return ShardFileWriter(
         sink,
         views=views,
         captions=rows.text.shape[1],
         dimension=dimension,
-        dtype=rows.image.dtype,
+        dtype=dtype,
+        hash_bytes=len(next(hashes, bytes(HASH_BYTES))),
     )
-    writer.write(rows)
-    writer.close(fingerprint_sha256, source_sha256)
-    return sink.getvalue()
 
 
 def decode(data: bytes, source: str) -> tuple[ShardRows, Footer]:
@@ -253,7 +273,7 @@ def decode(data: bytes, source: str) -> tuple[ShardRows, Footer]:
             table = file.read(use_threads=False)
             footer = _footer(file.metadata, source)
         rows = _rows(table, footer)
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise CacheCorrupt(f"{source} is not a readable shard file: {error}") from error
     return rows, footer
 
@@ -264,7 +284,7 @@ def sum_up(data: bytes, source: str) -> tuple[Totals, Footer]:
     Raises CacheCorrupt, also where its rows are not those of the hash in its own footer, or
     UnsupportedVersion for a newer major version.
     """
-    content, failed = ContentDigest(), Counter[str]()
+    content, summer, failed = ContentDigest(), ShardSummer(), Counter[str]()
     try:
         with pq.ParquetFile(pa.BufferReader(data)) as file:
             footer = _footer(file.metadata, source)
@@ -272,13 +292,15 @@ def sum_up(data: bytes, source: str) -> tuple[Totals, Footer]:
             for group in range(file.num_row_groups):
                 rows = _rows(file.read_row_group(group, use_threads=False), footer)
                 content.update(rows)
+                summer.update(rows.similarity[rows.ok])
                 failed.update(status for status in rows.status if status != OK)
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise CacheCorrupt(f"{source} is not a readable shard file: {error}") from error
     if content.hexdigest() != footer.content_sha256:
         raise CacheCorrupt(f"{source} is damaged: its rows differ from their hash in its footer")
     sha256 = hashlib.sha256(data).hexdigest()
-    return Totals(footer.rows, failed, len(data), content.hexdigest(), sha256), footer
+    summary = summer.summary(footer.rounding)
+    return Totals(footer.rows, failed, len(data), content.hexdigest(), sha256, summary), footer
 
 
 def read_columns(uri: str, columns: list[str]) -> pa.Table:
@@ -292,6 +314,45 @@ def read_columns(uri: str, columns: list[str]) -> pa.Table:
             return pq.ParquetFile(file).read(columns, use_threads=False).select(columns)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise CacheCorrupt(f"{uri} is not a readable shard file: {error}") from error
+
+
+def read_row_group(uri: str, row: int) -> RowGroup:
+    """Read the row group of a shard file that holds row number ``row``, and not the others.
+
+    Raises CacheCorrupt, also where it has no such row, and UnsupportedVersion.
+    """
+    filesystem, path = storage.resolve(uri)
+    try:
+        with filesystem.open_input_file(path) as source, pq.ParquetFile(source) as file:
+            return _row_group(file, row, uri)
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise CacheCorrupt(f"{uri} is not a readable shard file: {error}") from error
+
+
+def decode_row_groups(data: bytes, source: str) -> Iterator[RowGroup]:
+    """Yield the row groups of a shard file's bytes. Raises as ``decode`` does."""
+    try:
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
+            row = 0
+            while row < file.metadata.num_rows:
+                group = _row_group(file, row, source)
+                yield group
+                row = group.stop
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise CacheCorrupt(f"{source} is not a readable shard file: {error}") from error
+
+
+def _row_group(file: pq.ParquetFile, row: int, source: str) -> RowGroup:
+    start = 0
+    for number in range(file.num_row_groups):
+        stop = start + file.metadata.row_group(number).num_rows
+        if row < stop:
+            footer = _footer(file.metadata, source)
+            return RowGroup(
+                start, _rows(file.read_row_group(number, use_threads=False), footer), footer
+            )
+        start = stop
+    raise CacheCorrupt(f"{source} has {start} rows, no row {row}")
 
 
 def failed_rows(table: pa.Table) -> list[FailedRow]:
@@ -308,7 +369,7 @@ def read_footer(data: Any, source: str) -> Footer:
     try:
         with pq.ParquetFile(data) as file:
             return _footer(file.metadata, source)
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except (pa.ArrowException, OSError, TypeError, ValueError) as error:
         raise CacheCorrupt(f"{source} is not a readable shard file: {error}") from error
 
 
@@ -316,7 +377,8 @@ def _footer(file: pq.FileMetaData, source: str) -> Footer:
     metadata = file.metadata or {}
     if not metadata.keys() >= _KEYS:
         raise CacheCorrupt(f"{source} is a Parquet file, but not one of rhocache's")
-    check_version(metadata[_VERSION].decode(), source)
+    check_version(metadata[_VERSION].decode(), source, CACHE_FORMAT)
+    rounding = metadata.get(_ROUNDING)
     return Footer(
         metadata[_FINGERPRINT].decode(),
         metadata[_SOURCE].decode(),
@@ -324,7 +386,16 @@ def _footer(file: pq.FileMetaData, source: str) -> Footer:
         _shape(metadata[_IMAGE_SHAPE]),
         _shape(metadata[_TEXT_SHAPE]),
         metadata[_CONTENT].decode(),
+        None if rounding is None else ShardRounding(**json.loads(rounding)),
     )
+
+
+def _coarsest(roundings: Collection[ShardRounding | None]) -> ShardRounding | None:
+    """The largest by its 99th percentile; None where one is not known."""
+    known = [each for each in roundings if each is not None]
+    if len(known) < len(roundings):
+        return None
+    return max(known, key=lambda each: (each.p99, each.max, each.mean, each.pairs))
 
 
 def _shape(text: bytes) -> tuple[int, ...]:
@@ -354,40 +425,64 @@ class _HashingSink(io.RawIOBase):
         return self._file.write(data)
 
 
-def _lists(values: npt.NDArray[Any], null: npt.NDArray[np.bool_]) -> Any:
-    """A list a row of all numbers of ``values`` [n, *shape], or none where ``null``."""
-    lengths = np.where(null, 0, values[0].size if len(values) else 0)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    lists: Any = pa.ListArray  # the stubs lack ``mask``
-    return lists.from_arrays(
-        pa.array(offsets), pa.array(values[~null].reshape(-1)), mask=pa.array(null)
-    )
+def _embeddings(rows: ShardRows) -> list[Any]:
+    """The columns of image and text embeddings."""
+    if rows.codes is None:
+        sides = zip((rows.image, rows.text), rows.counts, strict=True)
+        return [vectors.listed(array, counts) for array, counts in sides]
+    sides = zip(rows.codes, rows.counts, strict=True)
+    return [vectors.binary(codes.codes, counts) for codes, counts in sides]
+
+
+def _scales(rows: ShardRows) -> list[Any]:
+    sides = zip(rows.codes or (), rows.counts, strict=False)
+    return [vectors.listed(codes.scales, counts) for codes, counts in sides]
 
 
 def _rows(table: pa.Table, footer: Footer) -> ShardRows:
+    image, text = (
+        read_vectors(table, which, shape)
+        for which, shape in (("image", footer.image_shape), ("text", footer.text_shape))
+    )
     return ShardRows(
         keys=cast("list[str]", table["key"].to_pylist()),
         status=cast("list[str]", table["status"].to_pylist()),
-        image=_numpy(table["image_embeddings"], footer.image_shape),
-        text=_numpy(table["text_embeddings"], footer.text_shape),
+        image=image.vectors,
+        text=text.vectors,
         similarity=table["similarity"].to_numpy(),
         image_hash=table["image_hash"].to_pylist(),
         caption_hash=table["caption_hash"].to_pylist(),
+        captions=text.captions,
+        codes=None if image.codes is None or text.codes is None else (image.codes, text.codes),
     )
 
 
-def _numpy(column: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """[n, *shape] of a column of lists, NaN where it is null."""
-    if not pa.types.is_list(column.type):
-        raise ValueError(f"a column of {column.type} where lists should be")
-    array = column.combine_chunks()
-    valid = array.is_valid().to_numpy(zero_copy_only=False)
-    lengths = np.diff(array.offsets.to_numpy())
-    if (lengths[valid] != math.prod(shape)).any():
-        raise ValueError(f"an embedding is not one of {' x '.join(map(str, shape))} numbers")
-    values = array.flatten().to_numpy(zero_copy_only=False).reshape(int(valid.sum()), *shape)
-    if valid.all():
-        return values
-    every = np.full((len(valid), *shape), np.nan, values.dtype)
-    every[valid] = values
-    return every
+@dataclass(frozen=True, slots=True)
+class ReadVectors:
+    """The embeddings of one side of a shard file's rows."""
+
+    vectors: npt.NDArray[Any]  # [n, k, d], NaN where the row has none
+    captions: npt.NDArray[np.int64] | None  # [n], of each row's own; None: as many of all
+    codes: Codes | None  # of a file in int8
+
+
+def read_vectors(table: pa.Table, which: str, shape: tuple[int, ...]) -> ReadVectors:
+    """Read the columns of the ``image`` or ``text`` embeddings, of ``shape`` [k, d] a row.
+
+    Raises ValueError for columns that are none.
+    """
+    column: Any = table[f"{which}_embeddings"]
+    coded = pa.types.is_binary(column.type)
+    values, lengths = vectors.numbers(column, np.int8)
+    if not coded and values.dtype.kind != "f":
+        raise ValueError(f"{which}_embeddings are {values.dtype}, which are no embeddings")
+    every, counts = vectors.spread(values, lengths, shape, 0 if coded else np.nan)
+    varied = counts[counts > 0] < shape[0]
+    captions = np.where(counts > 0, counts, shape[0]) if varied.any() else None
+    if not coded:
+        return ReadVectors(every, captions, None)
+    scales, scaled = vectors.numbers(table[f"{which}_scales"], np.float32)
+    if (scaled != counts).any():
+        raise ValueError(f"{which}_scales are not one a vector")
+    codes = Codes(every, vectors.spread(scales, scaled, shape[:1], np.nan)[0])
+    return ReadVectors(codes.vectors(), captions, codes)

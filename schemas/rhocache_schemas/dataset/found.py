@@ -1,15 +1,18 @@
-"""Lists, for error messages, the names that a dataset has where no usable pair is found."""
+"""Which of a key's files are its image and caption, and what an error tells of others."""
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Self
 
 from rhocache_schemas.dataset.pair import read_fields
+from rhocache_schemas.dataset.source import Source
+from rhocache_schemas.errors import InvalidInput
 
 # The suffixes of a pair's files.
 IMAGE_SUFFIXES = ("jpg", "png", "jpeg", "webp")  # where a key has several, open_clip's order
 CAPTION_SUFFIX = "txt"
 METADATA_SUFFIX = "json"
-PAIR_SUFFIXES = frozenset((*IMAGE_SUFFIXES, CAPTION_SUFFIX, METADATA_SUFFIX))
 
 _NAMES = 5  # that are told
 _KINDS = 20  # suffixes, or fields, that are told apart
@@ -22,6 +25,53 @@ def split_name(name: str) -> tuple[str, str]:
     folder, slash, base = name.rpartition("/")
     stem, _, suffix = base.partition(".")
     return folder + slash + stem, suffix.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Suffixes:
+    """Those of a pair's image and caption: of several that a key has, the first counts.
+
+    With a ``caption_field`` the caption is this field of a JSON file. KEY.json is read in any case,
+    for what else it tells.
+    """
+
+    images: tuple[str, ...] = IMAGE_SUFFIXES
+    captions: tuple[str, ...] = (CAPTION_SUFFIX,)
+    caption_field: str | None = None
+
+    @classmethod
+    def usual(cls, caption_field: str | None) -> Self:
+        captions = (CAPTION_SUFFIX if caption_field is None else METADATA_SUFFIX,)
+        return cls(captions=captions, caption_field=caption_field)
+
+    @classmethod
+    def of(cls, source: Source) -> Self:
+        """Raises InvalidInput for what names no suffix."""
+        asked: dict[str, tuple[str, ...]] = {}
+        if source.image_suffix is not None:
+            asked["images"] = _split("image_suffix", source.image_suffix)
+        if source.caption_suffix is not None:
+            asked["captions"] = _split("caption_suffix", source.caption_suffix)
+        return replace(cls.usual(source.caption_field), **asked)
+
+    @property
+    def all(self) -> frozenset[str]:
+        return frozenset((*self.images, *self.captions, METADATA_SUFFIX))
+
+    @property
+    def lasts(self) -> frozenset[str]:
+        """The last parts of them, by which a name with more dots is still seen to be a pair's."""
+        return frozenset(suffix.rpartition(".")[2] for suffix in self.all)
+
+
+def _split(what: str, suffixes: str) -> tuple[str, ...]:
+    """Take suffixes apart, which webdataset has between semicolons."""
+    found = tuple(filter(None, (each.strip().strip(".").lower() for each in suffixes.split(";"))))
+    if not found or any("/" in each for each in found):
+        raise InvalidInput(
+            f"{what}={suffixes!r} is no suffix; write one as input.jpg, or several as jpg;png"
+        )
+    return found
 
 
 class Found:
@@ -55,7 +105,7 @@ class Found:
     def __bool__(self) -> bool:
         return bool(self._names)
 
-    def describe(self, caption_field: str | None) -> str:
+    def describe(self, suffixes: Suffixes) -> str:
         """Tell what was found, and what would have been right."""
         if not self:
             return "no file"
@@ -64,12 +114,11 @@ class Found:
         if self._fields:
             fields = ", ".join(f"{name} ({kind})" for name, kind in self._fields.items())
             told += f"; fields of its KEY.{METADATA_SUFFIX}: {fields}"
-        images = f"KEY.{'|'.join(IMAGE_SUFFIXES)}"
-        caption = (
-            f"KEY.{CAPTION_SUFFIX}, or in a field of KEY.{METADATA_SUFFIX} named as caption field"
-            if caption_field is None
-            else f"the field {caption_field} of KEY.{METADATA_SUFFIX}, a string or a list of them"
-        )
+        images, caption = f"KEY.{'|'.join(suffixes.images)}", f"KEY.{'|'.join(suffixes.captions)}"
+        if suffixes.caption_field is not None:
+            caption = f"the field {suffixes.caption_field} of {caption}, a string or a list of them"
+        elif suffixes.captions == (CAPTION_SUFFIX,):
+            caption += f", or in a field of KEY.{METADATA_SUFFIX} named as caption field"
         return f"{told}); a pair is {images} with its caption in {caption}"
 
 

@@ -1,6 +1,7 @@
 """A pair of a dataset, the caps on it, and the hashes by which it is known to be still the same."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -16,11 +17,13 @@ class Limits:
     member_bytes: int = 64 << 20  # of an image
     text_bytes: int = 4 << 20  # of a caption or a json, whose parsing takes 30 times as much memory
     members: int = 1_000_000  # in one shard
+    expansion: int = 200  # of a compressed shard: bytes for each stored one, beyond member_bytes
     pixels: int = 100_000_000  # of an image
     aspect_ratio: float = 200.0  # long side over short; a thin image explodes when it is resized
 
 
 DEFAULT_LIMITS = Limits()
+HASH_BYTES = 16  # of an image's and a caption's hash; 8 in caches of format 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class Pair:
     metadata: bytes | None = None  # KEY.json as stored
     error: RowErrorCode | None = None  # why it can't be used
     detail: str = ""  # of the error, for a person
+    images: bool = True  # False where images were not to be read: it has none, and that is right
 
     @property
     def image_hash(self) -> bytes | None:
@@ -53,9 +57,9 @@ class Pair:
         """Return the pair, with an error where it has none yet and can't be used as it is."""
         if self.error is not None:
             return self
-        if not self.image:
+        if self.images and not self.image:
             return self.failed(RowErrorCode.IMAGE_MISSING, "it has no image")
-        if len(self.image) > DEFAULT_LIMITS.member_bytes:
+        if self.image and len(self.image) > DEFAULT_LIMITS.member_bytes:
             detail = f"its image has {len(self.image)} bytes"
             return self.failed(RowErrorCode.IMAGE_TOO_LARGE, detail)
         if self.caption is None or not self.caption.strip():
@@ -63,7 +67,10 @@ class Pair:
         return self
 
     def content(self) -> tuple[bytes, str]:
-        """Return the image and the caption. Raises RowError for a pair that can't be used."""
+        """Return the image, empty where none was to be read, and the caption.
+
+        Raises RowError for a pair that can't be used.
+        """
         pair = self.checked()
         if pair.error is not None:
             raise RowError(pair.error, pair.detail or pair.error)
@@ -103,11 +110,27 @@ def read_fields(metadata: bytes | None) -> dict[str, object]:
     return fields if isinstance(fields, dict) else {}  # pyright: ignore[reportUnknownVariableType]
 
 
-def hash_image(image: bytes) -> bytes:
-    """Return the xxh3-64 of the stored image's bytes, as 8 big-endian bytes."""
-    return xxhash.xxh3_64_digest(image)
+def hash_image(image: bytes, width: int = HASH_BYTES) -> bytes:
+    """Return the xxh3-128 of the stored image's bytes, big-endian; of 8 bytes its xxh3-64."""
+    return _hash(image, width)
 
 
-def hash_caption(caption: str) -> bytes:
-    """Return the xxh3-64 of the caption's UTF-8, as 8 big-endian bytes."""
-    return xxhash.xxh3_64_digest(caption.encode())
+def hash_caption(caption: str, width: int = HASH_BYTES) -> bytes:
+    """Return the hash of a pair's only caption."""
+    return hash_captions([caption], width)
+
+
+def hash_captions(captions: Sequence[str], width: int = HASH_BYTES) -> bytes:
+    """Return the xxh3-128 of a pair's captions, big-endian; of 8 bytes their xxh3-64.
+
+    It is of the UTF-8 of one; of several, of each one's bytes behind their number, in 8
+    little-endian bytes.
+    """
+    parts = [caption.encode() for caption in captions]
+    if len(parts) > 1:
+        parts = [len(part).to_bytes(8, "little") + part for part in parts]
+    return _hash(b"".join(parts), width)
+
+
+def _hash(data: bytes, width: int) -> bytes:
+    return xxhash.xxh3_64_digest(data) if width == 8 else xxhash.xxh3_128_digest(data)

@@ -3,26 +3,60 @@
 import errno
 import posixpath
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
+from typing import Literal, Protocol
 
 from pyarrow import fs
 
 from rhocache_schemas import storage
 from rhocache_schemas.abandonment import keep_on
+from rhocache_schemas.dataset.pair import Pair
 from rhocache_schemas.dataset.tree import Entry, list_files
 from rhocache_schemas.errors import DatasetError, DatasetMismatch
 from rhocache_schemas.storage import braces
 
+Codec = Literal["gzip", "zstd"]
+
 SUFFIX = ".tar"
-# Pairs in containers that are not read as shards: a compressed tar, or Parquet.
+_CODECS: dict[str, Codec] = {
+    ".tar.gz": "gzip",
+    ".tgz": "gzip",
+    ".tar.zst": "zstd",
+    ".tar.zstd": "zstd",
+    ".tzst": "zstd",
+}
+SUFFIXES = (SUFFIX, *_CODECS)
+# Pairs in containers that are not read as shards: tars of other compressions, or Parquet.
 _OTHERS = re.compile(
-    r"\.(tar\.(gz|bz2?|xz|zstd?|lz4|lzma|lzo|br|sz|z|7z|zip)|t[abgx]z2?|tzst|parquet|pq)$",
+    r"\.(tar\.(bz2?|xz|lz4|lzma|lzo|br|sz|z|7z|zip)|t[abx]z2?|parquet|pq)$",
     re.IGNORECASE,
 )
 _LONGEST_NAME = 1024  # bytes of a path that is looked for with its braces, as of an object's key
 _AT_ONCE = 1000  # shards that are looked for in one call
+
+
+class Content(Protocol):
+    """What reads a shard that is not a file of its own, without the rest of its dataset.
+
+    Encoders get it with the shard, so that a dataset that changes while they are at work does not
+    move pairs from one shard to another.
+    """
+
+    def read(self, shard: str, start: int = 0, *, images: bool = True) -> Iterator[Pair]:
+        """Yield the pairs of the shard, which has this name; without ``images`` those are not read.
+
+        Raises DatasetError and StorageError.
+        """
+        ...
+
+    def load(self, pair: Pair) -> Pair:
+        """Return a pair with its image and caption, or an error. In any thread.
+
+        Raises StorageError.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +67,14 @@ class Shard:
     mtime_ns: int  # 0 where the storage tells none
     rows: int | None = None  # None where only reading tells
     most: int | None = None  # of its pairs, the first so many are wanted; None: all
+    content: Content | None = field(default=None, compare=False, repr=False)  # None: a tar
+
+    def differs(self, size: int, rows: int) -> bool:
+        """Tell whether it surely is not what it was with this size and so many pairs.
+
+        Only a tar's size is that of all its bytes.
+        """
+        return size != self.size if self.content is None else rows != self.rows
 
 
 def list_shards(
@@ -40,14 +82,16 @@ def list_shards(
 ) -> list[Shard]:
     """List a dataset's shards in order of their names.
 
-    A folder gives every ``.tar`` below it that is not hidden (see list_files, which gets
-    ``check_link``); ``pattern`` is a glob that their names must match. The root of a brace pattern
+    A folder gives every tar below it that is not hidden (see list_files, which gets
+    ``check_link``), compressed ones (SUFFIXES) where no plain one of the same name lies beside
+    them; ``pattern`` is a glob that their names must match. The root of a brace pattern
     is the folder before its first brace, that of one tar its folder. Braces in the name of a folder
     or tar that is there stand for themselves. A shard that can't be opened is listed too: reading
     it tells why.
 
     Raises DatasetError when there is nothing there, nothing matches, or pairs would be left out:
-    those of compressed tars and Parquet files without a tar of the same name beside them;
+    those of tars of other compressions and Parquet files without a tar of the same name beside
+    them;
     InvalidInput for a brace pattern that stands for more names than braces.MOST, and for a shard
     whose name is not UTF-8; and StorageError.
     """
@@ -63,10 +107,12 @@ def list_shards(
     except OSError as error:
         raise storage.failure(f"cannot list {dataset}", error) from error
     _check_others(dataset, [entry.name for entry in entries], pattern)
+    plain = {_stem(entry.name) for entry in entries if entry.name.lower().endswith(SUFFIX)}
     shards = [
         _shard(entry, root, dataset)
         for entry in entries
-        if root != path or is_shard(entry.name)  # what is named itself may have any name
+        if root != path  # what is named itself may have any name
+        or (is_shard(entry.name) and not (codec_of(entry.name) and _stem(entry.name) in plain))
     ]
     chosen = [shard for shard in shards if pattern is None or fnmatch(shard.name, pattern)]
     if not chosen:
@@ -138,7 +184,18 @@ def check_same_dataset(
 
 
 def is_shard(name: str) -> bool:
-    return name.lower().endswith(SUFFIX)
+    return name.lower().endswith(SUFFIXES)
+
+
+def codec_of(name: str) -> Codec | None:
+    """Return how a tar is compressed, by its name, as Arrow calls it."""
+    return next((codec for end, codec in _CODECS.items() if name.lower().endswith(end)), None)
+
+
+def _stem(name: str) -> str:
+    """A tar's name without its suffix."""
+    suffix = next(each for each in SUFFIXES if name.lower().endswith(each))
+    return name[: -len(suffix)]
 
 
 def _root(filesystem: fs.FileSystem, path: str) -> str:
@@ -179,7 +236,7 @@ def _walk(
     if info.type == fs.FileType.File:
         root = posixpath.dirname(path)
         return root, [_entry(info, root)]
-    return path, list_files(dataset, (SUFFIX,), check_link)
+    return path, list_files(dataset, SUFFIXES, check_link)
 
 
 def check_size(dataset: str) -> None:
@@ -234,7 +291,7 @@ def _expand(filesystem: fs.FileSystem, folder: str, names: str, dataset: str) ->
 
 def _check_others(dataset: str, names: list[str], pattern: str | None) -> None:
     """Refuse a dataset of which a part would be left out without a word."""
-    tars = {name[: -len(SUFFIX)] for name in names if is_shard(name)}
+    tars = {_stem(name) for name in names if is_shard(name)}
     others = [
         name
         for name in names
@@ -244,9 +301,9 @@ def _check_others(dataset: str, names: list[str], pattern: str | None) -> None:
     ]
     if others:
         raise DatasetError(
-            f"{dataset}: {_some(others)} can't be read as shards, which are plain {SUFFIX} files: "
-            "unpack compressed ones and write pairs in Parquet as tars; where these hold no pairs, "
-            f"choose the others by a glob for shards, such as '*{SUFFIX}'"
+            f"{dataset}: {_some(others)} can't be read as shards, which are {', '.join(SUFFIXES)} "
+            "files: score Parquet apart; where these hold no pairs, choose the others by a glob "
+            f"for shards, such as '*{SUFFIX}'"
         )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from pyarrow import fs
 
 from rhocache_schemas import layout, storage
-from rhocache_schemas.errors import DatasetError
+from rhocache_schemas.errors import DatasetError, StorageError
 
 # What systems and tools leave among data, beside names that begin with a dot: macOS's archives,
 # Hadoop's and Delta's unfinished writes, the bins of Windows and of network drives.
@@ -99,7 +99,14 @@ class _Walk:
         self._links: deque[str] = deque()  # to folders
 
     def entries(self, root: str) -> Iterator[Entry]:
-        self._seen = {_identity(folder.stat()) for folder in Path(root).resolve().parents}
+        try:
+            self._seen = {_identity(folder.stat()) for folder in Path(root).resolve().parents}
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise DatasetError(f"there is no folder {root}") from error
+        except OSError as error:
+            raise storage.failure(f"cannot look at {root}", error) from error
+        except RuntimeError as error:  # which a loop of links is
+            raise StorageError(f"cannot look at {root}: {error}") from error
         self._folders = [""]
         while self._folders or self._links:
             if self._folders:

@@ -6,7 +6,10 @@ from pydantic import BaseModel
 
 from rhocache_schemas import storage
 from rhocache_schemas.abandonment import keep_on
-from rhocache_schemas.dataset.shards import Shard, list_shards
+from rhocache_schemas.dataset.formats import find_shards, open_dataset
+from rhocache_schemas.dataset.formats.base import Format
+from rhocache_schemas.dataset.shards import Shard
+from rhocache_schemas.dataset.source import AUTO, Source
 from rhocache_schemas.errors import RhocacheError, UriNotAllowed
 from rhocache_schemas.job.paths import named_locations
 
@@ -30,24 +33,35 @@ def check_job(spec: BaseModel, roots: Sequence[str]) -> None:
         check_allowed(location, roots)
 
 
-def allowed_shards(dataset: str, glob: str | None, roots: Sequence[str]) -> list[Shard]:
-    """List a dataset's shards that match, none outside ``roots``.
+class Under:
+    """Refuses places outside ``roots``, whose links are followed once for all of them.
 
-    A brace pattern or a link may lead elsewhere.
-    Raises as list_shards and check_allowed do.
+    Calling it raises as check_allowed does. Other processes may get copies of it.
     """
-    places = [true_place(root) for root in roots]
-    shards = list_shards(dataset, glob, lambda place: _check_under(place, roots, places))
-    _check_shards(shards, roots, places)
-    return shards
+
+    def __init__(self, roots: Sequence[str]) -> None:
+        self._roots = roots
+        self._places = [true_place(root) for root in roots]
+
+    def __call__(self, place: str) -> None:
+        keep_on()
+        _check_under(place, self._roots, self._places)
 
 
-def check_shards_allowed(shards: Iterable[Shard], roots: Sequence[str]) -> None:
-    """Refuse shards outside ``roots``, whose links are followed once for all of them.
+def open_allowed(source: Source, kind: str = AUTO, roots: Sequence[str] | None = None) -> Format:
+    """Open a dataset, of which no part is outside ``roots``, where there are any.
 
-    Raises as check_allowed does.
+    A brace pattern, a link or a table's path may lead elsewhere. Raises as open_dataset and
+    check_allowed do.
     """
-    _check_shards(shards, roots, [true_place(root) for root in roots])
+    return open_dataset(source, kind, None if roots is None else Under(roots))
+
+
+def find_allowed(
+    source: Source, kind: str, names: Iterable[str], roots: Sequence[str] | None = None
+) -> dict[str, Shard]:
+    """Look for shards by their names, as find_shards does, none outside ``roots``."""
+    return find_shards(source, kind, names, None if roots is None else Under(roots))
 
 
 def true_place(uri: str) -> Place:
@@ -76,12 +90,6 @@ def place_apart(uri: str) -> Place:
         return true_place(uri)
     except RhocacheError:
         return "", (uri,)
-
-
-def _check_shards(shards: Iterable[Shard], roots: Sequence[str], places: Sequence[Place]) -> None:
-    for shard in shards:
-        keep_on()
-        _check_under(shard.uri, roots, places)
 
 
 def _check_under(uri: str, roots: Sequence[str], places: Sequence[Place]) -> None:

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from rhocache_schemas.errors import InvalidInput
 from rhocache_schemas.job.spec import Ask, JobSpec
 
-Form = Literal["text", "integer", "number", "flag", "choice", "notes"]
+Form = Literal["text", "integer", "number", "flag", "choice", "notes", "lines"]
 
 _NOTES = TypeAdapter(dict[str, str])
 _NOT_ASKED = ("format_version", "kind")
@@ -29,7 +29,7 @@ class SpecField:
     option: str  # of a command: its name, without dashes before it
     title: str
     description: str
-    form: Form  # "notes": a mapping from text to text
+    form: Form  # "notes": a mapping from text to text; "lines": a list of what a text can say
     required: bool
     default: Any
     argument: bool  # of a command, by its place
@@ -50,9 +50,13 @@ class SpecField:
         return value
 
     def write(self, value: Any) -> list[str]:
-        """Spell a value: as one text, as none for null, and notes as a text each."""
+        """Spell a value: as one text, as none for null, and notes and lines as a text each."""
         if self.form == "notes":
             return [write_note(*item) for item in value.items()]
+        if isinstance(value, tuple):
+            return [",".join(map(str, value))]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        if self.form == "lines":
+            return [str(each) for each in value]
         return [] if value is None else [str(value)]
 
 
@@ -167,7 +171,9 @@ def _form(types: list[Any]) -> Form | None:
         return "choice"
     if origins == {dict}:
         return "notes"
-    if origins == {int, Literal}:
+    if origins == {list}:
+        return "lines"
+    if origins in ({int, Literal}, {tuple}):
         return "text"
     return _PLAIN.get(types[0]) if len(types) == 1 else None
 

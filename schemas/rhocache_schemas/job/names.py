@@ -2,6 +2,7 @@
 
 import re
 
+from rhocache_schemas.dataset.shards import is_shard
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.spec import JobSpec
 from rhocache_schemas.reference import ReferenceSpec
@@ -24,7 +25,7 @@ def about(spec: JobSpec) -> str:
 def data_to_model(dataset: str, model: str) -> str:
     """Of tars with the folder's name too, for they are called the same anywhere."""
     parts = dataset.rstrip("/").split("/")
-    data = "/".join(parts[-2:] if parts[-1].endswith(".tar") else parts[-1:])
+    data = "/".join(parts[-2:] if is_shard(parts[-1]) else parts[-1:])
     return f"{data} → {last_part(model)}"
 
 

@@ -18,7 +18,7 @@ def named_locations(spec: BaseModel) -> list[str]:
     named: list[str] = []
     for _, value in _naming(spec):
         if not isinstance(value, ReferenceSpec):
-            named.append(value)
+            named += [value] if isinstance(value, str) else value
             continue
         if value.local_dir is not None:
             named.append(value.local_dir)
@@ -38,13 +38,15 @@ def absolute(spec: Model) -> Model:
         if isinstance(value, ReferenceSpec):
             model, pretrained = absolute_model(value.model), absolute_weights(value.pretrained)
             spelled[name] = value.model_copy(update={"model": model, "pretrained": pretrained})
-        else:
+        elif isinstance(value, str):
             spelled[name] = absolute_location(value)
+        else:
+            spelled[name] = [absolute_location(each) for each in value]
     return spec.model_copy(update=spelled)
 
 
 def _naming(spec: BaseModel) -> Iterator[tuple[str, Any]]:
-    """Yield the fields that name places: locations, and references."""
+    """Yield the fields that name places: locations, lists of them, and references."""
     for name, info in type(spec).model_fields.items():
         value = getattr(spec, name)
         if isinstance(value, ReferenceSpec) or (value is not None and _is_location(info)):

@@ -18,6 +18,7 @@ from pyarrow import fs
 
 from rhocache_schemas.errors import InvalidInput, RhocacheError, StorageError, UriNotAllowed
 from rhocache_schemas.storage.aws import s3_settings
+from rhocache_schemas.storage.hub import hub
 from rhocache_schemas.text import has_secrets
 
 TEMPORARY = ".tmp"  # suffix of a file that is not committed yet
@@ -86,7 +87,8 @@ def resolve(uri: str) -> tuple[fs.FileSystem, str]:
     if len(rest.encode()) - len(bucket) > _LONGEST_KEY and "{" not in rest:
         raise InvalidInput(f"{uri!r} is too long: a key has {_LONGEST_KEY} bytes at most")
     try:
-        return _OBJECT_STORES[kind](bucket), rest.rstrip("/")
+        filesystem = hub(uri) if kind == HUB else _OBJECT_STORES[kind](bucket)
+        return filesystem, rest.rstrip("/")
     except (OSError, ValueError) as error:
         raise StorageError(f"cannot reach {uri}: {error}") from error
 
@@ -184,7 +186,14 @@ def _gs(_: str) -> fs.GcsFileSystem:
 
 
 _OBJECT_STORES: dict[str, Callable[[str], fs.FileSystem]] = {"s3": _s3, "gs": _gs}  # of a bucket
-SCHEMES = ("file", *_OBJECT_STORES)
+HUB = "hf"  # is read, and not written
+SCHEMES = ("file", *_OBJECT_STORES, HUB)
+
+
+def check_writable(uri: str) -> None:
+    """Raises InvalidInput for a place in a store that is only read."""
+    if scheme(uri) == HUB:
+        raise InvalidInput(f"{uri}: {HUB}:// is only read; choose a folder or bucket to write to")
 
 
 def join(uri: str, *names: str) -> str:
@@ -210,11 +219,11 @@ def read_bytes(uri: str) -> bytes:
 
 
 def sha256(uri: str) -> str:
-    """Hash a file, hexadecimal, without holding it in memory."""
+    """Hash a file as it is stored, hexadecimal, without holding it in memory."""
     filesystem, path = resolve(uri)
     digest = hashlib.sha256()
     try:
-        with filesystem.open_input_stream(path) as stream:
+        with filesystem.open_input_stream(path, compression=None) as stream:
             while data := stream.read(_COPY_BYTES):
                 digest.update(data)
     except OSError as error:
@@ -242,6 +251,7 @@ class AtomicFile:
     """
 
     def __init__(self, uri: str) -> None:
+        check_writable(uri)
         self._uri = uri
         self._filesystem, self._path = resolve(uri)
         self._folder, _, name = self._path.rpartition("/")
@@ -305,6 +315,7 @@ def discard_temporaries(uri: str) -> None:
 
 def delete(uri: str) -> None:
     """Remove one file; nothing happens when it is not there."""
+    check_writable(uri)
     if not exists(uri):
         return
     filesystem, path = resolve(uri)

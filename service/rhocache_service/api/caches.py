@@ -17,6 +17,7 @@ from rhocache_service.api.auth import ReadsCaches, WritesCaches
 from rhocache_service.api.dependencies import After, InRegistry
 from rhocache_service.caches import search, similarity
 from rhocache_service.caches.images import media_type
+from rhocache_service.caches.similarity import Ranking
 from rhocache_service.http.openapi import BODY, api_problems, problems
 from rhocache_service.http.problems import BrokenOff, ProblemError
 from rhocache_service.jobs.deletion import give_up
@@ -28,7 +29,7 @@ router = APIRouter(prefix="/v1/caches", tags=["caches"])
 _CHUNK = 1 << 20
 _OF_CACHES = api_problems("validation-failed", "not-found")
 _OF_A_CACHE = api_problems("validation-failed", "not-found", "cache-corrupt")
-_WHOLE = (layout.MANIFEST, layout.INDEX, layout.PLAN)
+_WHOLE = (layout.MANIFEST, layout.INDEX, layout.SUMMARY, layout.PLAN)
 
 
 def _cache(registry: InRegistry, _: ReadsCaches, cache: str) -> CacheRow:
@@ -99,19 +100,19 @@ def list_cache_pairs(
 ) -> CachedPairList:
     """List pairs by the rank of their similarity, or those of a key.
 
-    Of a large cache the pairs of some shards are ranked, chosen evenly.
+    Of a large cache the 1,000 lowest and highest have ranks; of one of format 1 the pairs of some
+    shards, chosen evenly.
     """
     reader = CacheReader.open(cache.uri)
     if key is not None:
         found = list(search.with_key(reader, key))[after:]
         return CachedPairList.of(found, limit, places(after))
-    ranked = request.app.state.similarities(reader)
-    total = len(ranked.similarity)
-    ranks = range(after, min(after + limit + 1, total))
-    if order == "highest":
-        ranks = [total - 1 - rank for rank in ranks]
-    found = CachedPairList.of(similarity.pairs_at(reader, ranked, ranks), limit, places(after))
-    return found.model_copy(update={"shards": len(ranked.shards)})
+    ranking: Ranking = request.app.state.similarities
+    pairs, shards = similarity.by_rank(
+        reader, ranking, after, limit + 1, highest=order == "highest"
+    )
+    found = CachedPairList.of(pairs, limit, places(after))
+    return found.model_copy(update={"shards": shards})
 
 
 @router.get(
@@ -149,7 +150,7 @@ def get_picture(
     },
 )
 def download_cache_file(request: Request, who: ReadsCaches, cache: InCache, name: str) -> Response:
-    """Download a file of a cache: manifest.json, index.parquet, plan.json or shards/NAME.parquet.
+    """Download a file of a cache: of its documents but the progress, or shards/NAME.parquet.
 
     One byte range may be asked for. An index that is not the one that the manifest names is none.
     """

@@ -57,7 +57,7 @@ IdempotencyKey = Annotated[
     tags=["jobs"],
     status_code=202,
     summary="Submit a job",
-    responses=_NEW_JOB | api_problems(*JOB, "fingerprint-mismatch", *NEW_JOB),
+    responses=_NEW_JOB | api_problems(*JOB, "fingerprint-mismatch", "table-mismatch", *NEW_JOB),
 )
 def submit_job(
     who: WritesJobs,
@@ -118,7 +118,12 @@ def _once(
     tags=["jobs"],
     summary="Look at a job without running it",
     responses=api_problems(
-        *JOB, "not-found", "fingerprint-mismatch", "dataset-mismatch", "cache-corrupt"
+        *JOB,
+        "not-found",
+        "fingerprint-mismatch",
+        "dataset-mismatch",
+        "table-mismatch",
+        "cache-corrupt",
     ),
 )
 def validate_job(

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from cachetools import LRUCache
 
 from rhocache_schemas.cache.documents import Manifest
-from rhocache_schemas.dataset.formats.webdataset import ShardReader
+from rhocache_schemas.dataset.formats import read_shard
 from rhocache_schemas.dataset.pair import Pair
-from rhocache_schemas.dataset.shards import Shard, list_shards
+from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import CacheIncomplete
-from rhocache_schemas.job.allowed_roots import check_allowed
+from rhocache_schemas.job.allowed_roots import find_allowed
 
 Place = tuple[str, int]  # shard name and row
 
@@ -41,9 +41,8 @@ class Pictures:
             if (shard, row) not in found:
                 rows[shard].add(row)
         if rows:
-            shards = {shard.name: shard for shard in list_shards(manifest.dataset)}
-            for name in rows.keys() & shards.keys():
-                check_allowed(shards[name].uri, self._roots)
+            shards = find_allowed(manifest.source, manifest.format, rows, self._roots)
+            for name in shards:
                 for pair in self._pass(shards[name], manifest, rows[name]):
                     found[name, pair.row] = pair
                     with self._lock:
@@ -52,7 +51,7 @@ class Pictures:
 
     def _pass(self, shard: Shard, manifest: Manifest, rows: set[int]) -> Iterable[Pair]:
         last = max(rows)
-        for pair in ShardReader(shard, manifest.fingerprint.caption_field):
+        for pair in read_shard(shard, manifest.source):
             if pair.row in rows:
                 yield pair
             if pair.row == last:

@@ -12,11 +12,10 @@ import pyarrow.compute as pc
 from rhocache_schemas.abandonment import keep_on
 from rhocache_schemas.api import CachedPair
 from rhocache_schemas.cache.reader import CacheReader
-from rhocache_schemas.dataset.formats.webdataset import ShardReader
+from rhocache_schemas.dataset.formats import read_shard
 from rhocache_schemas.dataset.pair import hash_caption
-from rhocache_schemas.dataset.shards import list_shards
 from rhocache_schemas.errors import ShardError
-from rhocache_schemas.job.allowed_roots import check_allowed
+from rhocache_schemas.job.allowed_roots import open_allowed
 
 LOOKED_THROUGH = 5000  # captions at once: they are in the dataset alone, read with its pictures
 _COLUMNS = ["key", "row", "status", "similarity"]
@@ -31,7 +30,7 @@ def with_key(cache: CacheReader, key: str) -> Iterator[CachedPair]:
 def with_text(cache: CacheReader, text: str) -> Iterator[CachedPair]:
     """Yield the pairs whose key or whole caption a text is. Raises CacheError and StorageError."""
     for shard, table in cache.columns_of_all(cache.index, [*_COLUMNS, "caption_hash"]):
-        yield from _matching(shard, table, _is(text))
+        yield from _matching(shard, table, _is(text, table))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +54,16 @@ def with_words(cache: CacheReader, roots: list[str], text: str, first: int) -> L
     words = text.casefold().split()
     captions = 0
     pairs: list[CachedPair] = []
-    shards = list_shards(cache.manifest.dataset)
+    source = cache.manifest.source
+    shards = open_allowed(source, cache.manifest.format, roots).shards
     for number, shard in enumerate(shards[first:], first):
         if captions >= LOOKED_THROUGH:
             return Look(pairs, captions, number)
         if shard.name not in cache.index:
             continue
-        check_allowed(shard.uri, roots)
         rows: set[int] = set()
         with suppress(ShardError):
-            for pair in ShardReader(shard, cache.manifest.fingerprint.caption_field):
+            for pair in read_shard(shard, source):
                 keep_on()
                 captions += 1
                 caption = (pair.caption or "").casefold()
@@ -73,7 +72,7 @@ def with_words(cache: CacheReader, roots: list[str], text: str, first: int) -> L
         if rows:
             among = pc.field("row").isin(sorted(rows))  # pyright: ignore[reportUnknownMemberType]
             table = cache.columns(shard.name, [*_COLUMNS, "caption_hash"])
-            pairs.extend(_matching(shard.name, table, among & ~_is(text)))
+            pairs.extend(_matching(shard.name, table, among & ~_is(text, table)))
     return Look(pairs, captions, None)
 
 
@@ -84,11 +83,12 @@ def failed_pairs(cache: CacheReader) -> Iterator[CachedPair]:
             yield CachedPair(shard=shard, key=row.key, row=row.row, status=row.code)
 
 
-def _is(text: str) -> pc.Expression:
+def _is(text: str, table: pa.Table) -> pc.Expression:
     """Whether a pair's key or whole caption is a text; a failed pair may have no caption."""
+    kind = cast("pa.FixedSizeBinaryType", table["caption_hash"].type)
     caption = pc.field("caption_hash")
     there = cast("pc.Expression", caption.is_valid())
-    return (pc.field("key") == text) | (there & (caption == hash_caption(text)))
+    return (pc.field("key") == text) | (there & (caption == hash_caption(text, kind.byte_width)))
 
 
 def _matching(shard: str, table: pa.Table, wanted: pc.Expression) -> Iterator[CachedPair]:

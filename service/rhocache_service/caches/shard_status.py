@@ -9,7 +9,7 @@ from rhocache_schemas.cache.documents import ShardFailure
 from rhocache_schemas.cache.index import IndexRow
 from rhocache_schemas.cache.listing import failure_files, shards_there
 from rhocache_schemas.cache.reader import CacheReader
-from rhocache_schemas.dataset.shards import list_shards
+from rhocache_schemas.dataset.formats import open_dataset
 from rhocache_schemas.job.kinds.score import ScoreSpec
 
 
@@ -18,7 +18,7 @@ def shard_list(spec: ScoreSpec, limit: int, after: str | None) -> ShardList:
 
     Raises DatasetError, CacheError and StorageError.
     """
-    names = sorted(shard.name for shard in list_shards(spec.dataset, spec.shards))
+    names = sorted(shard.name for shard in open_dataset(spec.source, spec.format).shards)
     first = 0 if after is None else bisect_right(names, after)
     names = names[first : first + limit + 1]
     rows, there = committed_rows(spec.output), shards_there(spec.output, names)

@@ -39,6 +39,47 @@ class Similarities:
         )
 
 
+Ranking = Callable[[CacheReader], Similarities]
+
+
+def by_rank(
+    cache: CacheReader, ranking: Ranking, first: int, most: int, *, highest: bool = False
+) -> tuple[list[CachedPair], int]:
+    """The pairs from a place on in the order of similarity, and of how many shards they are.
+
+    A cache's summary has the first 1,000 of both ends. What lies deeper is ranked, where the cache
+    is small enough for all of it to be read; and where a cache has no summary, of a large one some.
+
+    Raises CacheError and StorageError.
+    """
+    summary = cache.summary
+    if summary is not None:
+        kept = summary.highest if highest else summary.lowest
+        if first + most <= len(kept) or len(kept) == summary.pairs or not _is_small(cache):
+            pairs = [
+                CachedPair(
+                    shard=pair.shard,
+                    key=pair.key,
+                    row=pair.row,
+                    status="ok",
+                    similarity=pair.similarity,
+                    rank=summary.pairs - 1 - place if highest else place,
+                )
+                for place, pair in enumerate(kept[first : first + most], first)
+            ]
+            return pairs, cache.manifest.shards
+    ranked = ranking(cache)
+    total = len(ranked.similarity)
+    ranks = list(range(first, min(first + most, total)))
+    if highest:
+        ranks = [total - 1 - rank for rank in ranks]
+    return pairs_at(cache, ranked, ranks), len(ranked.shards)
+
+
+def _is_small(cache: CacheReader) -> bool:
+    return cache.manifest.shards <= _SHARDS and cache.manifest.rows <= _PAIRS
+
+
 def some_of(shards: list[str], pairs: int) -> list[str]:
     """Shards of so many pairs that a page may read: all, or of many some, chosen evenly."""
     return shards[:: max(1, math.ceil(len(shards) / _SHARDS), math.ceil(pairs / _PAIRS))]
@@ -64,7 +105,7 @@ def read_similarities(cache: CacheReader) -> Similarities:
     return Similarities(shards, *(column[order] for column in columns))
 
 
-def remember_similarities() -> Callable[[CacheReader], Similarities]:
+def remember_similarities() -> Ranking:
     """``read_similarities`` that remembers the last few caches, as long as they stay the same.
 
     A cache is read once, however many ask for it at a time.

@@ -29,6 +29,7 @@ from rhocache_schemas.errors import (
     Problem,
     RequestInFlight,
     RhocacheError,
+    TableMismatch,
     TooManyJobs,
     UriNotAllowed,
     WebhookNotAllowed,
@@ -109,6 +110,12 @@ KINDS = {
         "The cache holds another dataset",
         "Most of the output's shards have other contents in this dataset, or none of them is in "
         "it. Use another output; or submit with `replace`, which gives up what the output holds.",
+    ),
+    "table-mismatch": Kind(
+        409,
+        "The output holds another table, or a cache",
+        "The output holds what was made from another cache or with other options; `detail` names "
+        "what differs. Use another output; or submit with `replace`, which gives up the table.",
     ),
     "cache-corrupt": Kind(
         409,
@@ -279,6 +286,8 @@ def as_problem(error: RhocacheError | RequestValidationError) -> ProblemError:  
             return ProblemError(error.code, str(error))
         case FingerprintMismatch():
             return ProblemError("fingerprint-mismatch", str(error))
+        case TableMismatch():
+            return ProblemError("table-mismatch", str(error))
         case DatasetMismatch():
             return ProblemError("dataset-mismatch", str(error))
         case CacheCorrupt():

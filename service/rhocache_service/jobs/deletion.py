@@ -30,7 +30,7 @@ def delete_with_output(registry: Registry, row: JobRow, roots: Sequence[str]) ->
     cache = registry.caches.at(output)
     if cache is not None and cache.job != row.id:
         raise JobStateConflict(
-            f"job {cache.job} has committed the cache {output} since: delete the cache itself"
+            f"job {cache.job} has committed {output} since: delete that itself, or with that job"
         )
     give_up(registry, output, roots)
     registry.delete(row)

@@ -7,8 +7,10 @@ import numpy as np
 from rhocache_schemas.api import Range
 from rhocache_schemas.cache.documents import Progress
 from rhocache_schemas.cache.index import IndexRow
-from rhocache_schemas.dataset.formats.webdataset import ShardReader
+from rhocache_schemas.dataset.formats import read_shard
+from rhocache_schemas.dataset.pair import HASH_BYTES
 from rhocache_schemas.dataset.shards import Shard
+from rhocache_schemas.dataset.source import Source
 from rhocache_schemas.errors import ShardError
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.spec import JobState
@@ -19,28 +21,33 @@ from rhocache_service.registry.tables import JobRow
 _EARLIER = 100  # jobs that are looked at
 _ALIKE = 5  # of those with the same reference, how many tell
 
-# Bytes of a pair beside its embeddings: row, similarity and hashes; and its key, status and nulls.
-_NUMBERS, _KEY = 4 + 4 + 2 * 8, 120
+# Bytes of a pair beside its embeddings: row, similarity and hashes; a vector's scale in int8; and
+# the pair's key, status and nulls.
+_NUMBERS, _SCALE, _KEY = 4 + 4 + 2 * HASH_BYTES, 4, 120
 _SHARD = 20_000  # bytes of a shard file beside its pairs, at most
 
 _BEGINNING = 1 << 20  # bytes of a shard whose pairs stand for the others
 _SPREAD = 0.2  # of a whole shard's density about that of its beginning
 
 
-def bytes_per_pair(dimension: int, dtype: Dtype) -> int:
-    """Of an image's and a caption's embedding, and the numbers beside them; without the key."""
-    return 2 * dimension * np.dtype(dtype).itemsize + _NUMBERS
+def bytes_per_pair(dimension: int, dtype: Dtype, views: int = 1) -> int:
+    """Of the embeddings of an image's views and a caption, and the numbers beside them, without the
+    key."""
+    each = dimension * np.dtype(dtype).itemsize + (_SCALE if dtype == "int8" else 0)
+    return (views + 1) * each + _NUMBERS
 
 
-def sample_density(shards: Sequence[Shard], caption_field: str | None) -> Range | None:
-    """Pairs a byte, by the first, middle and last of shards; None where they can't be read."""
+def sample_density(shards: Sequence[Shard], source: Source) -> Range | None:
+    """Pairs a byte, by the first, middle and last of those shards that don't tell how many they
+    have; None where there are none, or they can't be read."""
+    shards = [shard for shard in shards if shard.rows is None]
     if not shards:
         return None
     sampled = {shard.name: shard for shard in (shards[0], shards[len(shards) // 2], shards[-1])}
     densities = [
         (pairs.low / shard.size, pairs.high / shard.size)
         for shard in sampled.values()
-        if (pairs := _pairs_of(shard, caption_field)) is not None
+        if (pairs := _pairs_of(shard, source)) is not None
     ]
     if not densities:
         return None
@@ -50,12 +57,15 @@ def sample_density(shards: Sequence[Shard], caption_field: str | None) -> Range 
 def predict_pairs(
     shards: Sequence[Shard], read: Mapping[str, IndexRow], density: Range | None
 ) -> Range | None:
-    """How many pairs shards have: those that were ``read`` exactly, the others by their sizes.
+    """How many pairs shards have: those that were ``read``, or tell, exactly, the others by their
+    sizes.
 
     None where there are others, and no ``density``, which is in pairs a byte.
     """
-    known = sum(read[shard.name].rows for shard in shards if shard.name in read)
-    unread = [shard.size for shard in shards if shard.name not in read]
+    rows = {shard.name: shard.rows for shard in shards}
+    rows |= {name: row.rows for name, row in read.items() if name in rows}
+    known = sum(count for count in rows.values() if count is not None)
+    unread = [shard.size for shard in shards if rows[shard.name] is None]
     if not unread:
         return Range(low=known, high=known)
     if density is None:
@@ -63,9 +73,9 @@ def predict_pairs(
     return Range(low=known + sum(unread) * density.low, high=known + sum(unread) * density.high)
 
 
-def _pairs_of(shard: Shard, caption_field: str | None) -> Range | None:
+def _pairs_of(shard: Shard, source: Source) -> Range | None:
     """How many pairs a shard has, by its beginning if it is not small; None if it can't be read."""
-    reader = ShardReader(shard, caption_field)
+    reader = read_shard(shard, source)
     pairs = 0
     try:
         for pairs, _ in enumerate(reader, 1):
@@ -90,11 +100,15 @@ def predict_seconds(pairs: Range, alike: Sequence[JobRow]) -> Range | None:
 
 
 def jobs_alike(spec: ScoreSpec, registry: Registry) -> list[JobRow]:
-    """The newest jobs that have scored with the same reference."""
+    """The newest jobs that have scored as many views with the same reference."""
     found: list[JobRow] = []
     for row in registry.newest(_EARLIER, status=JobState.COMPLETED):
         done = row.job_spec()
-        if isinstance(done, ScoreSpec) and done.reference == spec.reference and row.progress:
+        if not isinstance(done, ScoreSpec) or not row.progress:
+            continue
+        if _progress(row).run.pairs_reused:  # what was not encoded tells nothing of what will be
+            continue
+        if (done.reference, done.views.count) == (spec.reference, spec.views.count):
             found.append(row)
     return found[:_ALIKE]
 

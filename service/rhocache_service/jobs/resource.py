@@ -62,6 +62,7 @@ def how_far(progress: Progress) -> HowFar:
             pairs_per_second=progress.pairs_per_second,
             seconds_left=progress.seconds_left,
             limited_by=progress.limited_by,
+            pairs_reused=progress.run.pairs_reused,
             steps=progress.steps,
         ),
         "failed_by_code": progress.failed_by_code,

@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
+from rhocache_schemas import storage
 from rhocache_schemas.api import Submission, Validation
 from rhocache_schemas.documents import check_version
 from rhocache_schemas.errors import JobStateConflict, QueueFull, RateLimited
@@ -36,6 +37,7 @@ class Submissions:
         check_version(spec.format_version, "the job spec")
         spec = absolute(spec)
         check_job(spec, self.settings.roots)
+        storage.check_writable(spec.output)
         if submission.webhook is not None:
             check_target(submission.webhook, self.settings)
         kind_of(spec).check(spec)

@@ -1,4 +1,8 @@
-"""The caches that jobs have committed: where each lies, under an id, and until when."""
+"""The caches that jobs have committed: where each lies, under an id, and until when.
+
+Tables made from caches are kept beside them, for they expire and are deleted alike; they are not
+listed.
+"""
 
 import hashlib
 import time
@@ -27,13 +31,27 @@ class Committed:
         self._session = sessionmaker(engine, expire_on_commit=False)
 
     def add(
-        self, uri: str, fingerprint: str, job: str, at: int, expires_at: int | None = None
+        self,
+        uri: str,
+        fingerprint: str,
+        job: str,
+        at: int,
+        expires_at: int | None = None,
+        *,
+        is_table: bool = False,
     ) -> None:
         """List a cache that ``job`` has committed, or committed anew, at a Unix second.
 
-        One that is listed already, and is to be kept for ever, stays so.
+        A table has no fingerprint. What is listed already, and is to be kept for ever, stays so.
         """
-        row = CacheRow(id=cache_id(uri), uri=uri, fingerprint=fingerprint, job=job, committed_at=at)
+        row = CacheRow(
+            id=cache_id(uri),
+            uri=uri,
+            fingerprint=fingerprint,
+            job=job,
+            committed_at=at,
+            is_table=is_table,
+        )
         with self._session.begin() as session:
             known = session.get(CacheRow, row.id)
             if known is None or known.expires_at is not None:
@@ -48,7 +66,7 @@ class Committed:
         return self.find(row.id)
 
     def expired(self, at: float) -> Sequence[CacheRow]:
-        """The caches that are to go by a Unix second, the first ones first."""
+        """The caches and tables that are to go by a Unix second, the first ones first."""
         query = select(CacheRow).where(CacheRow.expires_at <= at).order_by(CacheRow.expires_at)
         with self._session() as session:
             return session.scalars(query).all()
@@ -77,14 +95,15 @@ class Committed:
 
     def newest(self, limit: int, after: CacheRow | None = None) -> list[CacheRow]:
         """Caches by their last commit backwards, from the one that comes behind ``after``."""
-        query = select(CacheRow).order_by(*(column.desc() for column in _ORDER)).limit(limit)
+        query = select(CacheRow).where(~CacheRow.is_table)
+        query = query.order_by(*(column.desc() for column in _ORDER)).limit(limit)
         if after is not None:
             query = query.where(tuple_(*_ORDER) < (after.committed_at, after.id))
         with self._session() as session:
             return list(session.scalars(query))
 
     def at(self, uri: str) -> CacheRow | None:
-        """The cache at a place, if one is listed there."""
+        """The cache or table at a place, if one is known there."""
         with self._session() as session:
             return session.get(CacheRow, cache_id(uri))
 
@@ -95,7 +114,8 @@ class Committed:
         """
         if "\0" in name:  # PostgreSQL refuses to look for it
             raise CacheNotFound(f"no cache {name!r}")
-        query = select(CacheRow).where(or_(CacheRow.id == name, CacheRow.fingerprint == name))
+        named = or_(CacheRow.id == name, CacheRow.fingerprint == name)
+        query = select(CacheRow).where(named, ~CacheRow.is_table)
         with self._session() as session:
             found = session.scalars(query.limit(20)).all()
         if len(found) > 1:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     create_engine,
     event,
     extract,
+    false,
     func,
     select,
     text,
@@ -96,7 +97,7 @@ class NoteRow(Base):
 
 
 class CacheRow(Base):
-    """A cache that jobs have committed."""
+    """A cache that jobs have committed, or a table that they have made from one."""
 
     __tablename__ = "caches"
 
@@ -106,6 +107,7 @@ class CacheRow(Base):
     job: Mapped[str] = mapped_column(String(64))  # the last one that committed it
     committed_at: Mapped[int] = mapped_column(index=True)  # Unix seconds
     expires_at: Mapped[int | None] = mapped_column(BigInteger, index=True)  # Unix seconds
+    is_table: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class DeletionRow(Base):

@@ -233,17 +233,25 @@ class Reconciler:
 
     def _complete(self, row: JobRow) -> None:
         spec = row.job_spec()
+        kind = kind_of(spec)
         try:
-            fingerprint = kind_of(spec).outcome(spec)
+            fingerprint = kind.outcome(spec)
         except (CacheIncomplete, JobError) as error:
             self._fail(row, Fault(code=error.code, detail=str(error)))
             return
         if row.state is JobState.IN_PROGRESS:
             row = self._registry.advance(row, JobState.FINALIZING)
-        if fingerprint is not None:
+        if fingerprint is not None or kind.makes_tables:
             now, days = int(time.time()), self._retention_days
             expires_at = None if days is None else now + int(days * 86400)
-            self._registry.caches.add(spec.output, fingerprint, row.id, now, expires_at)
+            self._registry.caches.add(
+                spec.output,
+                fingerprint or "",
+                row.id,
+                now,
+                expires_at,
+                is_table=kind.makes_tables,
+            )
         self._registry.advance(row, JobState.COMPLETED, fingerprint=fingerprint)
 
     def _cancel(self, row: JobRow) -> None:

@@ -5,6 +5,8 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pydantic_core import to_json
+
 from rhocache_schemas.api import SUBMISSIONS, Submission, read_submission
 from rhocache_schemas.job.fields import SpecField, chosen, fields_of
 from rhocache_schemas.job.kinds import DEFAULT
@@ -35,7 +37,7 @@ def form(kind: str, made: Submission | None = None) -> Iterator[Control]:
             yield Control(field, "", None)
         else:
             value = field.default if made is None else field.get(made)
-            yield Control(field, "\n".join(field.write(value)), json.dumps(value))
+            yield Control(field, "\n".join(field.write(value)), to_json(value).decode())
 
 
 def command(made: Submission, url: str) -> str:

@@ -31,6 +31,8 @@ from rhocache_service.web.render import page, page_router
 
 router = page_router()
 
+_LINES = ("notes", "lines")  # forms of a text each line
+
 
 async def _form(request: Request) -> FormData:
     return await request.form()
@@ -98,7 +100,7 @@ def _read(kind: str, controls: list[Control], texts: Mapping[str, str]) -> Submi
         text = _text(control, texts)
         if control.value is not None and text == _as_browsers_hold(control):
             values[control.field.path] = json.loads(control.value)
-        elif text or control.field.form == "notes":
+        elif text or control.field.form in _LINES:
             values[control.field.path] = _value(control, text)
     try:
         return SUBMISSIONS[kind].model_validate(nest(values))
@@ -110,15 +112,18 @@ def _read(kind: str, controls: list[Control], texts: Mapping[str, str]) -> Submi
 def _as_browsers_hold(control: Control) -> str:
     """A control's first text: HTML has no NUL, and a line of input no line ends."""
     text = control.text.replace("\0", "\ufffd")
-    return text if control.field.form == "notes" else text.replace("\r", "").replace("\n", "")
+    return text if control.field.form in _LINES else text.replace("\r", "").replace("\n", "")
 
 
 def _value(control: Control, text: str) -> Any:
-    """A text as the spec's model reads it: it understands numbers and flags, but no notes."""
-    if control.field.form != "notes":
+    """A text as the spec's model reads it: it understands numbers and flags, but no lines."""
+    if control.field.form not in _LINES:
         return text
+    lines = [line for line in text.split("\n") if line]
+    if control.field.form == "lines":
+        return lines
     try:
-        return read_notes(line for line in text.split("\n") if line)
+        return read_notes(lines)
     except RhocacheError:
         return text  # which the model refuses, at its field
 

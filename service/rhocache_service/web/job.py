@@ -15,7 +15,9 @@ from rhocache_schemas.errors import RhocacheError
 from rhocache_schemas.failures import Failed, errors_by_code
 from rhocache_schemas.job.fields import chosen
 from rhocache_schemas.job.kinds import UnknownKind
-from rhocache_schemas.job.spec import JobState
+from rhocache_schemas.job.over_cache import CacheJobSpec
+from rhocache_schemas.job.spec import JobSpec, JobState
+from rhocache_schemas.table.reader import TableReader
 from rhocache_service.api.auth import ReadsJobs, WritesJobs
 from rhocache_service.api.dependencies import Found, InRegistry, WithSubmissions
 from rhocache_service.caches.images import Place
@@ -27,7 +29,9 @@ from rhocache_service.registry.tables import JobRow
 from rhocache_service.web import again
 from rhocache_service.web.charts import Line, line
 from rhocache_service.web.named import named
+from rhocache_service.web.neighbours import gallery
 from rhocache_service.web.render import page, page_router
+from rhocache_service.web.table import Shown, shown
 from rhocache_service.web.timeline import timeline
 
 router = page_router()
@@ -49,9 +53,23 @@ def job(who: ReadsJobs, request: Request, row: Found, registry: InRegistry):
         data=data,
         outcomes=registry.shard_outcomes(row.id, _CELLS),
         cache=cache,
+        neighbours=gallery(request, registry, spec, with_pictures=who.may("caches:read")),
         asked=chosen(spec),
+        table=_table(spec),
         again=None if isinstance(spec, UnknownKind) else _again(request, row),
     )
+
+
+def _table(spec: JobSpec) -> Shown | None:
+    """What a job over a cache has made, once it is committed."""
+    if not isinstance(spec, CacheJobSpec):
+        return None
+    try:
+        found = TableReader.find(spec.output)
+    except RhocacheError:  # it may be damaged, or gone with its storage
+        return None
+    same = found is not None and found.manifest.spec == spec
+    return shown(found.manifest) if found and same else None
 
 
 @router.get("/jobs/{job}/now")

@@ -98,6 +98,15 @@ def rounded(value: float) -> str:
     return f"{float(f'{value:.2g}'):,.0f}"
 
 
+def value(given: str | float | None) -> str:
+    """Spell what a table's summary holds."""
+    if isinstance(given, float):
+        return f"{given:.4g}"
+    if isinstance(given, int) and not isinstance(given, bool):
+        return f"{given:,}"
+    return "–" if given is None else str(given)
+
+
 _FILTERS: dict[str, Callable[..., str]] = {
     "path": as_path,
     "words": words,
@@ -109,6 +118,7 @@ _FILTERS: dict[str, Callable[..., str]] = {
     "size": size,
     "rate": rate,
     "rounded": rounded,
+    "value": value,
     "meaning": meaning,
     "last_part": last_part,
 }

@@ -28,7 +28,7 @@ _DOCUMENT_BYTES = 4 << 20
 class RunSummary:
     path: str
     changed_at: float  # Unix seconds, of its log
-    cache: str | None  # that its settings name
+    caches: list[str]  # that its settings name
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def list_runs(roots: Sequence[str]) -> list[RunSummary]:
         log = folder / LOG
         if log.is_file() and (folder / CONFIG).is_file():
             found[folder] = RunSummary(
-                str(folder), log.stat().st_mtime, cache_of(_settings(folder))
+                str(folder), log.stat().st_mtime, caches_of(_settings(folder))
             )
     return sorted(found.values(), key=lambda run: -run.changed_at)
 
@@ -88,8 +88,12 @@ def read_picture(folder: str, name: str, roots: Sequence[str]) -> bytes | None:
     return path.read_bytes() if path.stat().st_size <= _DOCUMENT_BYTES else None
 
 
-def cache_of(settings: dict[str, Any]) -> str | None:
-    return str(settings["cache"]) if settings.get("cache") else None
+def caches_of(settings: dict[str, Any]) -> list[str]:
+    """The caches that steer a run: none, one, or several of a list."""
+    named: Any = settings.get("cache") or []
+    return [
+        str(each) for each in (cast("list[Any]", named) if isinstance(named, list) else [named])
+    ]
 
 
 def _allowed(folder: str, roots: Sequence[str]) -> Path:

@@ -15,7 +15,7 @@ from rhocache_service.http.problems import ProblemError
 from rhocache_service.registry.caches import Committed, cache_id
 from rhocache_service.web.charts import line
 from rhocache_service.web.render import page, page_router
-from rhocache_service.web.run_folders import cache_of, list_runs, read_picture, read_run
+from rhocache_service.web.run_folders import caches_of, list_runs, read_picture, read_run
 
 router = page_router()
 
@@ -42,14 +42,13 @@ def runs(_: ReadsCaches, request: Request, cache: str = ""):
     found = list_runs(request.app.state.settings.roots)
     if cache:
         place = _place(cache)
-        found = [run for run in found if run.cache and place and _place(run.cache) == place]
+        found = [run for run in found if place and place in map(_place, run.caches)]
     return page("runs.html", request, runs=found, cache=cache)
 
 
 @router.get("/run")
 def run(_: ReadsCaches, request: Request, registry: InRegistry, folder: str):
     found = read_run(folder, request.app.state.settings.roots)
-    cache = cache_of(found.settings)
     return page(
         "run.html",
         request,
@@ -63,8 +62,7 @@ def run(_: ReadsCaches, request: Request, registry: InRegistry, folder: str):
         ],
         settings=sorted(_flat(found.settings).items()),
         evaluation=_flat(found.evaluation),
-        cache=cache,
-        cache_id=_committed(registry.caches, cache),
+        caches=[(cache, _committed(registry.caches, cache)) for cache in caches_of(found.settings)],
     )
 
 
@@ -89,9 +87,9 @@ def _place(location: str) -> object:
         return None
 
 
-def _committed(caches: Committed, cache: str | None) -> str | None:
+def _committed(caches: Committed, cache: str) -> str | None:
     """The id of a cache, where a job of this service has committed it."""
-    if cache is None or _place(cache) is None:
+    if _place(cache) is None:
         return None
     try:
         return caches.find(cache_id(cache)).id

@@ -3,6 +3,7 @@
 import json
 
 from rhocache_schemas.cache.documents import Manifest
+from rhocache_schemas.dataset.source import TARS
 
 
 def snippets(uri: str, manifest: Manifest) -> dict[str, str]:
@@ -22,9 +23,9 @@ def snippets(uri: str, manifest: Manifest) -> dict[str, str]:
 
 def _train(uri: str, manifest: Manifest) -> str:
     """A configuration in a shell's here-document; JSON's strings are YAML's."""
-    data = {"dataset": manifest.dataset}
-    if manifest.fingerprint.caption_field is not None:
-        data["caption_field"] = manifest.fingerprint.caption_field
+    data = manifest.source.model_dump(mode="json", exclude_none=True)
+    if manifest.format != TARS:
+        data["kind"] = manifest.format
     if manifest.failed:
         data["on_missing"] = "skip"
     return (

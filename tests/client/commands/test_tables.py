@@ -72,6 +72,7 @@ def test_what_a_run_did() -> None:
         shards=20,
         gone_shards=0,
         encoded_shards=12,
+        reused_pairs=1_400,
         failed_shards=1,
         failures={"00003.tar": "tar_truncated: ends in the middle of a member"},
         seconds=75.2,
@@ -85,6 +86,7 @@ def test_what_a_run_did() -> None:
         "pairs          10,240",
         "failed pairs   3, 0.03%",
         "shards         20, 12 of them encoded by this run",
+        "reused         1,400 pairs, whose rows other caches had",
         "failed shards  1, not in the cache; the next run tries them again",
         "time           1:15, encoding at 123 pairs/s",
         "limited by     image tower, 97% busy",
@@ -98,6 +100,7 @@ def test_what_a_run_did() -> None:
         failed_shards=0,
         gone_shards=0,
         encoded_shards=0,
+        reused_pairs=0,
         seconds=6.5,
     )
     shown = "\n".join(lines(tables.scored(complete)))
@@ -170,6 +173,7 @@ def test_what_a_dataset_says_is_text_alone() -> None:
         failed_by_code={},
         shards=1,
         encoded_shards=1,
+        reused_pairs=0,
         failed_shards=1,
         gone_shards=0,
         failures={said: said},

@@ -1,4 +1,4 @@
-"""``evaluate``, ``prompts`` and ``report`` as their users run them."""
+"""``evaluate``, of a table of class prompts too, and ``report`` as their users run them."""
 
 import json
 from functools import partial
@@ -17,19 +17,14 @@ CLASSES = ["--class-field=category", "--templates=simple"]
 def caches(
     tmp_path_factory: pytest.TempPathFactory, reference_folder: Path, ray_address: str
 ) -> tuple[Path, Path]:
-    """A cache of one shard, and one of the prompts of its classes."""
+    """A cache of one shard, and a table of its classes' prompts."""
     folder = tmp_path_factory.mktemp("caches")
-    prompts = folder / "prompts"
-    wrote = here("prompts", EXAMPLES, SHARD, *CLASSES, "--out", prompts).stdout
-    assert wrote.startswith("wrote ")
-    assert wrote.endswith(f" prompts to {prompts}\n")
-    for dataset, out, *options in (
-        (EXAMPLES, folder / "cache", SHARD),
-        (prompts, folder / "prompts-cache"),
-    ):
-        here("score", dataset, "--model", f"local-dir:{reference_folder}", "--out", out,
-            "--dtype=float32", "--ray-address", ray_address, *options)  # fmt: skip
-    return folder / "cache", folder / "prompts-cache"
+    cache, prompts = folder / "cache", folder / "prompts"
+    here("score", EXAMPLES, "--model", f"local-dir:{reference_folder}", "--out", cache,
+        "--dtype=float32", "--ray-address", ray_address, SHARD)  # fmt: skip
+    made = here("prompts", cache, "--dataset", EXAMPLES, *CLASSES, "--out", prompts).stdout
+    assert "prompts of each  7" in made
+    return cache, prompts
 
 
 def test_a_reference_is_evaluated_with_and_without_its_weights(
@@ -44,6 +39,8 @@ def test_a_reference_is_evaluated_with_and_without_its_weights(
     for name in ("image_to_text", "text_to_image", "images", "captions", "skipped"):
         assert found[name] == live[name]
     assert found["zero_shot"] == live["zero_shot"]
+    both = here("evaluate", "--cache", cache, "--cache", cache, EXAMPLES, SHARD, "--json").stdout
+    assert [json.loads(line)["cache"] for line in both.splitlines()] == [str(cache)] * 2
     shown = here(*as_is, SHARD, *CLASSES, "--linear-probe").stdout
     assert "zero-shot" in shown
     assert "linear probe" in shown
@@ -55,8 +52,9 @@ def test_a_reference_is_evaluated_with_and_without_its_weights(
     [
         (["m"], "MODEL and DATASET"),
         (["m", "d", "e"], "MODEL and DATASET"),
-        (["m", "d", "--cache=c"], "DATASET alone"),
+        (["m", "d", "--cache=c", "--cache=b"], "DATASET alone"),
         (["m", "d", "--prompts=p"], "goes with --cache"),
+        (["d", "--cache=c", "--cache=b", "--prompts=p"], "one for each --cache, in their order"),
         (["d", "--cache=c", "--caption-field=f"], "the cache has its captions"),
         (["m", "d", "--templates=many"], "'openai', 'simple', 'name'"),
     ],
@@ -69,8 +67,9 @@ def test_bad_usage(arguments: list[str], words: str) -> None:
 
 def test_errors_are_one_line(tmp_path: Path, caches: tuple[Path, Path]) -> None:
     cache, _ = caches
-    out = ["--out", tmp_path / "prompts"]
-    assert "'species'" in refused("prompts", EXAMPLES, "--class-field=species", *out, code=1)
+    none = ["--dataset", EXAMPLES, "--class-field=species", "--out", tmp_path / "prompts"]
+    told = refused("prompts", cache, *none, code=1)
+    assert "'species'" in told
     line = refused("evaluate", "--cache", cache, EXAMPLES, "--shards=00000.tar", code=1)
     assert "has no shard 00000.tar" in line
     line = refused("evaluate", "--cache", cache, EXAMPLES, "--linear-probe", SHARD, code=2)

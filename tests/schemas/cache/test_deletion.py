@@ -50,7 +50,7 @@ def write(path: Path) -> Path:
 def test_a_cache_goes_with_its_folder(cache: Path) -> None:
     size = sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())
     found = contents(str(cache))
-    assert (len(found.own), found.bytes, found.foreign) == (12, size, [])
+    assert (len(found.own), found.bytes, found.foreign) == (13, size, [])
     assert delete_cache(str(cache)) == found
     assert not cache.exists()
     assert cache.parent.exists()

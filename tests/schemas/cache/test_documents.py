@@ -88,6 +88,7 @@ def test_what_is_left_out_is_nothing_yet() -> None:
         "run": {
             "pairs_ok": 0,
             "pairs_failed": {},
+            "pairs_reused": 0,
             "pairs_lost": 0,
             "shards_committed": 0,
             "shards_failed": {},

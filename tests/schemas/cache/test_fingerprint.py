@@ -9,6 +9,7 @@ from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import ReferenceSpec
 
 BASE = Fingerprint(
+    format_version="2.0",
     weights_sha256="ab",
     architecture={"embed_dim": 512, "a": 1},
     preprocessing={"mean": [0.5, 0.25]},
@@ -21,18 +22,32 @@ BASE = Fingerprint(
 def test_the_digest_is_that_of_the_canonical_json_written_by_hand() -> None:
     canonical = (
         '{"architecture":{"a":1,"embed_dim":512},"caption_field":null,"dtype":"float16",'
+        '"format_version":"2.0","made_from":"dataset","precision":"fp32",'
+        '"preprocessing":{"mean":[0.5,0.25]},"tokenizer":{"context_length":77},"views":1,'
+        '"weights_sha256":"ab"}'
+    )
+    assert BASE.digest == hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def test_the_digest_of_format_1_is_what_it_was() -> None:
+    canonical = (
+        '{"architecture":{"a":1,"embed_dim":512},"caption_field":null,"dtype":"float16",'
         '"format_version":"1.0","precision":"fp32","preprocessing":{"mean":[0.5,0.25]},'
         '"tokenizer":{"context_length":77},"views":1,"weights_sha256":"ab"}'
     )
-    assert BASE.digest == hashlib.sha256(canonical.encode()).hexdigest()
+    before = BASE.model_copy(update={"format_version": "1.0"})
+    assert before.digest == hashlib.sha256(canonical.encode()).hexdigest()
+    with pytest.raises(FingerprintMismatch, match=r"/c is a cache of format 1\.0.*--replace"):
+        before.check_options(JOB)
 
 
 def test_the_digest_is_of_utf8() -> None:
     other = BASE.model_copy(update={"caption_field": "légende"})
     canonical = (
         '{"architecture":{"a":1,"embed_dim":512},"caption_field":"légende","dtype":"float16",'
-        '"format_version":"1.0","precision":"fp32","preprocessing":{"mean":[0.5,0.25]},'
-        '"tokenizer":{"context_length":77},"views":1,"weights_sha256":"ab"}'
+        '"format_version":"2.0","made_from":"dataset","precision":"fp32",'
+        '"preprocessing":{"mean":[0.5,0.25]},"tokenizer":{"context_length":77},"views":1,'
+        '"weights_sha256":"ab"}'
     )
     assert other.digest == hashlib.sha256(canonical.encode()).hexdigest()
 

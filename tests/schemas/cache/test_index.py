@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from rhocache_schemas.cache import index
+from rhocache_schemas.cache.summary import ShardRounding, ShardSummary
 from rhocache_schemas.errors import CacheCorrupt
 
 ROW = index.IndexRow("a/0.tar", 10, 9, 1, 4096, 20480, 1, "aa", "bb", "cc")
@@ -10,6 +13,15 @@ ROW = index.IndexRow("a/0.tar", 10, 9, 1, 4096, 20480, 1, "aa", "bb", "cc")
 
 def test_round_trip() -> None:
     assert index.decode(index.encode([ROW, ROW]), "here") == [ROW, ROW]
+
+
+def test_summaries_come_back_by_shard() -> None:
+    measured = ShardSummary(-0.5, 0.25, b"histogram", ShardRounding(4, 1e-4, 2e-4, 3e-4))
+    unmeasured = ShardSummary(None, None, b"none", None)
+    known = {"a": measured, "b": unmeasured}
+    data = index.encode([replace(ROW, name=name) for name in "abc"], known)
+    assert index.decode_summaries(data, "here") == known
+    assert [row.name for row in index.decode(data, "here")] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("rows", [[], [ROW]])
@@ -21,6 +33,9 @@ def test_its_columns(rows: list[index.IndexRow]) -> None:
         [("name", pa.string())]
         + [(name, pa.int64()) for name in numbers]
         + [(name, pa.string()) for name in hashes]
+        + [("lowest", pa.float32()), ("highest", pa.float32()), ("histogram", pa.binary())]
+        + [("rounding_pairs", pa.int64())]
+        + [(f"rounding_{name}", pa.float64()) for name in ("mean", "p99", "max")]
     )
     assert index.decode(index.encode(rows), "here") == rows
 

@@ -29,8 +29,14 @@ def rows(tmp_path: Path, request: pytest.FixtureRequest) -> ShardRows:
         image=image,
         text=text,
         similarity=(image.astype("float32") * text).sum((1, 2)).astype("float32"),
-        image_hash=[b"12345678", b"12345678", None, b"12345678", b"12345678"],
-        caption_hash=[b"abcdefgh"] * 5,
+        image_hash=[
+            b"1234567812345678",
+            b"1234567812345678",
+            None,
+            b"1234567812345678",
+            b"1234567812345678",
+        ],
+        caption_hash=[b"abcdefghabcdefgh"] * 5,
     )
     folder = tmp_path / "caches" / "offline" / "shards"
     folder.mkdir(parents=True)
@@ -52,6 +58,21 @@ def test_embeddings_come_out_exactly(rows: ShardRows, tmp_path: Path, section: s
     images = run(section, tmp_path)["images"]
     assert images.dtype == rows.image.dtype
     np.testing.assert_array_equal(images, rows.image[rows.ok][:, 0])
+
+
+def test_datasets(rows: ShardRows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("datasets")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hub"))
+    images = np.stack(run("datasets", tmp_path)["pairs"]["image_embeddings"])
+    np.testing.assert_array_equal(images, rows.image[rows.ok][:, 0])
+
+
+def test_int8_is_read_as_its_bytes_times_their_scales(rows: ShardRows, tmp_path: Path) -> None:
+    coded = rows.stored_in(np.dtype(np.int8))
+    file = tmp_path / "caches" / "offline" / "shards" / "00000.tar.parquet"
+    file.write_bytes(shard_file.encode(coded, "f" * 64, "5" * 64))
+    images = run("int8", tmp_path)["images"]
+    np.testing.assert_array_equal(images, coded.image[rows.ok][:, 0])
 
 
 def test_duckdb(rows: ShardRows, tmp_path: Path) -> None:

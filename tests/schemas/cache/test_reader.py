@@ -188,6 +188,12 @@ def test_whether_a_pair_is_the_same() -> None:
     assert changes(pair, image, None) == [told["caption"]]
     assert changes(pair, caption, image) == [told["image"], told["caption"]]
     assert changes(Pair(SHARD, 0, "key", None, "a caption"), None, caption) == []
+    wide = [xxhash.xxh3_128_digest(data) for data in (b"an image", b"a caption")]
+    assert changes(pair, *wide) == changes(pair, wide[0], caption) == []
+    assert changes(pair, wide[1], wide[0]) == [told["image"], told["caption"]]
+    assert changes(pair, None, None) == [told["image"], told["caption"]]
+    assert changes(pair, None, None, imported=True) == []
+    assert changes(pair, caption, None, imported=True) == [told["image"]]
 
 
 def test_columns_of_all_shards_come_in_order_as_those_of_each(

@@ -123,7 +123,7 @@ def test_suffixes_in_upper_case(dataset: Path) -> None:
 
 @pytest.mark.parametrize(
     "other",
-    ["03.tar.gz", "03.TGZ", "b/03.tar.zst", "03.tar.bz2", "03.txz", "03.parquet", "b/00.parquet"],
+    ["03.tar.xz", "b/03.tar.lz4", "03.tar.bz2", "03.txz", "03.parquet", "b/00.parquet"],
 )
 def test_what_would_be_left_out_is_named(dataset: Path, other: str) -> None:
     """img2dataset's Parquet beside each tar is no such thing, nor what a tar was unpacked from."""
@@ -138,6 +138,15 @@ def test_what_would_be_left_out_is_named(dataset: Path, other: str) -> None:
     with pytest.raises(DatasetError, match="can't be read as shards"):
         list_shards(str(dataset / other))
     assert names(str(dataset), "*.tar") == ["00.tar", "01.tar", "02.tar", "b/0.tar"]
+
+
+def test_compressed_tars_are_shards_where_no_plain_one_is_beside_them(dataset: Path) -> None:
+    for name in ("03.tar.gz", "04.TGZ", "b/05.tar.zst", "b/0.tar.zst", "06.tzst"):
+        (dataset / name).write_bytes(b"")
+    found = ["00.tar", "01.tar", "02.tar", "03.tar.gz", "04.TGZ", "06.tzst"]
+    assert names(str(dataset)) == [*found, "b/0.tar", "b/05.tar.zst"]
+    assert names(str(dataset / "03.tar.gz")) == ["03.tar.gz"]
+    assert names(f"{dataset}/{{03.tar.gz,b/05.tar.zst}}") == ["03.tar.gz", "b/05.tar.zst"]
 
 
 def test_a_folder_of_something_else(dataset: Path) -> None:

@@ -7,9 +7,10 @@ import pytest
 
 from rhocache_schemas.dataset.formats.webdataset import ShardReader
 from rhocache_schemas.dataset.shards import list_shards
+from rhocache_schemas.dataset.source import Source
 from rhocache_schemas.dataset.tree import is_hidden, list_files
 from rhocache_schemas.errors import DatasetError, InvalidInput, ShardError, UriNotAllowed
-from rhocache_schemas.job.allowed_roots import allowed_shards
+from rhocache_schemas.job.allowed_roots import open_allowed
 
 
 def make(root: Path, *names: str) -> Path:
@@ -108,4 +109,4 @@ def test_a_job_looks_into_no_link_out_of_its_roots(tmp_path: Path):
     root = make(tmp_path / "root", "00.tar")
     (root / "out").symlink_to(tmp_path / "secret")
     with pytest.raises(UriNotAllowed, match="/root/out"):
-        allowed_shards(str(root), None, [str(root)])
+        open_allowed(Source(dataset=str(root)), roots=[str(root)])

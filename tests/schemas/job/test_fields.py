@@ -28,15 +28,16 @@ class Model(BaseModel):
     colour: Annotated[Literal["red", "blue"], Ask(option="hue")] = "red"
     quick: bool = False
     notes: dict[str, str] = {}
+    shares: Annotated[list[Inner], Ask(metavar="SHARE")] = []
     name: str
 
 
 def test_every_field_is_asked_for_and_the_required_ones_first() -> None:
     found = fields_of(Model)
     assert [field.option for field in found] == [
-        "place", "name", "many-words", "share", "size", "hue", "quick", "notes",
+        "place", "name", "many-words", "share", "size", "hue", "quick", "notes", "shares",
     ]  # fmt: skip
-    place, name, words, share, size, colour, quick, notes = found
+    place, name, words, share, size, colour, quick, notes, shares = found
     assert (place.argument, place.required, place.description) == (True, True, "Where.")
     assert (name.argument, name.required, name.form) == (False, True, "text")
     assert (words.title, words.form, words.minimum, words.maximum) == ("Words", "integer", 3, None)
@@ -47,10 +48,13 @@ def test_every_field_is_asked_for_and_the_required_ones_first() -> None:
         "choice", "red|blue", ("red", "blue"),
     )  # fmt: skip
     assert (quick.form, notes.form, notes.metavar) == ("flag", "notes", "KEY=VALUE")
+    assert (shares.form, shares.metavar, shares.write([1, "a"])) == ("lines", "SHARE", ["1", "a"])
 
 
 def test_values_are_taken_from_a_spec_and_put_back() -> None:
-    spec = Model(place="p", name="n", inner=Inner(share=0.1), size=7, notes={"a": "b"})
+    spec = Model(
+        place="p", name="n", inner=Inner(share=0.1), size=7, notes={"a": "b"}, shares=[Inner()]
+    )
     values = {field.path: field.get(spec) for field in fields_of(Model)}
     assert values["inner", "share"] == 0.1
     assert Model.model_validate(nest(values)) == spec
@@ -59,7 +63,7 @@ def test_values_are_taken_from_a_spec_and_put_back() -> None:
 @pytest.mark.parametrize(
     ("annotation", "default"),
     [
-        (list[int], []),
+        (set[int], set()),
         (int | str, 1),
         (bool, True),
         (bool, ...),

@@ -36,7 +36,7 @@ def test_only_listed_transitions_pass(current: JobState, new: JobState) -> None:
         ({"batch_size": "large"}, "batch_size"),
         ({"workers": 0}, "workers"),
         ({"error_budget": 1.5}, "error_budget"),
-        ({"dtype": "int8"}, "dtype"),
+        ({"dtype": "int4"}, "dtype"),
         ({"entrypoint": "rm -rf /"}, "entrypoint: unknown field"),
         ({"metadata": {"a": "b" * 600}}, "metadata"),
     ],

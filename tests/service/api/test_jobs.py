@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from caches import commit
 from fastapi import FastAPI
 from httpx_sse import connect_sse
 
 from rhocache_schemas.cache.documents import Fault, Progress
+from rhocache_schemas.cache.shard_file import ShardRows
 from rhocache_schemas.job.spec import JobState
 from rhocache_service.app import create_app
 from rhocache_service.registry.jobs import Registry
@@ -221,6 +224,27 @@ def test_a_job_is_looked_at_before_it_is_run(http: httpx.Client, root: Path) -> 
     assert absent.json()["type"] == "/problems/not-found"
     outside = http.post("/v1/jobs:validate", json=spec(root, dataset="/etc"))
     assert outside.json()["type"] == "/problems/uri-not-allowed"
+
+
+def test_caches_to_reuse_are_looked_at_when_a_job_is_submitted(
+    http: httpx.Client, root: Path
+) -> None:
+    vectors, hashes = np.ones((1, 1, 1), np.float16), [bytes(16)]
+    rows = ShardRows(["0"], ["ok"], vectors, vectors, np.ones(1, np.float32), hashes, hashes)
+    other = str(commit(root / "other", {"0.tar": rows}))
+
+    def answer(cache: str, **changes: Any) -> tuple[int, dict[str, Any]]:
+        told = http.post("/v1/jobs", json=spec(root, reuse=[cache], **changes))
+        return told.status_code, told.json()
+
+    status, job = answer(other)
+    assert (status, job["spec"]["reuse"]) == (202, [other])
+    status, problem = answer(other, dtype="float32")
+    assert (status, problem["type"]) == (409, "/problems/fingerprint-mismatch")
+    assert 'dtype (cache: "float16", now: "float32")' in problem["detail"]
+    assert answer(f"{root}/cache")[1]["detail"].startswith(f"{root}/cache is the output itself")
+    assert answer(f"{root}/nowhere")[1]["type"] == "/problems/not-found"
+    assert answer("/nowhere")[1]["type"] == "/problems/uri-not-allowed"
 
 
 def test_a_shard_is_in_progress_while_its_job_is(

@@ -49,14 +49,19 @@ def check(answer: httpx.Response, told: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "place",
-    ["pairs", "pairs?order=highest", "pairs?key=1", "files/index.parquet"],
+    ("name", "place"),
+    [
+        ("summary.json", "pairs"),
+        ("summary.json", "pairs?order=highest"),
+        ("index.parquet", "pairs?key=1"),
+        ("index.parquet", "files/index.parquet"),
+    ],
 )
 def test_what_is_read_of_a_cache(
-    http: httpx.Client, app: FastAPI, spec: ScoreSpec, place: str
+    http: httpx.Client, app: FastAPI, spec: ScoreSpec, name: str, place: str
 ) -> None:
     completed(app.state.registry, spec)
-    told = flip_index(spec.output)
+    told = flip_index(spec.output, name)
     check(http.get(f"/v1/caches/{cache_id(spec.output)}/{place}"), told)
 
 
@@ -115,8 +120,13 @@ def test_another_caches_damage_hinders_no_job(
 
 def test_the_pages(http: httpx.Client, app: FastAPI, spec: ScoreSpec) -> None:
     row = completed(app.state.registry, spec)
-    told = flip_index(spec.output)
+    summary = flip_index(spec.output, "summary.json")
     page = http.get(f"/caches/{cache_id(spec.output)}")
+    assert page.status_code == 409
+    assert re.search(summary, page.text)
+    flip_index(spec.output, "summary.json")
+    told = flip_index(spec.output)
+    page = http.get(f"/caches/{cache_id(spec.output)}?view=random")
     assert page.status_code == 409
     assert page.headers["content-type"].startswith("text/html")
     assert "The cache is damaged" in page.text

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from rhocache_schemas.api import Range
-from rhocache_schemas.cache.documents import Progress
+from rhocache_schemas.cache.documents import Progress, RunTotals
 from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.dataset.formats.webdataset import ShardReader
 from rhocache_schemas.dataset.shards import list_shards
+from rhocache_schemas.dataset.source import Source
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.spec import JobState
 from rhocache_schemas.reference import ReferenceSpec
@@ -29,7 +30,8 @@ from rhocache_service.settings import Settings
 
 from ..conftest import EXAMPLES
 
-GOLDEN = Path(__file__).parents[2] / "schemas" / "cache" / "golden"
+HERE = Source(dataset="here")
+GOLDEN = Path(__file__).parents[2] / "schemas" / "cache" / "golden-1"
 
 
 def test_the_dimension_of_a_reference(reference_folder: Path, tmp_path: Path) -> None:
@@ -68,14 +70,15 @@ def test_earlier_jobs_tell_how_long_it_takes(tmp_path: Path, reference_folder: P
     )
     score = kind_of(spec)
     new = score.preview(spec, [str(tmp_path)], registry)
-    assert (new.dimension, new.dtype, new.bytes_per_pair) == (32, "float32", 2 * 32 * 4 + 24)
+    assert (new.dimension, new.dtype, new.bytes_per_pair) == (32, "float32", 2 * 32 * 4 + 40)
     pairs = new.predicted_pairs
     assert (new.pairs, new.predicted_seconds) == (None, None)
     assert new.predicted_bytes.low == pytest.approx(pairs.low * new.bytes_per_pair)
-    for rate in (100.0, 50.0):
+    for rate, reused in ((100.0, 0), (50.0, 0), (5000.0, 7)):  # rows that were there tell nothing
         row = registry.advance(registry.add(spec), JobState.QUEUED)
         row = registry.advance(row, JobState.IN_PROGRESS)
-        progress = Progress(phase="completed", pairs_per_second=rate, updated_at=1.0)
+        run = RunTotals(pairs_reused=reused)
+        progress = Progress(phase="completed", pairs_per_second=rate, run=run, updated_at=1.0)
         registry.note(row, progress=progress.model_dump(mode="json"))
         registry.advance(registry.advance(row, JobState.FINALIZING), JobState.COMPLETED)
     told = score.preview(spec, [str(tmp_path)], registry)
@@ -102,15 +105,15 @@ def test_shards_that_were_read_are_counted_and_others_guessed_by_their_first_byt
     counts = {shard.name: sum(1 for _ in ShardReader(shard)) for shard in shards}
     true = 10 + sum(counts[shard.name] for shard in others)
     monkeypatch.setattr(prediction, "_BEGINNING", 500_000)
-    found = predict_pairs(shards, read, sample_density(others, None))
+    found = predict_pairs(shards, read, sample_density(others, HERE))
     assert found is not None
     assert found.low < true < found.high
     assert found.high < 2 * found.low
     monkeypatch.setattr(prediction, "_BEGINNING", 1 << 30)
-    whole = sample_density([others[0]], None)
+    whole = sample_density([others[0]], HERE)
     assert predict_pairs([others[0]], {}, whole) == Range(low=(n := counts[others[0].name]), high=n)
     (tmp_path / "rubbish.tar").write_bytes(b"rubbish" * 1000)
     rubbish = list_shards(str(tmp_path), None)
-    assert predict_pairs(rubbish, {}, sample_density(rubbish, None)) is None
+    assert predict_pairs(rubbish, {}, sample_density(rubbish, HERE)) is None
     mixed = [*rubbish, others[0]]
-    assert predict_pairs(mixed, {}, sample_density(mixed, None)) is not None
+    assert predict_pairs(mixed, {}, sample_density(mixed, HERE)) is not None

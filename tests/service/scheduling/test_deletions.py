@@ -111,7 +111,7 @@ def test_what_a_job_has_written_goes_with_it(
     assert registry.get(ended.id) is None
 
     other = registry.advance(registry.add(spec), JobState.FAILED)
-    with pytest.raises(ServiceError, match="has committed the cache"):
+    with pytest.raises(ServiceError, match="has committed"):
         client.jobs.delete(other.id, with_output=True)
     running = unfinished(registry, spec)
     with pytest.raises(ServiceError, match="cancel it first"):

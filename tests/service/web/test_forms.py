@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, expect
 from specs import submissions
 
 from rhocache_schemas.api import SUBMISSIONS
-from rhocache_schemas.job.fields import fields_of, write_note
+from rhocache_schemas.job.fields import fields_of
 from rhocache_schemas.job.kinds import KINDS
 from rhocache_service.app import create_app
 from rhocache_service.registry.tables import JobRow
@@ -105,10 +105,8 @@ def test_what_is_typed_is_what_is_asked_for(
             control.set_checked(value)
         elif field.form == "choice":
             control.select_option(value)
-        elif field.form == "notes":
-            control.fill("\n".join(write_note(*item) for item in value.items()))
-        elif value is not None:
-            control.fill(str(value))
+        else:
+            control.fill("\n".join(field.write(value)))
     assert asked(send(form, app)) == asked(first)
 
 

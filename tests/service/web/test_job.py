@@ -7,7 +7,7 @@ import httpx
 from fastapi import FastAPI
 from playwright.sync_api import Browser, Page, expect
 
-from rhocache_schemas.cache.documents import Fault, Progress, Step
+from rhocache_schemas.cache.documents import Fault, Progress, RunTotals, Step
 from rhocache_schemas.errors import JobStateConflict
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.spec import JobState
@@ -35,6 +35,7 @@ def goes_on(registry: Registry, row: JobRow, second: int) -> None:
         pairs_done=1000 * second,
         pairs_per_second=10.0 + second,
         seconds_left=75.0,
+        run=RunTotals(pairs_reused=100 * second),
         updated_at=float(second),
     )
     told = [("job.progress", progress.model_dump(mode="json", exclude={"recent"}))]
@@ -60,6 +61,7 @@ def test_a_job_goes_on_before_the_visitors_eyes(
         expect(tile(page, "Pairs")).to_have_text(f"{1000 * second:,}")
     expect(page.locator(f"[data-shard='{SHARD}']")).to_have_class("in_progress")
     expect(tile(page, "Time left")).to_have_text("1 min 15 s")
+    expect(tile(page, "Reused")).to_have_text("200")
     expect(page.locator(".phases li")).to_contain_text(
         ["validating", "queued", "in progress", "starting Ray", "encoding"]
     )

@@ -53,6 +53,18 @@ def test_a_job_leads_on_to_what_became_of_it(
     expect(page.get_by_role("heading", level=1)).to_have_text("cache")
 
 
+def test_a_run_with_several_references_tells_them(
+    page: Page, registry: Registry, spec: ScoreSpec, run: RunFolder
+) -> None:
+    completed(registry, spec)
+    run.write_config({"cache": [spec.output, "/elsewhere"], "objective": {"name": "drrho"}})
+    page.goto(f"/runs?cache={spec.output}")
+    expect(page.locator("td[data-name=Cache]")).to_have_text(f"{spec.output}, /elsewhere")
+    page.get_by_role("link", name="steered").click()
+    page.get_by_role("link", name="Steered by cache").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("cache")
+
+
 def test_runs_of_another_cache_are_not_listed(url: str, run: RunFolder) -> None:
     assert "steered" in httpx.get(f"{url}/runs").text
     other = httpx.get(f"{url}/runs", params={"cache": "/elsewhere"}).text

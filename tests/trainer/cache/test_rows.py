@@ -17,24 +17,36 @@ from rhocache_trainer.cache import rows as reference_rows
 from rhocache_trainer.cache.parquet_pages import OtherLayout, plain_values
 
 
-def made(n: int, views: int, d: int, dtype: str, bad: set[int], groups: int, seed: int) -> bytes:
+def made(
+    n: int,
+    views: int,
+    d: int,
+    dtype: str,
+    bad: set[int],
+    groups: int,
+    seed: int,
+    captions: int = 1,
+) -> bytes:
     """A shard file as a worker writes it, in row groups."""
     random = np.random.default_rng(seed)
     sink = io.BytesIO()
     with shard_file.ShardFileWriter(
-        sink, views=views, captions=1, dimension=d, dtype=np.dtype(dtype)
+        sink, views=views, captions=captions, dimension=d, dtype=np.dtype(dtype)
     ) as writer:
         for part in np.array_split(np.arange(n), groups):
             if len(part):
-                writer.write(_rows(part, views, d, dtype, bad, random))
+                writer.write(_rows(part, views, d, dtype, bad, random, captions))
         writer.close("f" * 64, "1" * 64)
     return sink.getvalue()
 
 
-def _rows(part, views: int, d: int, dtype: str, bad: set[int], random) -> shard_file.ShardRows:
+def _rows(
+    part, views: int, d: int, dtype: str, bad: set[int], random, captions: int
+) -> shard_file.ShardRows:
     failed = np.array([number in bad for number in part])
-    image = random.normal(size=(len(part), views, d)).astype(dtype)
-    text = random.normal(size=(len(part), 1, d)).astype(dtype)
+    exact = np.dtype("float32" if dtype == "int8" else dtype)  # which the writer rounds
+    image = random.normal(size=(len(part), views, d)).astype(exact)
+    text = random.normal(size=(len(part), captions, d)).astype(exact)
     image[failed] = text[failed] = np.nan
     return shard_file.ShardRows(
         keys=[f"key {number}" for number in part],
@@ -42,8 +54,9 @@ def _rows(part, views: int, d: int, dtype: str, bad: set[int], random) -> shard_
         image=image,
         text=text,
         similarity=np.where(failed, np.nan, 0.5).astype(np.float32),
-        image_hash=[None if number in bad else bytes([number % 256] * 8) for number in part],
-        caption_hash=[bytes(8) for _ in part],
+        image_hash=[None if number in bad else bytes([number % 256] * 16) for number in part],
+        caption_hash=[bytes(16) for _ in part],
+        captions=random.integers(1, captions + 1, len(part)),
     )
 
 
@@ -51,13 +64,14 @@ def _rows(part, views: int, d: int, dtype: str, bad: set[int], random) -> shard_
     n=st.integers(1, 90),
     views=st.integers(1, 3),
     d=st.integers(1, 40),
-    dtype=st.sampled_from(["float16", "float32"]),
+    dtype=st.sampled_from(["float16", "float32", "int8"]),
     bad=st.sets(st.integers(0, 20)),
     groups=st.integers(1, 3),
     seed=st.integers(0, 9),
+    captions=st.integers(1, 3),
 )
-def test_rows_are_those_that_pyarrow_reads(n, views, d, dtype, bad, groups, seed):
-    data = made(n, views, d, dtype, bad, groups, seed)
+def test_rows_are_those_that_pyarrow_reads(n, views, d, dtype, bad, groups, seed, captions):
+    data = made(n, views, d, dtype, bad, groups, seed, captions)
     expected, _ = shard_file.decode(data, "file")
     rows, footer = reference_rows.decode(data, "file", 7)
     assert footer.rows == len(rows) == n
@@ -78,9 +92,10 @@ def test_a_column_of_many_pages():
     assert np.array_equal(rows.text, expected.text, equal_nan=True)
 
 
-def test_the_fast_way_is_the_one_that_is_taken(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_the_fast_way_is_the_one_that_is_taken(monkeypatch: pytest.MonkeyPatch, dtype: str):
     monkeypatch.delattr(reference_rows, "_any_rows")
-    reference_rows.decode(made(20, 1, 8, "float16", {3}, 2, 0), "file", 0)
+    reference_rows.decode(made(20, 1, 8, dtype, {3}, 2, 0), "file", 0)
 
 
 @pytest.mark.parametrize(
@@ -120,6 +135,6 @@ def test_a_row_that_is_not_finite_is_named():
 
 
 def _with_nan(n: int, row: int) -> bytes:
-    rows = _rows(np.arange(n), 1, 8, "float32", {3, 701}, np.random.default_rng(0))
+    rows = _rows(np.arange(n), 1, 8, "float32", {3, 701}, np.random.default_rng(0), 1)
     rows.text[row, 0, 5] = np.nan
     return shard_file.encode(rows, "f" * 64, "1" * 64)

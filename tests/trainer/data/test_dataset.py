@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from rhocache_schemas.dataset.augmentation import Augmentation
-from rhocache_schemas.dataset.formats.base import Source
 from rhocache_schemas.dataset.formats.webdataset import WebDataset
+from rhocache_schemas.dataset.source import Source
 from rhocache_schemas.errors import RowError, ShardError, TrainingError
 from rhocache_trainer import ReferenceCache
 from rhocache_trainer.data.dataset import Batch, Failure, PairDataset

@@ -57,8 +57,8 @@ def write_cache(folder: Path, pairs: Pairs, spelled: str = "{}") -> Path:
             image=vectors,
             text=vectors,
             similarity=np.ones(N, np.float32),
-            image_hash=[xxhash.xxh3_64_digest(pair.image) for pair in made],
-            caption_hash=[xxhash.xxh3_64_digest(pair.caption.encode()) for pair in made],
+            image_hash=[xxhash.xxh3_128_digest(pair.image) for pair in made],
+            caption_hash=[xxhash.xxh3_128_digest(pair.caption.encode()) for pair in made],
         )
     return commit(folder, shards)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rhocache_schemas.dataset.formats.base import Source
 from rhocache_schemas.dataset.formats.webdataset import WebDataset
+from rhocache_schemas.dataset.source import Source
 from rhocache_schemas.errors import (
     CacheCorrupt,
     CacheIncomplete,
@@ -28,7 +28,9 @@ def tars(dataset: Path, caption_field: str | None = None) -> WebDataset:
 
 def joined(dataset: Path, cache: Path, caption_field: str | None = None, **options) -> CachedPairs:
     opened = ReferenceCache.open(str(cache))
-    return CachedPairs(tars(dataset, caption_field), opened, caption_field, **options)
+    return CachedPairs(
+        tars(dataset, caption_field), opened, {"caption_field": caption_field}, **options
+    )
 
 
 def read(pairs: CachedPairs | PlainPairs) -> list[JoinedPair]:
@@ -58,8 +60,8 @@ def test_every_pair_gets_its_own_row(dataset: Path, cache: Path):
         pair = sample.pair
         assert (pair.key, pair.image, pair.caption) == (made.key, made.image, made.caption)
         assert sample.row is not None
-        assert np.array_equal(sample.row.image, unit_rows(shard, "image")[row])
-        assert np.array_equal(sample.row.text, unit_rows(shard, "text")[row])
+        assert np.array_equal(sample.row.image[0], unit_rows(shard, "image")[row])
+        assert np.array_equal(sample.row.text[0], unit_rows(shard, "text")[row])
 
 
 @pytest.mark.parametrize("start", [0, 5, PAIRS])

@@ -61,7 +61,7 @@ def _missing_file(cache: Path, dataset: Path) -> None:
 
 
 def _newer_format(cache: Path, dataset: Path) -> None:
-    commit_anew(cache, format_version="2.0")
+    commit_anew(cache, format_version="3.0")
 
 
 def _other_count(cache: Path, dataset: Path) -> None:
@@ -77,7 +77,7 @@ def _other_shards(cache: Path, dataset: Path) -> None:
     [
         (_partial_commit, CacheIncomplete, r"no manifest\.json"),
         (_missing_file, CacheIncomplete, r"00001\.tar\.parquet is in the index"),
-        (_newer_format, UnsupportedVersion, r"format version 2\.0; this rhocache reads up to"),
+        (_newer_format, UnsupportedVersion, r"format version 3\.0; this rhocache reads up to"),
         (_other_count, CacheCorrupt, r"names 30 rows, index\.parquet 24"),
         (_other_shards, CacheIncomplete, r"no shard another\.tar.*is this another dataset"),
     ],

@@ -15,11 +15,14 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, normalize
 from torch.nn.parallel import DistributedDataParallel
 
+from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer import CVaRRisk
 from rhocache_trainer.distributed.collectives import Ranks
 from rhocache_trainer.loss.contrastive import DRRhoClipLoss, GlobalContrastiveLoss, LossOutput
+from rhocache_trainer.loss.distillation import Distillation, DistillationWeights
 from rhocache_trainer.loss.moving_average import ShardedLogMovingAverage
+from rhocache_trainer.loss.references import References, ReferencesConfig
 from rhocache_trainer.loss.temperature import MODES, TemperatureMode
 from rhocache_trainer.training.accumulation import backward_in_parts
 
@@ -36,6 +39,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "parts": {"parts": 2},
     "recomputed": {"parts": 3, "recompute": True},
     "mixed": {"mixed": True, "steps": 1},
+    "smallest": {"references": 2},
 }
 # Pairs of each rank; one of the last four lies in the middle of the batch, and is not all of it.
 SIZES = {2: [[6, 6], [9, 3]], 4: [[3, 3, 3, 3], [3, 6, 1, 2]]}
@@ -95,12 +99,15 @@ def run(scenario: dict[str, Any], sizes: list[int], rank: int) -> Outcome:
     for _ in range(scenario.get("steps", STEPS)):
         index = torch.randperm(N, generator=generator)[:BATCH][rows]
         image, text, reference_image, reference_text = pairs[index].split([6, 7, 4, 4], dim=1)
-        reference = [normalize(reference_image, dim=1), normalize(reference_text, dim=1)]
+        reference: list[Any] = [
+            [normalize(part, dim=1) for part in each.chunk(scenario.get("references", 1), dim=1)]
+            for each in (reference_image, reference_text)
+        ]
 
         kept = reference if steered else []
 
         def objective(
-            features: dict[str, Tensor], kept: list[Tensor] = kept, index: Tensor = index
+            features: dict[str, Tensor], kept: list[Any] = kept, index: Tensor = index
         ) -> LossOutput:
             return loss(features["image"], features["text"], *kept, index)
 
@@ -189,6 +196,27 @@ def mixed_dtypes(rank: int, world_size: int) -> float:
     features = [part.to(dtype) for part, dtype in zip(pairs.unbind(1), dtypes, strict=True)]
     index = torch.arange(BATCH)[own]
     return float(loss(*features, index).objective)
+
+
+def distilled(rank: int, world_size: int) -> list[Tensor]:
+    """The gradients of distillation from two references, averaged over the ranks."""
+    torch.manual_seed(0)
+    manifests = [
+        Manifest.model_construct(logit_scale=scale, logit_bias=None, dimension=width)
+        for scale, width in ((20.0, 4), (50.0, 3))
+    ]
+    references = References(manifests, ReferencesConfig(weights=(1, 3)))
+    loss = Distillation(DistillationWeights(), references)
+    model = Model(0.0)
+    pairs = torch.randn(BATCH, 6 + 7 + 2 * 7)
+    own = slice(rank * BATCH // world_size, (rank + 1) * BATCH // world_size)
+    image, text, *reference = pairs[own].split([6, 7, 7, 7], dim=1)
+    features = model((image, text))
+    scale = torch.tensor(12.0)
+    taught = loss((features["image"], features["text"]), tuple(reference), (scale, scale))
+    taught.backward()
+    gradients = [parameter.grad for parameter in model.parameters()]
+    return [torch.stack(Ranks().gather(each)).mean(0) for each in gradients if each is not None]
 
 
 def early_shards(early: DRRhoClipLoss, rank: int) -> str:
@@ -286,6 +314,7 @@ def main() -> None:
         outcomes.append(
             {
                 "objective": mixed_dtypes(rank, 2),
+                "distilled": distilled(rank, 2),
                 "refusals": refusals(rank),
                 "shards": run_wrapped("learnable", rank, 2, sharded=True, broadcast_buffers=False),
                 "early": early_shards(early, rank),

@@ -19,6 +19,7 @@ from .rank_steps import (
     STEPS,
     N,
     Outcome,
+    distilled,
     mixed_dtypes,
     run,
     run_wrapped,
@@ -153,6 +154,13 @@ def test_a_module_with_its_loss_can_be_wrapped(
         for wrapped in rank[len(ASKED[2]) : len(ASKED[2]) + 2]:
             for mode, state in wrapped.items():
                 torch.testing.assert_close(state, run_wrapped(mode, 0, 1), rtol=0, atol=1e-12)
+
+
+def test_ranks_distil_from_several_references_as_one_process(
+    of_two: list[list[Outcome]],
+) -> None:
+    for rank in of_two:
+        torch.testing.assert_close(rank[-2]["distilled"], distilled(0, 1), rtol=0, atol=1e-5)
 
 
 def test_ranks_may_differ_in_dtype_and_in_what_a_risk_has_seen(

@@ -27,13 +27,13 @@ def features(seed: int, width: int = D) -> Tensor:
     return normalize(torch.randn(B, width, generator=generator, dtype=torch.float64), dim=1)
 
 
-@pytest.fixture(params=[False, True])
+@pytest.fixture(params=[0, 1, 3])
 def sides(request: pytest.FixtureRequest) -> tuple[Side, Side]:
-    """Images and texts, with a reference and without one; each anchor has a τ of its own."""
+    """Images and texts, with so many references; each anchor has a τ of its own."""
     image, text = (
         Side(
             features(seed),
-            features(seed + 2, 3) if request.param else None,
+            tuple(features(seed + 2 + 2 * k, 3 + k) for k in range(request.param)),
             torch.linspace(0.1, 0.4 + seed, B, dtype=torch.float64),
         )
         for seed in (0, 1)
@@ -45,9 +45,8 @@ def residuals(sides: tuple[Side, Side]) -> Tensor:
     """e_ij, the own pairs' included."""
     image, text = sides
     e = image.features @ text.features.T
-    if image.reference is not None and text.reference is not None:
-        e = e - image.reference @ text.reference.T
-    return e
+    each = [a @ b.T for a, b in zip(image.reference, text.reference, strict=True)]
+    return e - torch.stack(each).amin(0) if each else e
 
 
 def exponents(e: Tensor, tau: Tensor) -> Tensor:

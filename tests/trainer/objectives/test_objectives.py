@@ -10,12 +10,14 @@ import torch
 from open_clip.loss import DistillClipLoss, SigLipLoss
 from pydantic import TypeAdapter
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import logsigmoid, normalize
 
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.data.dataset import Batch
+from rhocache_trainer.loss.references import References, ReferencesConfig
 from rhocache_trainer.objectives import Features, Objective, ObjectiveConfig
+from rhocache_trainer.objectives.base import reference_of
 from rhocache_trainer.objectives.jest import pair_losses, select_jointly
 from rhocache_trainer.settings import ChosenFrom
 
@@ -55,12 +57,12 @@ class Pairs:
     """What an objective asks of the pairs that it is made for."""
 
     n: int
-    manifest: Manifest
+    references: References
 
 
 def objective(n: int = N, scale: float = SCALE, **config: Any) -> Objective:
-    manifest = Manifest.model_construct(logit_scale=scale, logit_bias=None)
-    return ANY.validate_python(config).build(Pairs(n, manifest))  # pyright: ignore
+    manifest = Manifest.model_construct(logit_scale=scale, logit_bias=None, dimension=6)
+    return ANY.validate_python(config).build(Pairs(n, References([manifest])))  # pyright: ignore
 
 
 def without_bias(features: Features) -> Features:
@@ -259,6 +261,28 @@ def test_jest_trains_on_what_it_has_chosen(features: Features) -> None:
     assert len(chosen.image) == len(chosen.tokens) == 2
     with pytest.raises(InvalidInput, match="trained without a logit bias"):
         objective(name="jest")
+
+
+def test_jest_scores_by_several_references_together(features: Features) -> None:
+    manifests = [
+        Manifest.model_construct(logit_scale=scale, logit_bias=-3.0, dimension=3)
+        for scale in (10.0, 40.0)
+    ]
+    for config in (ReferencesConfig(temperatures="own"), ReferencesConfig(combine="min")):
+        references = References(manifests, config)
+        settings = ANY.validate_python({"name": "jest", "filter_ratio": 0.5, "top_k": True})
+        made = settings.build(Pairs(N, references))  # pyright: ignore
+        pairs = batch()
+        image, text = (each.split(3, dim=1) for each in reference_of(pairs))
+        cosines = [a @ b.T for a, b in zip(image, text, strict=True)]
+        r = (10 * cosines[0] + 40 * cosines[1]) / 50
+        r = torch.minimum(*cosines) if config.combine == "min" else r
+        signs = 2 * torch.eye(8) - 1
+        told = -logsigmoid(signs * (25.0 * r - 3.0))
+        learner = pair_losses(*(value.detach() for value in features.values()))
+        expected = select_jointly(learner - told, 4, 16, top_k=True)
+        chosen = made.select(lambda _: features, pairs)
+        assert torch.equal(chosen.index, pairs.index[expected])
 
 
 def test_jest_and_distillation_are_added(features: Features) -> None:

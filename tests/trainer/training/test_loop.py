@@ -114,6 +114,39 @@ def test_stopping_and_going_on_is_the_same_to_the_bit(settings: dict, tmp_path: 
     assert timeless[0] == timeless[1]
 
 
+SCHEDULE = [{"at": 0.25, "weights": [1, 0]}, {"at": 0.75, "weights": [0, 1]}]
+
+
+@pytest.mark.parametrize("name", ["drrho", "distill", "jest+distill"])
+def test_a_schedule_of_references_goes_on_from_where_it_was(
+    name: str, config: dict, cache: Path, caches: list[str], tmp_path: Path
+):
+    settings = settings_of(name, config, cache) | {"cache": caches}
+    moving = settings | {"references": {"schedule": SCHEDULE}}
+    whole = run(moving)
+    part = moving | {"output": str(tmp_path / "part")}
+    middle = whole.steps // 2
+    run(part, resume="auto", max_steps=middle)
+    result = run(part, resume="auto")
+    assert result.steps == whole.steps > middle
+    assert all(
+        torch.equal(tensor, weights(whole)[name]) for name, tensor in weights(result).items()
+    )
+    staying = run(settings | {"output": str(tmp_path / "mean")})
+    assert not torch.equal(weights(staying)["visual.proj"], weights(whole)["visual.proj"])
+    with pytest.raises(TrainingError, match="other settings for references"):
+        run(part, resume="auto", references={"combine": "min"})
+
+
+def test_a_schedule_ends_at_the_last_reference(config: dict, caches: list[str], tmp_path: Path):
+    """One whose weights are 0 has no part."""
+    settings = config | {"objective": {"name": "drrho", "rho": 1.0}}
+    stages = [{"at": 0, "weights": [0, 1]}]
+    two = run(settings, cache=caches, references={"schedule": stages})
+    one = run(settings | {"output": str(tmp_path / "one")}, cache=caches[1])
+    torch.testing.assert_close(weights(two), weights(one), rtol=0, atol=1e-5)
+
+
 def test_a_run_that_died_goes_on_from_its_checkpoint(config: dict, tmp_path: Path, monkeypatch):
     """What was logged after the checkpoint is dropped, and done again."""
     whole = run(config)

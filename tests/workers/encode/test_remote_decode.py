@@ -15,6 +15,7 @@ from rhocache_schemas.errors import RowErrorCode
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.encode.decode import ThreadDecoder
 from rhocache_workers.encode.remote_decode import ClusterDecoder, helpers_to_feed
+from rhocache_workers.encode.viewer import Viewer
 from rhocache_workers.reference.preprocess import Preprocess
 from rhocache_workers.run.driver import score
 from rhocache_workers.stage_times import Stages
@@ -50,10 +51,10 @@ def images() -> list[bytes]:
 
 
 def check(decoder: ClusterDecoder, transform: object) -> None:
-    plain = ThreadDecoder(Preprocess(transform), threads=1)  # pyright: ignore[reportArgumentType]
-    submitted = [decoder.submit(data, Stages()) for data in images()]
+    plain = ThreadDecoder(Viewer(Preprocess(transform)), threads=1)  # pyright: ignore[reportArgumentType]
+    submitted = [decoder.submit(data, ("", ""), Stages()) for data in images()]
     for data, future in zip(images(), submitted, strict=True):
-        found, expected = decoder.wait(future), plain.wait(plain.submit(data, Stages()))
+        found, expected = decoder.wait(future), plain.wait(plain.submit(data, ("", ""), Stages()))
         if isinstance(expected, RowErrorCode):
             assert found == expected == RowErrorCode.IMAGE_UNDECODABLE
         else:
@@ -66,7 +67,7 @@ def test_a_helper_takes_images_and_changes_none(
     deadly: bool, transform: object, tmp_path: Path, ray_address: str
 ) -> None:
     mark = tmp_path / "mark"
-    decoder = ClusterDecoder(Marking(transform, mark, deadly=deadly), threads=1, helpers=1)
+    decoder = ClusterDecoder(Viewer(Marking(transform, mark, deadly=deadly)), threads=1, helpers=1)
     with closing(decoder):
         while not mark.exists():
             check(decoder, transform)
@@ -74,7 +75,7 @@ def test_a_helper_takes_images_and_changes_none(
 
 
 def test_a_helper_that_gets_no_core_holds_nothing_up(transform: object, ray_address: str) -> None:
-    with closing(ClusterDecoder(Preprocess(transform), threads=1, helpers=4)) as decoder:  # pyright: ignore[reportArgumentType]
+    with closing(ClusterDecoder(Viewer(Preprocess(transform)), threads=1, helpers=4)) as decoder:  # pyright: ignore[reportArgumentType]
         check(decoder, transform)
 
 
@@ -86,6 +87,6 @@ def test_a_job_with_helpers_writes_the_same(scored: ScoreSpec, tmp_path: Path) -
 
 
 def test_only_a_tower_that_is_faster_needs_helpers(transform: object, ray_address: str) -> None:
-    preprocess = Preprocess(transform)  # pyright: ignore[reportArgumentType]
-    assert helpers_to_feed(preprocess, 1.0, threads=1) == 0
-    assert helpers_to_feed(preprocess, 1e6, threads=1) <= ray.cluster_resources()["CPU"]
+    viewer = Viewer(Preprocess(transform))  # pyright: ignore[reportArgumentType]
+    assert helpers_to_feed(viewer, 1.0, threads=1) == 0
+    assert helpers_to_feed(viewer, 1e6, threads=1) <= ray.cluster_resources()["CPU"]

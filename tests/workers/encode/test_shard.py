@@ -11,18 +11,21 @@ import open_clip
 import pytest
 import torch
 import xxhash
-from PIL import Image
+from PIL import Image, ImageOps
 
 from rhocache_schemas.cache import shard_file
 from rhocache_schemas.cache.shard_file import ShardFileWriter, ShardRows
+from rhocache_schemas.dataset.augmentation import ViewDraws, draw_view
 from rhocache_schemas.dataset.formats.webdataset import ShardReader
 from rhocache_schemas.dataset.shards import list_shards
 from rhocache_schemas.errors import ShardError, ShardErrorCode
+from rhocache_schemas.job.views import Views
 from rhocache_schemas.reference import ReferenceSpec
 from rhocache_workers.encode import shard as encoding
 from rhocache_workers.encode.batches import Towers
 from rhocache_workers.encode.decode import ThreadDecoder
 from rhocache_workers.encode.shard import Preparation, encode_shard
+from rhocache_workers.encode.viewer import Viewer
 from rhocache_workers.reference.model import Reference, load_reference
 from rhocache_workers.stage_times import Stages
 
@@ -36,14 +39,20 @@ def encode(reference: Reference, tar: Path, batch_size: int = 4, **options) -> t
     """The rows of its shard file, and the shard's SHA-256."""
     (shard,) = list_shards(str(tar))
     reader = ShardReader(shard, options.pop("caption_field", None))
-    stages, decoder = Stages(), ThreadDecoder(reference.preprocess, threads=2)
+    views = options.pop("views", Views())
+    stages, decoder = Stages(), ThreadDecoder(Viewer(reference.preprocess, views), threads=2)
     sink = io.BytesIO()
     writer = ShardFileWriter(
-        sink, views=1, captions=1, dimension=32, dtype=np.dtype(options.pop("dtype", "float32"))
+        sink,
+        views=views.count,
+        captions=1,
+        dimension=32,
+        dtype=np.dtype(options.pop("dtype", "float32")),
     )
-    preparation = options.pop("preparation", None) or Preparation(reference)
+    preparation = options.pop("preparation", None) or Preparation(reference, views.count)
     rows = preparation.rows(reader, decoder, stages)
-    seen = list(encode_shard(rows, Towers(reference, batch_size), decoder, writer, stages))
+    towers = Towers(reference, batch_size)
+    seen = list(encode_shard(rows, towers, decoder, writer, stages, views.count))
     assert seen == sorted(seen)
     writer.close("f", reader.sha256)
     return shard_file.decode(sink.getvalue(), "here")[0], reader.sha256
@@ -66,6 +75,48 @@ def plain_loop(folder: Path, tar: Path) -> tuple[list[str], np.ndarray, np.ndarr
             images.append(model.encode_image(preprocess(image)[None], normalize=True)[0].numpy())
             texts.append(model.encode_text(tokenizer([caption]), normalize=True)[0].numpy())
     return keys, np.stack(images), np.stack(texts)
+
+
+VIEWS = Views(count=3, seed=5, scale=(0.3, 1.0), flip=0.5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_views_equal_open_clips_own_of_pictures_cut_by_hand(
+    reference: Reference, reference_folder: Path, dataset: Path, batch_size: int
+) -> None:
+    tar = dataset / "00001.tar"
+    rows, _ = encode(reference, tar, batch_size, views=VIEWS)
+    keys, images, texts = plain_loop(reference_folder, tar)
+    assert rows.image.shape == (8, 3, 32)
+    np.testing.assert_allclose(rows.image[:, 0], images, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(rows.similarity, (images * texts).sum(axis=1), atol=1e-5, rtol=0)
+    model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{reference_folder}")
+    mirrored = 0
+    with tarfile.open(tar) as archive, torch.no_grad():
+        for row, key in enumerate(keys):
+            image = Image.open(archive.extractfile(f"{key}.jpg")).convert("RGB")
+            for number in (1, 2):
+                view = draw_view(*image.size, VIEWS, ViewDraws(5, "00001.tar", key, number))
+                # Already of the reference's size: its own transform then only makes numbers of it.
+                cut = image.resize(reference.image_size, Image.Resampling.BICUBIC, box=view.box)
+                cut = ImageOps.mirror(cut) if view.mirrored else cut
+                mirrored += view.mirrored
+                expected = model.eval().encode_image(preprocess(cut)[None], normalize=True)[0]
+                np.testing.assert_allclose(rows.image[row, number], expected, atol=1e-5, rtol=0)
+    assert 0 < mirrored < 16
+
+
+def test_equal_pictures_of_different_pairs_are_cut_apart_and_captions_are_shared(
+    reference: Reference, pictures: list, write_tar: Callable, tmp_path: Path
+) -> None:
+    twice = [
+        {f"{key}.{name.partition('.')[2]}": data for name, data in pictures[0].items()}
+        for key in "ab"
+    ]
+    rows, _ = encode(reference, write_tar(tmp_path / "0.tar", twice), views=VIEWS)
+    assert np.array_equal(rows.image[0, 0], rows.image[1, 0])
+    assert not np.allclose(rows.image[0, 1], rows.image[1, 1], atol=1e-3)
+    assert np.array_equal(rows.text[0], rows.text[1])
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8, 100])
@@ -98,8 +149,8 @@ def test_hashes_are_of_the_stored_bytes(
     rows, _ = encode(reference, dataset / "00000.tar")
     for row, members in enumerate(pictures[:8]):
         jpg, txt = (next(v for k, v in members.items() if k.endswith(s)) for s in (".jpg", ".txt"))
-        assert rows.image_hash[row] == xxhash.xxh3_64_digest(jpg)
-        assert rows.caption_hash[row] == xxhash.xxh3_64_digest(txt)
+        assert rows.image_hash[row] == xxhash.xxh3_128_digest(jpg)
+        assert rows.caption_hash[row] == xxhash.xxh3_128_digest(txt)
 
 
 def png(mode: str, size: tuple[int, int] = (40, 30)) -> bytes:
@@ -153,7 +204,7 @@ def test_a_caption_from_a_field_of_the_json(
     members = {"a.png": png("RGB"), "a.txt": b"one", "a.json": b'{"alt": "two"}'}
     tar = write_tar(tmp_path / "a.tar", [members])
     rows, _ = encode(reference, tar, caption_field="alt")
-    assert rows.caption_hash == [xxhash.xxh3_64_digest(b"two")]
+    assert rows.caption_hash == [xxhash.xxh3_128_digest(b"two")]
 
 
 def test_a_caption_that_has_no_utf8(

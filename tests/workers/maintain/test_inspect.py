@@ -21,7 +21,7 @@ def test_a_complete_cache(scored: ScoreSpec) -> None:
     assert found.bytes == sum(file.stat().st_size for file in files)
     assert found.dimension == 32
     similarity = np.concatenate([pq.read_table(f)["similarity"].drop_null() for f in files])
-    assert found.similarity_quantiles["0.5"] == pytest.approx(np.median(similarity))
+    assert found.similarity_quantiles["0.5"] == pytest.approx(np.median(similarity), abs=5e-4)
     assert found.similarity_quantiles["1"] == similarity.max()
     assert found.model == scored.reference.model
     assert found.phase == "completed"
@@ -45,6 +45,7 @@ def test_a_cache_that_is_not_complete(copied: ScoreSpec) -> None:
 def test_what_can_not_be_inspected(copied: ScoreSpec, tmp_path: Path) -> None:
     with pytest.raises(CacheNotFound, match=r"plan\.json"):
         inspect(str(tmp_path / "nothing"))
+    Path(copied.output, "manifest.json").unlink()  # else its summary tells all
     Path(copied.output, "shards", "00001.tar.parquet").write_bytes(b"PAR1")
     with pytest.raises(CacheCorrupt, match="00001"):
         inspect(copied.output)

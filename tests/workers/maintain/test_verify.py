@@ -1,17 +1,21 @@
 import hashlib
 import io
+import json
 import random
+import re
 import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from caches import flip_index
 
 from rhocache_schemas.cache import index
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.errors import CacheIncomplete, CacheNotFound, DatasetError
 from rhocache_schemas.job.kinds.score import ScoreSpec
+from rhocache_workers.maintain.repair import repair
 from rhocache_workers.maintain.verify import verify
 
 
@@ -135,3 +139,28 @@ def test_what_can_not_be_verified(copied: ScoreSpec, tmp_path: Path) -> None:
     shutil.rmtree(copied.output)
     with pytest.raises(CacheNotFound):
         verify(copied.output)
+
+
+def test_a_damaged_summary_is_named_and_made_anew(copied: ScoreSpec) -> None:
+    path = Path(copied.output, "summary.json")
+    whole = path.read_bytes()
+    told = flip_index(copied.output, "summary.json")
+    report = verify(copied.output)
+    assert [finding.where for finding in report.findings] == ["summary.json"]
+    assert re.search(told, report.findings[0].problem)
+    repair(report)
+    assert verify(copied.output).findings == []
+    assert path.read_bytes() == whole
+
+
+def test_a_summary_of_other_rows_is_named(copied: ScoreSpec) -> None:
+    path, manifest = Path(copied.output, "summary.json"), Path(copied.output, "manifest.json")
+    changed = path.read_text().replace('"row": 0', '"row": 1', 1).encode()
+    path.write_bytes(changed)
+    named = json.loads(manifest.read_text())
+    named["summary_sha256"] = hashlib.sha256(changed).hexdigest()
+    manifest.write_text(json.dumps(named))
+    (finding,) = verify(copied.output).findings
+    assert (finding.where, finding.problem) == (
+        "summary.json", "is not of the rows that there are",
+    )  # fmt: skip

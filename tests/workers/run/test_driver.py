@@ -55,6 +55,19 @@ def contents(spec: ScoreSpec) -> dict[str, bytes]:
     return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*.parquet")}
 
 
+def test_encoders_elsewhere_get_what_a_folders_shards_are_read_from(
+    tmp_path: Path, spec: ScoreSpec, pictures: list[dict[str, bytes]], ray_address: str
+) -> None:
+    for members in pictures:
+        for name, data in members.items():
+            (tmp_path / "files" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "files" / name).write_bytes(data)
+    spec = spec.model_copy(update={"dataset": str(tmp_path / "files")})
+    summary = score(spec, ray_address=ray_address, roots=[str(tmp_path), "/"])
+    assert (summary.ok, summary.shards) == (24, 1)
+    assert verify(spec.output, deep=True).findings == []
+
+
 def test_a_run_commits_every_shard(scored: ScoreSpec) -> None:
     root = Path(scored.output)
     manifest = Manifest.read(f"{root}/manifest.json")

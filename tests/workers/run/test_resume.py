@@ -1,5 +1,6 @@
 """What a second run makes of a cache: it may add to it, but never turn it into another."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from rhocache_schemas.cache import index
 from rhocache_schemas.cache.documents import Manifest, Plan
+from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.errors import CacheCorrupt, DatasetError, DatasetMismatch, FingerprintMismatch
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.maintain.repair import repair
@@ -186,7 +188,27 @@ def test_new_shards_are_taken_in(copied: ScoreSpec, pictures: list, write_tar: C
         "manifest.json",
         "progress.json",
         "shards/more/00003.tar.parquet",
+        "summary.json",
     }
+
+
+def test_a_cache_of_format_1_is_made_anew_or_left_alone(copied: ScoreSpec) -> None:
+    for name in ("plan.json", "manifest.json"):
+        path = Path(copied.output, name)
+        told = json.loads(path.read_text())
+        told["format_version"] = told["fingerprint"]["format_version"] = "1.0"
+        if name == "manifest.json":
+            told["fingerprint_sha256"] = Fingerprint(**told["fingerprint"]).digest
+        path.write_text(json.dumps(told))
+    before = files(copied)
+    with pytest.raises(FingerprintMismatch, match=r"of format 1\.0.*another folder.*--replace"):
+        score(copied, here=True)
+    assert {name: data for name, data in files(copied).items() if name != "progress.json"} == {
+        name: data for name, data in before.items() if name != "progress.json"
+    }
+    anew = score(copied.model_copy(update={"replace": True}), here=True)
+    assert (anew.encoded_shards, anew.rows) == (3, 24)
+    assert Manifest.read(f"{copied.output}/manifest.json").format_version == "2.0"
 
 
 def test_a_changed_shard_among_others_stays_where_it_is_not_asked_for(copied: ScoreSpec) -> None:

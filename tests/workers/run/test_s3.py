@@ -129,7 +129,7 @@ def test_a_job_from_bucket_to_bucket(
     assert verify(cloud.output).ok
     assert bucket.get_file_info("data/whole ~%41/cache/shards/00000.tar.parquet").mtime == before
 
-    assert len(delete_cache(cloud.output).own) == 7  # three shards, and four documents
+    assert len(delete_cache(cloud.output).own) == 8  # three shards, and five documents
     left = bucket.get_file_info(fs.FileSelector("data/whole ~%41", recursive=True))
     assert {info.path.rpartition("/")[2] for info in left} == {
         "pairs", "00000.tar", "00001.tar", "00002.tar",

@@ -1,7 +1,7 @@
 """Reading a committed reference cache: embeddings and hashes by shard, or by (shard, key)."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
@@ -12,7 +12,7 @@ from cachetools import LRUCache
 
 from rhocache_schemas import layout
 from rhocache_schemas.cache.reader import CacheReader
-from rhocache_schemas.dataset.keys import KeyTable
+from rhocache_schemas.dataset.keys import KeyTable, Strings
 from rhocache_schemas.errors import (
     CacheCorrupt,
     FingerprintMismatch,
@@ -32,8 +32,8 @@ class ReferenceRow:
     key: str
     index: int  # its number in the whole cache
     status: str  # ``ok`` or a RowErrorCode
-    image: npt.NDArray[np.floating]  # [d], view 0
-    text: npt.NDArray[np.floating]  # [d], caption 0
+    image: npt.NDArray[np.floating]  # [V, d]
+    text: npt.NDArray[np.floating]  # [C, d]
     image_hash: bytes | None
     caption_hash: bytes | None
 
@@ -134,16 +134,30 @@ class ReferenceCache:
             rows.keys[row],
             int(rows.index[row]),
             rows.status[row],
-            rows.image[row, 0].copy(),
-            rows.text[row, 0].copy(),
+            rows.image[row].copy(),
+            rows.text[row].copy(),
             rows.image_hash[row],
             rows.caption_hash[row],
         )
+
+    def keys(self) -> Iterator[tuple[str, Strings]]:
+        """Yield each shard with the keys of its rows, in their order; nothing else is read."""
+        for shard, table in self.reader.columns_of_all(self.shards, ["key"]):
+            yield shard, table["key"]
+
+    def first(self, shard: str) -> int:
+        """Return the number of a shard's first row in the whole cache."""
+        return self._offsets[shard]
 
     def locate(self, index: int) -> tuple[str, int]:
         """Return the shard of the row with a number in the whole cache, and its position there."""
         shard = bisect_right(self._firsts, index) - 1
         return self._names[shard], index - self._firsts[shard]
+
+    def shards_of(self, numbers: npt.NDArray[np.int64]) -> list[str]:
+        """Return the shards in which the rows with these numbers in the whole cache lie."""
+        places = np.unique(np.searchsorted(self._firsts, numbers, side="right") - 1)
+        return [self._names[place] for place in places.tolist()]
 
     def _shard(self, name: str) -> "_KeptShard":
         kept = self._kept.get(name)

@@ -1,5 +1,6 @@
 """The rows of a cache's shard, as columns, and how they are read from its file."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -9,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rhocache_schemas.cache import shard_file
-from rhocache_schemas.cache.shard_file import OK, Footer
+from rhocache_schemas.cache.shard_file import OK, Footer, read_vectors
 from rhocache_schemas.errors import CacheCorrupt
 from rhocache_trainer.cache.parquet_pages import OtherLayout, plain_values
 
-_HASH = np.dtype("V8")
 _SMALL = ["key", "status", "similarity", "image_hash", "caption_hash"]
+_CODED = ["image_embeddings", "image_scales", "text_embeddings", "text_scales"]
 _CHUNK = 256  # rows that stay in a core's cache while they are checked
 
 
@@ -28,7 +29,7 @@ class ReferenceRows:
     keys: list[str]
     status: list[str]  # ``ok`` or a RowErrorCode
     image: npt.NDArray[np.floating]  # [n, V, d], unit vectors, half or single precision
-    text: npt.NDArray[np.floating]  # [n, C, d], unit vectors
+    text: npt.NDArray[np.floating]  # [n, C, d]; of a row with c captions k is its caption k mod c
     similarity: npt.NDArray[np.float32]  # [n], cosine of view 0 and caption 0
     ok: npt.NDArray[np.bool_]  # [n]
     image_hash: list[bytes | None]  # see rhocache_schemas.dataset.pair
@@ -59,12 +60,16 @@ def decode(data: bytes, source: str, first: int) -> tuple[ReferenceRows, Footer]
 def _plain_rows(data: bytes, footer: Footer, first: int) -> ReferenceRows:
     """Rows as ShardFileWriter lays them out, with little more than a copy of each."""
     with pq.ParquetFile(pa.BufferReader(data), read_dictionary=["status"]) as file:
-        table = file.read(_SMALL, use_threads=False)
         metadata, schema = file.metadata, file.schema_arrow
+        coded = pa.types.is_binary(schema.field("image_embeddings").type)
+        table = file.read(_SMALL + (_CODED if coded else []), use_threads=False)
     status = _strings(table["status"])
     ok = np.array([each == OK for each in status], np.bool_)
     image, text = (
-        _embeddings(data, metadata, schema.field(f"{which}_embeddings").type, which, shape, ok)
+        # Codes are bytes, which pyarrow copies as they are.
+        read_vectors(table, which, shape).vectors
+        if coded
+        else _embeddings(data, metadata, schema.field(f"{which}_embeddings").type, which, shape, ok)
         for which, shape in (("image", footer.image_shape), ("text", footer.text_shape))
     )
     return ReferenceRows(
@@ -110,6 +115,8 @@ def _embeddings(
     columns = [file.schema.column(number).path for number in range(file.num_columns)]
     dtype = np.dtype(lists.value_type.to_pandas_dtype())
     values = plain_values(data, file, columns.index(path), dtype)
+    if len(values) != ok.sum() * math.prod(shape):
+        raise OtherLayout("rows of fewer captions than others")
     values = values.reshape(int(ok.sum()), *shape)
     if ok.all():
         return values
@@ -135,7 +142,11 @@ def _hashes(column: Any) -> list[bytes | None]:
         if chunk.null_count:
             found += chunk.to_pylist()
         else:
-            found += np.frombuffer(chunk.buffers()[1], _HASH, len(chunk), 8 * chunk.offset).tolist()
+            width = chunk.type.byte_width
+            hashes = np.frombuffer(
+                chunk.buffers()[1], f"V{width}", len(chunk), width * chunk.offset
+            )
+            found += hashes.tolist()
     return found
 
 

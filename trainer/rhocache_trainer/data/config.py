@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rhocache_schemas.dataset.formats import AUTO, Kind
-from rhocache_schemas.dataset.formats.base import Source
+from rhocache_schemas.dataset.source import AUTO, Kind, Source
+from rhocache_schemas.documents import Location
 from rhocache_trainer.settings import Positive
 
 
@@ -15,6 +15,13 @@ class Data(Source):
     kind: Annotated[
         Kind, Field(description="of the dataset; auto: by the suffix, or by what the folder holds")
     ] = AUTO
+    only: Annotated[
+        Location | None,
+        Field(
+            description="train on these pairs alone: the folder of a select job's table, or a "
+            "Parquet file with shard and key"
+        ),
+    ] = None
     on_missing: Annotated[
         Literal["error", "skip"],
         Field(description="what to do with a pair that is unusable, or lacks its reference row"),

@@ -27,17 +27,20 @@ from rhocache_schemas.errors import (
 from rhocache_trainer.data.augment import augment, pair_random
 from rhocache_trainer.data.join import JoinedPair, OnMissing, PairSource
 from rhocache_trainer.data.partition import Share, share_of, shuffle
+from rhocache_trainer.data.replay import Replay
 
 _READ_AHEAD = 64  # pairs that wait for each decoding thread
 _AT_ONCE = 32  # of them
+_NO_IMAGE, _NO_TOKENS = torch.empty(0, dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
 _CAPTIONS = 1 << 16  # whose tokens are kept, up to 64 MB: cleaning one costs as much as an image
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
     joined: JoinedPair
-    image: Tensor  # uint8 [3, height, width]
-    tokens: Tensor  # int64 [context length]
+    image: Tensor  # uint8 [3, height, width]; [0] where there is no image tower
+    tokens: Tensor  # int64 [context length]; [0] where there is no text tower
+    view: int = 0  # of the image, by its number in the cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ class Batch:
     image: Tensor  # uint8 [B, 3, height, width]
     tokens: Tensor  # int64 [B, context length]
     index: Tensor  # int64 [B]
-    reference_image: Tensor | None  # float32 [B, d']
+    reference_image: Tensor | None  # float32 [B, d'], of several references one after another
     reference_text: Tensor | None
     pairs: list[Pair] = field(default_factory=list[Pair])  # without their images' bytes
     # Error code -> pairs that were left out on the way to this batch.
@@ -103,14 +106,17 @@ class Tokenizer(Protocol):
 class PairDataset(IterableDataset[Batch | Failure]):
     """Batches without end: an epoch is ``steps`` of them, the same number on every rank.
 
-    Which pairs are in an epoch, their order, and each pair's augmentation are functions of (seed,
-    epoch, rank, world size, number of workers). Shards are shuffled by (seed, epoch), the same on
-    every rank, and their rows cut into equal runs (see ``share_of``), so no pair comes twice in an
-    epoch; fewer than batch_size x world_size are not in it at all. Where pairs are left out, a rank
-    goes through its run again until its steps are done, so that no other rank waits for it in vain.
+    Which pairs are in an epoch, their order, and each pair's augmentation, or view, are functions
+    of (seed, epoch, rank, world size, number of workers). Shards are shuffled by (seed, epoch), the
+    same on every rank, and their rows cut into equal runs (see ``share_of``), so no pair comes
+    twice in an epoch; fewer than batch_size x world_size are not in it at all. Where pairs are left
+    out, a rank goes through its run again until its steps are done, so that no other rank waits for
+    it in vain.
 
     ``state_dict`` holds no more than the epoch and how much of it was given out. In a DataLoader's
     worker process it gives that worker's batches; with ``batch_size=None``, for they are whole.
+
+    Without ``image_size`` no image is decoded, and without a ``tokenizer`` no caption looked at.
 
     Raises TrainingError when made, where there are too few pairs for a batch on every rank.
     """
@@ -118,9 +124,10 @@ class PairDataset(IterableDataset[Batch | Failure]):
     def __init__(
         self,
         pairs: PairSource,
-        tokenizer: Tokenizer,
-        image_size: tuple[int, int],
+        tokenizer: Tokenizer | None,
+        image_size: tuple[int, int] | None,
         augmentation: Augmentation,
+        replay: Replay | None = None,
         *,
         batch_size: int,
         seed: int,
@@ -140,6 +147,7 @@ class PairDataset(IterableDataset[Batch | Failure]):
         self._tokenizer = self._tokens = tokenizer
         self._image_size = image_size
         self._augmentation = augmentation
+        self._replay = replay
         self._batch_size = batch_size
         self._seed = seed
         self._shuffle_buffer = shuffle_buffer
@@ -162,7 +170,7 @@ class PairDataset(IterableDataset[Batch | Failure]):
         in_worker = get_worker_info() is not None
         pool = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
         # What drops words at random (open_clip's reduction masks) does so anew each time.
-        if getattr(self._tokenizer, "reduction_fn", None) is None:
+        if self._tokenizer and getattr(self._tokenizer, "reduction_fn", None) is None:
             self._tokens = lru_cache(_CAPTIONS)(self._tokenizer)  # here: it can't be pickled
         try:
             while True:
@@ -280,34 +288,43 @@ class PairDataset(IterableDataset[Batch | Failure]):
 
     def _example(self, joined: JoinedPair, epoch: int) -> Example:
         joined = self._pairs.load(joined)
-        pair = joined.pair
-        image, caption = pair.content()
+        tokens = self._tokens(joined.pair.caption or "")[0] if self._tokens else _NO_TOKENS
+        pair, view = joined.pair, 0
+        if self._replay is not None:
+            view = self._replay.choose(epoch, pair.shard, pair.key)
+        return Example(joined, self._image(pair, epoch, view), tokens, view)
+
+    def _image(self, pair: Pair, epoch: int, view: int) -> Tensor:
+        if self._image_size is None:
+            return _NO_IMAGE
         try:
-            opened = open_image(image)
+            opened = open_image(pair.image or b"")
         except RowError as error:
             where = f"shard {pair.shard}, key {pair.key}"
             raise RowError(error.code, f"{where}: {error}") from error
+        if self._replay is not None:
+            return self._replay.show(opened, view, pair.shard, pair.key)
         random = pair_random(self._seed, epoch, pair.shard, pair.key)
-        return Example(
-            joined,
-            augment(opened, self._image_size, self._augmentation, random),
-            self._tokens(caption)[0],
-        )
+        return augment(opened, self._image_size, self._augmentation, random)
 
 
 def collate(examples: list[Example], skipped: dict[str, int]) -> Batch:
     """Stack examples into a batch; the images stay uint8 until they are on the device."""
-    rows = [example.joined.row for example in examples]
+    rows = [[row for row in (e.joined.row, *e.joined.others) if row] for e in examples]
+    views = [example.view for example in examples]
     return Batch(
         torch.stack([example.image for example in examples]),
         torch.stack([example.tokens for example in examples]),
         torch.tensor([example.joined.index for example in examples]),
-        _rows([row.image for row in rows if row is not None]),
-        _rows([row.text for row in rows if row is not None]),
+        _rows([[row.image[v] for row in each] for v, each in zip(views, rows, strict=True)]),
+        _rows([[row.text[0] for row in each] for each in rows]),
         [replace(example.joined.pair, image=None, metadata=None) for example in examples],
         skipped,
     )
 
 
-def _rows(vectors: list[np.ndarray]) -> Tensor | None:
-    return torch.from_numpy(np.stack(vectors)).float() if vectors else None
+def _rows(vectors: list[list[np.ndarray]]) -> Tensor | None:
+    """The vectors of each pair one after another, float32 [B, Σ d]; None where there are none."""
+    if not vectors[0]:
+        return None
+    return torch.from_numpy(np.stack([np.concatenate(each) for each in vectors])).float()

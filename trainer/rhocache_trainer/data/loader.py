@@ -17,6 +17,7 @@ from rhocache_schemas.dataset.augmentation import Augmentation
 from rhocache_trainer.data.config import Data
 from rhocache_trainer.data.dataset import Batch, Failure, PairDataset, Tokenizer
 from rhocache_trainer.data.join import PairSource
+from rhocache_trainer.data.replay import Replay
 
 
 class PairLoader(StatefulDataLoader[Any]):
@@ -53,9 +54,10 @@ class PairLoader(StatefulDataLoader[Any]):
 def build_loader(
     data: Data,
     pairs: PairSource,
-    tokenizer: Tokenizer,
-    image_size: tuple[int, int],
+    tokenizer: Tokenizer | None,
+    image_size: tuple[int, int] | None,
     augmentation: Augmentation,
+    replay: Replay | None = None,
     *,
     batch_size: int,
     seed: int,
@@ -72,6 +74,7 @@ def build_loader(
         tokenizer,
         image_size,
         augmentation,
+        replay,
         batch_size=batch_size,
         seed=seed,
         shuffle_buffer=data.shuffle_buffer,

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from rhocache_schemas import storage
 from rhocache_schemas.errors import InvalidDocument, InvalidInput, MissingPair
+from rhocache_schemas.table.reader import TableReader, is_table
 
 KEY, SHARD, LOSS = "key", "shard", "loss"  # string, string, floating
 
@@ -17,13 +18,15 @@ Sample = tuple[str | None, str]  # shard, where there are shards with names, and
 
 
 def read_losses(location: str, samples: Sequence[Sample]) -> list[float]:
-    """Return the loss of each sample from a Parquet file, at a path or URI.
+    """Return the loss of each sample from a Parquet file or a table's folder, at a path or URI.
 
-    It has the columns ``key`` and ``loss``, and ``shard`` where samples of several shards have the
-    same key. Its rows may be in any order, and those of other samples are passed over. A sample's
-    shard counts where both have one.
+    A table is one that a job over a cache has made, with a column ``loss``; where that is null, it
+    has no loss of the sample. A file has the columns ``key`` and ``loss``, and ``shard`` where
+    samples of several shards have the same key. Rows may be in any order, and those of other
+    samples are passed over. A sample's shard counts where both have one.
 
-    Raises InvalidInput where it can't be read, InvalidDocument for a column that is missing, a
+    Raises InvalidInput where it can't be read, CacheError for a table that is not complete or is
+    damaged, InvalidDocument for a column that is missing, a
     value of another type, a loss that is not finite and a sample that comes twice, and MissingPair
     for samples that it lacks.
     """
@@ -67,6 +70,8 @@ def _by_sample(location: str, table: pa.Table, *, by_shard: bool) -> dict[Sample
 
 
 def _read(location: str) -> pa.Table:
+    if is_table(location):
+        return TableReader.open(location).as_table([LOSS]).drop_null()
     try:
         filesystem, path = storage.resolve(location)
         with filesystem.open_input_file(path) as file:

@@ -12,14 +12,16 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from rhocache_schemas.dataset.formats.webdataset import ShardReader, describe_shards
+from rhocache_schemas.dataset.formats import read_shard
 from rhocache_schemas.dataset.image import open_image
 from rhocache_schemas.dataset.shards import Shard
-from rhocache_schemas.errors import DatasetError, RowError, TrainingError
+from rhocache_schemas.dataset.source import Source
+from rhocache_schemas.errors import DatasetError, InvalidInput, RowError, TrainingError
 from rhocache_schemas.reference import HF_HUB, LOCAL_DIR
 from rhocache_trainer.evaluation.measures import EmbeddedCaptions, EmbeddedImages
 from rhocache_trainer.evaluation.prompts import TEMPLATES, Templates, class_of, spoken
 from rhocache_trainer.evaluation.result import Evaluation, EvaluationResult, choose_device
+from rhocache_trainer.model.cached import needs_cache
 from rhocache_trainer.model.clip import ClipModel, build_model
 
 
@@ -54,22 +56,25 @@ def evaluate(
     Raises InvalidInput when the options don't go together, DatasetError when no pair can be read
     or none has a class, and TrainingError when the model gives embeddings that are not finite.
     """
+    source = Source(dataset=dataset, shards=shards, caption_field=caption_field)
     evaluation = Evaluation(
-        dataset,
-        shards=shards,
+        source,
         class_field=class_field,
         linear_probe=linear_probe,
         probe_shards=probe_shards,
     )
+    if needs_cache(model):
+        raise InvalidInput(
+            f"{model} takes the embeddings of {dataset} from its cache: name that with --cache"
+        )
     clip = _Clip(model, batch_size, device)
 
     def images(chosen: Sequence[Shard]) -> EmbeddedImages:
-        reader = _Reader(chosen, caption_field, class_field)
+        reader = _Reader(chosen, source, class_field)
         found = clip.images(reader)
         if found is None:
             raise DatasetError(
-                f"{dataset} has no pair that can be evaluated: "
-                + describe_shards(chosen, caption_field)
+                f"{dataset} has no pair that can be evaluated: {evaluation.opened.describe()}"
             )
         return found
 
@@ -94,19 +99,17 @@ class _ReadPair(NamedTuple):
 class _Reader:
     """The pairs that can be used, and a count of those that can't."""
 
-    def __init__(
-        self, shards: Sequence[Shard], caption_field: str | None, class_field: str | None
-    ) -> None:
+    def __init__(self, shards: Sequence[Shard], source: Source, class_field: str | None) -> None:
         self.skipped = 0
         self._shards = shards
-        self._caption_field = caption_field
+        self._source = source
         self._class_field = class_field
 
     def __iter__(self) -> Iterator[_ReadPair]:
         console = Console(stderr=True)
         hidden = not console.is_terminal
         for shard in track(self._shards, "evaluating", console=console, disable=hidden):
-            for pair in ShardReader(shard, self._caption_field):
+            for pair in read_shard(shard, self._source):
                 try:
                     image = open_image(pair.image or b"")
                 except RowError:

@@ -11,8 +11,8 @@ import open_clip
 from PIL import Image
 
 from rhocache_schemas import storage
-from rhocache_schemas.dataset.formats.webdataset import ShardReader
-from rhocache_schemas.dataset.shards import list_shards
+from rhocache_schemas.dataset.formats import open_dataset, read_shard
+from rhocache_schemas.dataset.source import Source
 from rhocache_schemas.errors import DatasetError, InvalidInput
 
 Templates = Literal["openai", "simple", "name"]
@@ -73,10 +73,11 @@ def write_prompts(
     """
     if storage.exists(output):
         raise InvalidInput(f"{output} is already there: choose another folder for the prompts")
+    source = Source(dataset=dataset, shards=shards)
     names = {
         class_of(pair.metadata, class_field)
-        for shard in list_shards(dataset, shards)
-        for pair in ShardReader(shard)
+        for shard in open_dataset(source).shards
+        for pair in read_shard(shard, source)
     }
     check_some(list(names), dataset, class_field)
     pairs = _pairs(sorted(name for name in names if name is not None), templates)

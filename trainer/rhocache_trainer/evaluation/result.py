@@ -4,7 +4,10 @@ from collections.abc import Sequence
 
 import torch
 
-from rhocache_schemas.dataset.shards import Shard, list_shards
+from rhocache_schemas.dataset.formats import open_dataset
+from rhocache_schemas.dataset.formats.base import Format
+from rhocache_schemas.dataset.shards import Shard
+from rhocache_schemas.dataset.source import AUTO, Source
 from rhocache_schemas.documents import Document
 from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.evaluation.linear_probe import LinearProbe, linear_probe
@@ -45,9 +48,9 @@ class Evaluation:
 
     def __init__(
         self,
-        dataset: str,
+        source: Source,
         *,
-        shards: str | None,
+        kind: str = AUTO,
         class_field: str | None,
         linear_probe: bool,
         probe_shards: str | None,
@@ -56,13 +59,15 @@ class Evaluation:
             raise InvalidInput("a linear probe needs classes: say which field has them")
         if probe_shards is not None and not linear_probe:
             raise InvalidInput("probe shards are for a linear probe, which was not asked for")
-        self.dataset = dataset
+        self.source = source
         self.class_field = class_field
         self.linear_probe = linear_probe
-        self.shards = list_shards(dataset, shards)
-        self.probe_shards: Sequence[Shard] = (
-            [] if probe_shards is None else list_shards(dataset, probe_shards)
-        )
+        self.opened: Format = open_dataset(source, kind)
+        self.shards = self.opened.shards
+        self.probe_shards: Sequence[Shard] = []
+        if probe_shards is not None:
+            probed = source.model_copy(update={"shards": probe_shards})
+            self.probe_shards = open_dataset(probed, kind).shards
         names = {shard.name for shard in self.shards}
         shared = [shard.name for shard in self.probe_shards if shard.name in names]
         if shared:
@@ -78,7 +83,7 @@ class Evaluation:
         captions: EmbeddedCaptions,
         *,
         classifier: Classifier | None,
-        templates: Templates,
+        templates: Templates | None,
         probe_images: EmbeddedImages | None,
         cache: str | None = None,
     ) -> EvaluationResult:
@@ -87,7 +92,7 @@ class Evaluation:
         Raises DatasetError when a class field was named but no pair has a class.
         """
         if self.class_field is not None:
-            check_some(images.classes, self.dataset, self.class_field)
+            check_some(images.classes, self.source.dataset, self.class_field)
         numbers = {caption: number for number, caption in enumerate(captions.captions)}
         device = images.features.device
         own = torch.tensor([numbers[caption] for caption in images.captions], device=device)
@@ -95,7 +100,7 @@ class Evaluation:
         return EvaluationResult(
             model=model,
             cache=cache,
-            dataset=self.dataset,
+            dataset=self.source.dataset,
             shards=[shard.name for shard in self.shards],
             images=len(images.captions),
             captions=len(numbers),

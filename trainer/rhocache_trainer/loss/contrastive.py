@@ -120,7 +120,7 @@ class _ContrastiveRisk(nn.Module):
             )
 
     def _risk(self, features: list[Tensor], index: Tensor, *, steering: bool) -> LossOutput:
-        """The risk of this rank's features: image, text, and where there is one the reference's."""
+        """The risk of this rank's features: image, text, and the same of each reference."""
         image, text = features[:2]
         with torch.autocast(image.device.type, enabled=False):
             batch = self._share(features, index.to(image.device))
@@ -233,7 +233,7 @@ class _ContrastiveRisk(nn.Module):
 class _Batch:
     """The pairs of all ranks, those of this one from ``start`` to ``stop``."""
 
-    features: list[Tensor]  # [B, d] image and text, [B, d'] the reference's
+    features: list[Tensor]  # [B, d] image and text, [B, d'] the same of each reference
     index: Tensor  # [B]
     sizes: list[int]  # pairs of each rank
     start: int
@@ -244,9 +244,8 @@ class _Batch:
         return self.stop - self.start == len(self.index)
 
     def side(self, modality: int, tau: Tensor) -> Side:
-        features = self.features[modality]
-        reference = self.features[modality + 2] if len(self.features) > 2 else None
-        return Side(features, reference, tau.to(features.dtype).expand(len(features)))
+        features, *reference = self.features[modality::2]
+        return Side(features, tuple(reference), tau.to(features.dtype).expand(len(features)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,8 +354,8 @@ class DRRhoClipLoss(_ContrastiveRisk):
         self,
         image: Tensor,
         text: Tensor,
-        reference_image: Tensor,
-        reference_text: Tensor,
+        reference_image: Tensor | Sequence[Tensor],
+        reference_text: Tensor | Sequence[Tensor],
         index: Tensor,
         *,
         steering: bool = False,
@@ -367,14 +366,25 @@ class DRRhoClipLoss(_ContrastiveRisk):
             image, text: the target's features, unit vectors [B, d], any floating type; the loss is
                 computed in float32 at least, under autocast too.
             reference_image, reference_text: the reference's embeddings of the same pairs, unit
-                vectors [B, d'].
+                vectors [B, d']; or those of several references, of whose similarities the smallest
+                counts, pair by pair.
             index: [B] int64, the pairs' numbers in the cache, all different.
             steering: whether to tell what the gradient is made of, at the cost of a forward pass.
 
         Raises InvalidInput, before any state has changed.
         """
-        reference = [reference_image, reference_text]
+        images, texts = _several(reference_image), _several(reference_text)
+        if len(images) != len(texts) or not images:
+            raise InvalidInput(
+                f"reference image features of {len(images)} references, and text features of "
+                f"{len(texts)}; give both of each"
+            )
+        reference = [each for pair in zip(images, texts, strict=True) for each in pair]
         return self._risk([image, text, *reference], index, steering=steering)
+
+
+def _several(features: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
+    return [features] if isinstance(features, Tensor) else features
 
 
 def _form(features: Tensor) -> int:
@@ -388,11 +398,11 @@ def _widest(forms: Sequence[int]) -> torch.dtype:
 
 def _check(features: list[Tensor], index: Tensor, n: int) -> None:
     check_features("image", "text", *features[:2])
-    if len(features) > 2:
-        check_features("reference image", "reference text", *features[2:])
-        if len(features[2]) != len(features[0]):
+    for reference_image, reference_text in zip(features[2::2], features[3::2], strict=True):
+        check_features("reference image", "reference text", reference_image, reference_text)
+        if len(reference_image) != len(features[0]):
             raise InvalidInput(
-                f"{len(features[0])} pairs, but reference features of {len(features[2])}"
+                f"{len(features[0])} pairs, but reference features of {len(reference_image)}"
             )
     check_index(index, len(features[0]), n)
 

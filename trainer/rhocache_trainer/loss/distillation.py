@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy, normalize
 from rhocache_schemas.documents import Strict
 from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.distributed.collectives import Ranks
+from rhocache_trainer.loss.references import References
 
 
 class DistillationWeights(Strict):
@@ -26,13 +27,14 @@ class DistillationWeights(Strict):
 class Distillation:
     """Cross-entropy to the reference's softmax over the batch, both ways, and feature mimicry.
 
-    CLIP-KD (Yang et al. 2024, section 3) calls them CRD and FD.
+    CLIP-KD (Yang et al. 2024, section 3) calls them CRD and FD. Of several references both are the
+    weighted mean over them, each with a logit scale of its own (MobileCLIP2, Faghri et al. 2025).
     """
 
-    def __init__(self, weights: DistillationWeights, reference_scale: float) -> None:
+    def __init__(self, weights: DistillationWeights, references: References) -> None:
         self._softmax_weight = weights.softmax_weight
         self._feature_weight = weights.feature_weight
-        self._reference_scale = reference_scale
+        self._references = references
         self._ranks = Ranks()
 
     def __call__(
@@ -47,7 +49,7 @@ class Distillation:
 
         Args:
             features: of images and texts, unit vectors, [B, d] each.
-            reference: the reference's of the same pairs, [B, d'].
+            reference: the references' of the same pairs, one after another, [B, Σ d'].
             scales: the target's inverse temperatures, of images and of texts as anchors, each
                 0-dim or [B].
             times_tau: whether to multiply what an anchor adds by its temperature.
@@ -61,7 +63,7 @@ class Distillation:
             if self._softmax_weight:
                 loss = loss + self._softmax_weight / 2 * self._softmax(target, scales, reference)
             if self._feature_weight:
-                loss = loss + self._feature_weight * _mimicry(target, reference)
+                loss = loss + self._feature_weight * self._mimicry(target, reference)
             if times_tau:
                 loss = loss / torch.stack([scale.expand(len(image)) for scale in scales])
         return loss.mean(1).sum()
@@ -84,15 +86,38 @@ class Distillation:
         losses = [
             cross_entropy(
                 scales[side][..., None] * target[side] @ every[1 - side].T,
-                torch.softmax(self._reference_scale * reference[side] @ taught[1 - side].T, dim=1),
+                self._shares(reference[side], taught[1 - side]),
                 reduction="none",
             )
             for side in (0, 1)
         ]
         return torch.stack(losses)
 
+    def _shares(self, anchors: Tensor, others: Tensor) -> Tensor:
+        """The mean of the references' softmaxes: a cross-entropy to it is the mean of those."""
+        references = self._references
+        each = zip(
+            references.weights,
+            references.scales,
+            references.apart(anchors),
+            references.apart(others),
+            strict=True,
+        )
+        softmaxes = [w * torch.softmax(scale * a @ b.T, dim=1) for w, scale, a, b in each]
+        return torch.stack(softmaxes).sum(0)
 
-def _mimicry(target: tuple[Tensor, Tensor], reference: tuple[Tensor, Tensor]) -> Tensor:
+    def _mimicry(self, target: tuple[Tensor, Tensor], reference: tuple[Tensor, Tensor]) -> Tensor:
+        """The mean over the references of squared distances to their features, [2, B]."""
+        references = self._references
+        parts = zip(*map(references.apart, reference), strict=True)
+        distances = [
+            weight * _distances(target, theirs)
+            for weight, theirs in zip(references.weights, parts, strict=True)
+        ]
+        return torch.stack(distances).sum(0)
+
+
+def _distances(target: tuple[Tensor, Tensor], reference: tuple[Tensor, Tensor]) -> Tensor:
     """Squared distances of unit vectors, [2, B]; the reference's were rounded to half precision."""
     widths = target[0].shape[1], reference[0].shape[1]
     if widths[0] != widths[1]:

@@ -1,8 +1,9 @@
 """Sums over the B x B matrix of residuals, a tile of its rows at a time.
 
-The residual of image i and text j is e_ij = s_ij − r_ij, target cosine less reference cosine. Each
-pair is an anchor twice: its image among the texts of the others, along a row, and its text among
-their images, along a column. An anchor's exponents are d = (e − e_ii) / τ.
+The residual of image i and text j is e_ij = s_ij − r_ij, target cosine less reference cosine, of
+several references the smallest. Each pair is an anchor twice: its image among the texts of the
+others, along a row, and its text among their images, along a column. An anchor's exponents are
+d = (e − e_ii) / τ.
 
 Nothing here is differentiated: the gradients of a contrastive risk are weighted sums of features,
 so that memory grows with B times the rows of a tile, and the matrix is never there as a whole.
@@ -27,7 +28,9 @@ class Side:
     """One modality of a batch: what its anchors and their negatives are made of."""
 
     features: Tensor  # [B, d], the target's
-    reference: Tensor | None  # [B, d'], None where r = 0
+    reference: tuple[
+        Tensor, ...
+    ]  # [B, d'] of each, the smallest of whose cosines is r; none: r = 0
     tau: Tensor  # [B], of each anchor
 
 
@@ -71,8 +74,9 @@ class LogSums:
 def own_residuals(image: Side, text: Side) -> Tensor:
     """e_ii of each pair, [B]."""
     own = torch.linalg.vecdot(image.features, text.features)
-    if image.reference is not None and text.reference is not None:
-        own = own - torch.linalg.vecdot(image.reference, text.reference)
+    if image.reference:
+        each = zip(image.reference, text.reference, strict=True)
+        own = own - torch.stack([torch.linalg.vecdot(*pair) for pair in each]).amin(0)
     return own
 
 
@@ -149,12 +153,18 @@ def tiles(
     count = len(columns.features)
     numbers = _CPU_NUMBERS if rows.features.device.type == "cpu" else _GPU_NUMBERS
     height = max(1, min(stop - start, numbers // count))
-    buffers = rows.features.new_empty(2, height, count)
+    references = list(zip(rows.reference, columns.reference, strict=True))
+    buffers = rows.features.new_empty(3 if len(references) > 1 else 2, height, count)
     for first in range(start, stop, height):
         last = min(stop, first + height)
-        residual, scratch = buffers[:, : last - first]
+        residual, scratch, *smallest = buffers[:, : last - first]
         torch.mm(rows.features[first:last], columns.features.T, out=residual)
-        if rows.reference is not None and columns.reference is not None:
-            residual.addmm_(rows.reference[first:last], columns.reference.T, alpha=-1)
+        if len(references) == 1:
+            residual.addmm_(rows.reference[0][first:last], columns.reference[0].T, alpha=-1)
+        for below in smallest:
+            below.fill_(math.inf)
+            for row, column in references:
+                torch.minimum(below, torch.mm(row[first:last], column.T, out=scratch), out=below)
+            residual -= below
         residual.diagonal(first).fill_(-math.inf)
         yield first, last, residual, scratch

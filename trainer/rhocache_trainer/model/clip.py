@@ -43,7 +43,7 @@ class Model:
     """What is trained, with what belongs to it."""
 
     module: Any  # its ``visual`` is an open_clip image tower; its forward returns features by name
-    tokenizer: Any  # text -> int64 [1, length]: what the module takes beside an image
+    tokenizer: Any  # text -> int64 [1, length]: what the module takes beside an image; or None
     model_cfg: dict[str, Any]
 
     def with_module(self, module: Any) -> Self:
@@ -167,7 +167,12 @@ def _create(
 
 
 def normalizer(preprocess_cfg: dict[str, Any], device: torch.device) -> nn.Module:
-    """Return what makes of uint8 [B, 3, height, width] on ``device`` the float32 of the model."""
+    """Return what makes of uint8 [B, 3, height, width] on ``device`` the float32 of the model.
+
+    Of a model that takes no images, whose config is empty: what leaves its input as it is.
+    """
+    if not preprocess_cfg:
+        return nn.Identity()
     return _Normalize(preprocess_cfg["mean"], preprocess_cfg["std"]).to(device)
 
 

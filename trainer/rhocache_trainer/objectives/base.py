@@ -1,6 +1,6 @@
 """What the training loop asks of an objective and of its settings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ from rhocache_trainer.data.dataset import Batch
 from rhocache_trainer.data.join import PairSource
 from rhocache_trainer.data.open import open_pairs
 from rhocache_trainer.loss.diagnostics import Steering
+from rhocache_trainer.loss.references import References, ReferencesConfig
 from rhocache_trainer.model.clip import Model, build_model
 from rhocache_trainer.settings import Named
 
@@ -28,6 +29,7 @@ class ObjectiveConfig(Named):
     needs_cache: ClassVar[bool] = False
     needs_logit_bias: ClassVar[bool] = False  # of the model; where it is not needed it is frozen
     own_temperature: ClassVar[bool] = False  # the model's logit scale has no part in it
+    takes_cached_towers: ClassVar[bool] = True  # cached embeddings may stand in for the model's
 
     @property
     def own_lr(self) -> float | None:
@@ -38,9 +40,11 @@ class ObjectiveConfig(Named):
         """Return how many pairs to read for ``batch_size`` to train on."""
         return batch_size
 
-    def open_pairs(self, data: Data, cache: str | None) -> PairSource:
+    def open_pairs(
+        self, data: Data, caches: Sequence[str], references: ReferencesConfig | None
+    ) -> PairSource:
         """Open what to train on. Raises as rhocache_trainer.data.open.open_pairs does."""
-        return open_pairs(data, cache)
+        return open_pairs(data, caches, references)
 
     def build_model(
         self,
@@ -81,6 +85,13 @@ class Objective(nn.Module):
     temperatures and the like, whose gradients are whole on every rank.
     """
 
+    references: References | None = None  # that it is steered by, or learns from
+
+    def start_step(self, done: float) -> None:
+        """Set what depends on the share of all steps that are done."""
+        if self.references is not None:
+            self.references.done = done
+
     def start_epoch(self, epoch: int, epochs: int) -> None:
         """Set what depends on how far the training is."""
 
@@ -90,6 +101,13 @@ class Objective(nn.Module):
         ``encode`` returns the features that the model has in evaluation mode.
         """
         return batch
+
+    def deltas(self) -> tuple[range, dict[str, Tensor]] | None:
+        """Return the pairs whose state is here, with what they lose more than their reference does.
+
+        NaN for one that was never seen. None where an objective remembers no such thing.
+        """
+        return None
 
     def forward(self, features: Features, batch: Batch, *, steering: bool = False) -> Output:
         """Take features that were made with gradients, and their pairs.
@@ -116,13 +134,13 @@ def at_logit_scale(loss: Tensor, logit_scale: Tensor) -> Output:
 
 
 def reference_of(batch: Batch) -> tuple[Tensor, Tensor]:
-    """The reference's image and text embeddings of a batch that was joined with a cache."""
+    """The references' image and text embeddings of a batch that was joined with their caches."""
     assert batch.reference_image is not None  # noqa: S101 (the config has a cache)
     assert batch.reference_text is not None  # noqa: S101
     return batch.reference_image, batch.reference_text
 
 
-def reference_scale(pairs: PairSource) -> float:
-    """The logit scale of the reference that made the cache."""
-    assert pairs.manifest is not None  # noqa: S101 (the config has a cache)
-    return pairs.manifest.logit_scale
+def references_of(pairs: PairSource) -> References:
+    """The references that made the caches."""
+    assert pairs.references is not None  # noqa: S101 (the config has a cache)
+    return pairs.references

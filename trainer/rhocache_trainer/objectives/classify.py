@@ -1,6 +1,6 @@
 """Image classification: a risk of the cross-entropies, steered by a reference's losses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
@@ -15,6 +15,7 @@ from rhocache_trainer.data.dataset import Batch
 from rhocache_trainer.data.join import PairSource
 from rhocache_trainer.data.labelled import Label, LabelledPairs
 from rhocache_trainer.distributed.collectives import Ranks
+from rhocache_trainer.loss.references import ReferencesConfig
 from rhocache_trainer.model.classifier import ClassifierModel, build_classifier
 from rhocache_trainer.objectives.base import Features, Objective, ObjectiveConfig, Output
 from rhocache_trainer.risk.base import Risk, RiskConfig, residual
@@ -25,6 +26,7 @@ class ClassifyConfig(ObjectiveConfig):
     """A classifier with the model's image tower. A pair's class is all that is read of its text."""
 
     own_temperature: ClassVar[bool] = True
+    takes_cached_towers: ClassVar[bool] = False
 
     name: Literal["classify"] = "classify"
     label: Annotated[
@@ -69,7 +71,12 @@ class ClassifyConfig(ObjectiveConfig):
     def super_batch(self, batch_size: int) -> int:
         return round(batch_size / (1 - self.filter_ratio))
 
-    def open_pairs(self, data: Data, cache: str | None) -> LabelledPairs:  # noqa: ARG002
+    def open_pairs(
+        self,
+        data: Data,
+        caches: Sequence[str],  # noqa: ARG002
+        references: ReferencesConfig | None,  # noqa: ARG002
+    ) -> LabelledPairs:
         return LabelledPairs(data, self.label, self.reference)
 
     def build_model(

@@ -3,13 +3,16 @@
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
+import torch
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from rhocache_trainer.data.dataset import Batch
 from rhocache_trainer.data.join import PairSource
 from rhocache_trainer.loss.contrastive import DRRhoClipLoss, GlobalContrastiveLoss
 from rhocache_trainer.loss.distillation import Distillation, DistillationWeights
 from rhocache_trainer.loss.moving_average import cosine_gamma
+from rhocache_trainer.loss.references import References
 from rhocache_trainer.loss.temperature import TemperatureMode
 from rhocache_trainer.objectives.base import (
     Features,
@@ -17,7 +20,7 @@ from rhocache_trainer.objectives.base import (
     ObjectiveConfig,
     Output,
     reference_of,
-    reference_scale,
+    references_of,
 )
 
 # FastCLIP (Wei et al. 2024, table 1): temperature, and whether τ is a factor of the risk.
@@ -103,7 +106,8 @@ class DRRhoConfig(ContrastiveConfig):
     name: Literal["drrho"] = "drrho"
 
     def build(self, pairs: PairSource) -> "ContrastiveRisk":
-        return ContrastiveRisk(self, DRRhoClipLoss(pairs.n, **self.loss_arguments()))
+        loss = DRRhoClipLoss(pairs.n, **self.loss_arguments())
+        return ContrastiveRisk(self, loss, references_of(pairs))
 
 
 class DRRhoDistillConfig(ContrastiveConfig, DistillationWeights):
@@ -115,29 +119,49 @@ class DRRhoDistillConfig(ContrastiveConfig, DistillationWeights):
 
     def build(self, pairs: PairSource) -> "ContrastiveRisk":
         loss = DRRhoClipLoss(pairs.n, **self.loss_arguments())
-        return DistilledRisk(self, loss, Distillation(self, reference_scale(pairs)))
+        return DistilledRisk(self, loss, references_of(pairs))
 
 
 class ContrastiveRisk(Objective):
     """The global contrastive loss, or with a cache's rows the DRRHO risk, of all ranks' pairs."""
 
     def __init__(
-        self, config: ContrastiveConfig, loss: GlobalContrastiveLoss | DRRhoClipLoss
+        self,
+        config: ContrastiveConfig,
+        loss: GlobalContrastiveLoss | DRRhoClipLoss,
+        references: References | None = None,
     ) -> None:
         super().__init__()
         self._config = config
         self.loss = loss
+        self.references = references
 
     def start_epoch(self, epoch: int, epochs: int) -> None:
         if self._config.gamma_schedule == "cosine":
             self.loss.gamma = cosine_gamma(epoch, epochs // 2, self._config.gamma)
 
+    @torch.no_grad()
+    def deltas(self) -> tuple[range, dict[str, Tensor]] | None:
+        """τ log u_i, with images and texts as anchors: what the DRRHO risk is a mean of."""
+        if isinstance(self.loss, GlobalContrastiveLoss):
+            return None
+        held = self.loss.image_average.held
+        tables = [each.rows() for each in (self.loss.image_average, self.loss.text_average)]
+        index = torch.arange(held.start, held.stop, device=tables[0]["log_u"].device)
+        taus = self.loss.temperature(index)
+        image, text = (
+            (tau * rows["log_u"]).where(rows["seen"], torch.nan)
+            for tau, rows in zip(taus, tables, strict=True)
+        )
+        return held, {"image_delta": image, "text_delta": text, "delta": (image + text) / 2}
+
     def forward(self, features: Features, batch: Batch, *, steering: bool = False) -> Output:
         target = features["image_features"], features["text_features"]
-        if isinstance(self.loss, GlobalContrastiveLoss):
+        if self.references is None:
             out = self.loss(*target, batch.index, steering=steering)
         else:
-            out = self.loss(*target, *reference_of(batch), batch.index, steering=steering)
+            reference = map(self.references.as_one, reference_of(batch))
+            out = self.loss(*target, *reference, batch.index, steering=steering)
         return Output(
             out.loss,
             out.objective,
@@ -159,10 +183,10 @@ class DistilledRisk(ContrastiveRisk):
     """
 
     def __init__(
-        self, config: ContrastiveConfig, loss: DRRhoClipLoss, distillation: Distillation
+        self, config: DRRhoDistillConfig, loss: DRRhoClipLoss, references: References
     ) -> None:
-        super().__init__(config, loss)
-        self._distillation = distillation
+        super().__init__(config, loss, references)
+        self._distillation = Distillation(config, references)
 
     def forward(self, features: Features, batch: Batch, *, steering: bool = False) -> Output:
         out = super().forward(features, batch, steering=steering)

@@ -9,6 +9,7 @@ from rhocache_trainer.data.dataset import Batch
 from rhocache_trainer.data.join import PairSource
 from rhocache_trainer.distributed.collectives import Ranks
 from rhocache_trainer.loss.distillation import Distillation, DistillationWeights
+from rhocache_trainer.loss.references import References
 from rhocache_trainer.objectives.base import (
     Features,
     Objective,
@@ -16,7 +17,7 @@ from rhocache_trainer.objectives.base import (
     Output,
     at_logit_scale,
     reference_of,
-    reference_scale,
+    references_of,
 )
 
 
@@ -27,20 +28,21 @@ class DistillConfig(ObjectiveConfig, DistillationWeights):
     clip_weight: Annotated[float, Field(ge=0, description="of open_clip's own loss")] = 1.0
 
     def build(self, pairs: PairSource) -> "Distill":
-        return Distill(self.clip_weight, Distillation(self, reference_scale(pairs)))
+        return Distill(self, references_of(pairs))
 
 
 class Distill(Objective):
     """The weighted sum of both losses, at the model's learnable logit scale."""
 
-    def __init__(self, clip_weight: float, distillation: Distillation) -> None:
+    def __init__(self, config: DistillConfig, references: References) -> None:
         super().__init__()
         ranks = Ranks()
-        self._clip_weight = clip_weight
+        self.references = references
+        self._clip_weight = config.clip_weight
         self._clip_loss = ClipLoss(
             local_loss=True, gather_with_grad=True, rank=ranks.rank, world_size=ranks.world_size
         )
-        self._distillation = distillation
+        self._distillation = Distillation(config, references)
 
     def forward(self, features: Features, batch: Batch, *, steering: bool = False) -> Output:  # noqa: ARG002
         scale = features["logit_scale"]

@@ -15,6 +15,7 @@ from rhocache_trainer.data.dataset import Batch
 from rhocache_trainer.data.join import PairSource
 from rhocache_trainer.distributed.collectives import Ranks
 from rhocache_trainer.loss.distillation import Distillation, DistillationWeights
+from rhocache_trainer.loss.references import References
 from rhocache_trainer.objectives.base import (
     Features,
     ObjectiveConfig,
@@ -22,7 +23,7 @@ from rhocache_trainer.objectives.base import (
     Output,
     at_logit_scale,
     reference_of,
-    reference_scale,
+    references_of,
 )
 from rhocache_trainer.settings import Positive
 
@@ -43,11 +44,9 @@ class JointSelection(ObjectiveConfig):
     def super_batch(self, batch_size: int) -> int:
         return round(batch_size / (1 - self.filter_ratio))
 
-    def bias_of_reference(self, pairs: PairSource) -> float:
+    def bias_of(self, references: References) -> float:
         """Raises InvalidInput where nobody says what it is."""
-        bias = None if pairs.manifest is None else pairs.manifest.logit_bias
-        if self.reference_bias is not None:
-            bias = self.reference_bias
+        bias = references.bias if self.reference_bias is None else self.reference_bias
         if bias is None:
             raise InvalidInput(
                 "the cache's reference was trained without a logit bias, so it has no sigmoid "
@@ -62,7 +61,7 @@ class JestConfig(JointSelection):
     name: Literal["jest"] = "jest"
 
     def build(self, pairs: PairSource) -> "Jest":
-        return Jest(self, reference_scale(pairs), self.bias_of_reference(pairs))
+        return Jest(self, references_of(pairs))
 
 
 class JestDistillConfig(JointSelection, DistillationWeights):
@@ -75,8 +74,7 @@ class JestDistillConfig(JointSelection, DistillationWeights):
     name: Literal["jest+distill"] = "jest+distill"
 
     def build(self, pairs: PairSource) -> "JestDistill":
-        scale = reference_scale(pairs)
-        return JestDistill(self, scale, self.bias_of_reference(pairs), Distillation(self, scale))
+        return JestDistill(self, references_of(pairs))
 
 
 class Jest(OpenClipLoss):
@@ -86,12 +84,13 @@ class Jest(OpenClipLoss):
     reference, whose share of it comes from the cache.
     """
 
-    def __init__(self, config: JointSelection, scale: float, bias: float) -> None:
-        """``scale`` and ``bias`` are the reference's, of its logits."""
+    def __init__(self, config: JointSelection, references: References) -> None:
+        """Raises InvalidInput for references without a logit bias, where none is set."""
         ranks = Ranks()
         super().__init__(SigLipLoss(rank=ranks.rank, world_size=ranks.world_size))
+        config.bias_of(references)
         self._config = config
-        self._scale, self._bias = scale, bias
+        self.references = self._references = references
 
     @torch.no_grad()
     def select(self, encode: Callable[[Batch], Features], batch: Batch) -> Batch:
@@ -103,7 +102,9 @@ class Jest(OpenClipLoss):
             features["logit_scale"],
             features["logit_bias"],
         )
-        reference = pair_losses(*reference_of(batch), self._scale, self._bias)
+        similarities = self._references.similarities(*reference_of(batch))
+        bias = self._config.bias_of(self._references)
+        reference = _pair_losses(self._references.scale * similarities + bias)
         chosen = select_jointly(
             learner - reference, size, self._config.chunks, top_k=self._config.top_k
         )
@@ -113,11 +114,9 @@ class Jest(OpenClipLoss):
 class JestDistill(Jest):
     """The sigmoid loss of the chosen pairs, and distillation at the model's logit scale."""
 
-    def __init__(
-        self, config: JointSelection, scale: float, bias: float, distillation: Distillation
-    ) -> None:
-        super().__init__(config, scale, bias)
-        self._distillation = distillation
+    def __init__(self, config: JestDistillConfig, references: References) -> None:
+        super().__init__(config, references)
+        self._distillation = Distillation(config, references)
 
     def forward(self, features: Features, batch: Batch, *, steering: bool = False) -> Output:  # noqa: ARG002
         scale = features["logit_scale"]
@@ -129,8 +128,11 @@ class JestDistill(Jest):
 def pair_losses(image: Tensor, text: Tensor, scale: Tensor | float, bias: Tensor | float) -> Tensor:
     """−log σ of each pair's logit, of minus it off the diagonal: [B, B], which sum to B times the
     sigmoid loss (Zhai et al. 2023, section 3.2)."""
-    logits = scale * image @ text.T + bias
-    signs = 2 * torch.eye(len(image), device=image.device) - 1
+    return _pair_losses(scale * image @ text.T + bias)
+
+
+def _pair_losses(logits: Tensor) -> Tensor:
+    signs = 2 * torch.eye(len(logits), device=logits.device) - 1
     return -logsigmoid(signs * logits)
 
 

@@ -5,19 +5,28 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, model_validator
 
 from rhocache_schemas import storage
 from rhocache_schemas.dataset.augmentation import Augmentation
 from rhocache_schemas.documents import Location, Strict, describe
 from rhocache_schemas.errors import InvalidDocument, InvalidInput
 from rhocache_trainer.data.config import Data
+from rhocache_trainer.data.replay import ReplayConfig
+from rhocache_trainer.loss.references import ReferencesConfig
+from rhocache_trainer.model.cached import OF_LOGITS, CachedTowers
 from rhocache_trainer.model.clip import Freeze
 from rhocache_trainer.objectives.base import ObjectiveConfig
 from rhocache_trainer.optim import OptimizerConfig
 from rhocache_trainer.settings import ChosenFrom, Positive
 from rhocache_trainer.training.accumulation import Accumulation
 from rhocache_trainer.training.loggers import LoggerConfig, Loggers
+
+OneOrSeveral = Annotated[
+    Annotated[Location, Tag("one")]
+    | Annotated[tuple[Location, ...], Field(min_length=1), Tag("several")],
+    Discriminator(lambda value: "several" if isinstance(value, (list, tuple)) else "one"),
+]
 
 
 class TrainConfig(Strict):
@@ -26,12 +35,16 @@ class TrainConfig(Strict):
     output: Annotated[Location, Field(description="folder of the run; a local path")]
     data: Data
     model: Annotated[
-        str | dict[str, Any],
+        str | dict[str, Any] | None,
         Field(
             description="open_clip architecture, local-dir:PATH to go on from, or an inline "
-            "open_clip model config (embed_dim, vision_cfg, text_cfg)"
+            "open_clip model config (embed_dim, vision_cfg, text_cfg); null where both towers are "
+            "cached"
         ),
-    ]
+    ] = None
+    cached: Annotated[
+        CachedTowers | None, Field(description="towers that a cache's embeddings stand in for")
+    ] = None
     pretrained: Annotated[
         str | None, Field(description="tag or checkpoint for an architecture given by its name")
     ] = None
@@ -40,11 +53,19 @@ class TrainConfig(Strict):
         Field(description="changes to open_clip's preprocess config: mean, std, resize_mode, ..."),
     ] = Field(default_factory=dict)
     augmentation: Augmentation = Augmentation()
+    replay: ReplayConfig = ReplayConfig()
     freeze: Freeze = Freeze()
     objective: Annotated[ObjectiveConfig, ChosenFrom("rhocache_trainer.objectives")]
     cache: Annotated[
-        Location | None,
-        Field(description="reference cache, for objectives that are steered by one"),
+        OneOrSeveral | None,
+        Field(
+            description="reference cache, for objectives that are steered by one; or a list of "
+            "them, each of another reference"
+        ),
+    ] = None
+    references: Annotated[
+        ReferencesConfig | None,
+        Field(description="how those of several caches are combined; null: by their mean"),
     ] = None
     batch_size: Annotated[int, Field(ge=2, description="pairs a step, of all processes")] = 256
     accumulation: Accumulation = Accumulation()
@@ -77,7 +98,61 @@ class TrainConfig(Strict):
             raise ValueError(f"objective {name} needs a reference cache: set cache to its location")
         if not needed and self.cache is not None:
             raise ValueError(f"objective {name} uses no cache; leave cache out")
+        if self.references is not None:
+            if len(self.caches) < 2:
+                raise ValueError(
+                    "references says how those of several caches are combined: give cache as a list"
+                )
+            if fault := self.references.fault(len(self.caches)):
+                raise ValueError(f"references: {fault}")
         return self
+
+    @model_validator(mode="after")
+    def _model_of_what_is_trained(self) -> Self:
+        cached, name = self.cached, self.objective.known_as()
+        if cached is None:
+            if self.model is None:
+                raise ValueError("model: say what is trained")
+            return self
+        if not self.objective.takes_cached_towers:
+            raise ValueError(f"objective {name} trains an image tower; leave cached out")
+        if cached.cache is None and not self.caches:
+            raise ValueError(
+                f"objective {name} is steered by no cache: set cached.cache to that of the "
+                "embeddings"
+            )
+        if cached.both and not (
+            self.model is None or (isinstance(self.model, dict) and self.model.keys() <= OF_LOGITS)
+        ):
+            raise ValueError(
+                "both towers are cached: of model there is no more than "
+                + " and ".join(sorted(OF_LOGITS))
+            )
+        if not cached.both and self.model is None:
+            raise ValueError("model: say which tower is trained beside the cached one")
+        for tower in ("image", "text"):
+            if getattr(cached, tower) and getattr(self.freeze, tower) is not None:
+                raise ValueError(f"freeze.{tower}: this tower is cached, and frozen as it is")
+        return self
+
+    @property
+    def embeddings(self) -> str:
+        """The place of the cache whose embeddings stand in for towers."""
+        assert self.cached is not None  # noqa: S101 (the caller has looked)
+        return self.cached.cache or self.caches[0]
+
+    @model_validator(mode="after")
+    def _replay_where_images_are_shown(self) -> Self:
+        if self.cached is not None and self.replay != ReplayConfig():
+            raise ValueError("cached takes view 0 of each image; leave replay out")
+        return self
+
+    @property
+    def caches(self) -> tuple[str, ...]:
+        """The places of all caches, in their order."""
+        if self.cache is None:
+            return ()
+        return (self.cache,) if isinstance(self.cache, str) else self.cache
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:

@@ -18,17 +18,20 @@ class Heaviest:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        self._pairs: dict[int, tuple[HeavyPair, bytes]] = {}  # by number
+        self._pairs: dict[int, tuple[HeavyPair, bytes | None]] = {}  # by number
 
-    def add(self, steering: Steering, batch: Batch) -> list[tuple[HeavyPair, Tensor]]:
-        """Take in a step of this process's ``batch``; return its heaviest pairs, [3, H, W] each."""
+    def add(self, steering: Steering, batch: Batch) -> list[tuple[HeavyPair, Tensor | None]]:
+        """Take in a step of this process's ``batch``; return its heaviest pairs, [3, H, W] each.
+
+        The picture is None where the model is shown none.
+        """
         places = {number: row for row, number in enumerate(batch.index.tolist())}
         order = steering.weight.argsort(descending=True)
         mine = [row for row in order.tolist() if int(steering.index[row]) in places][:_MOST]
-        found: list[tuple[HeavyPair, Tensor]] = []
+        found: list[tuple[HeavyPair, Tensor | None]] = []
         for row in mine:
             number = int(steering.index[row])
-            image = batch.image[places[number]].cpu()
+            image = batch.image[places[number]].cpu() if batch.image.numel() else None
             weight = float(steering.weight[row])
             pair = batch.pairs[places[number]]
             heavy = HeavyPair(
@@ -36,9 +39,9 @@ class Heaviest:
                 key=pair.key,
                 caption=pair.caption or "",
                 weight=weight,
-                picture=f"{number}.png",
+                picture=None if image is None else f"{number}.png",
             )
-            self._pairs[number] = heavy, _png(image)
+            self._pairs[number] = heavy, None if image is None else _png(image)
             found.append((heavy, image))
         ranked = sorted(self._pairs.items(), key=lambda item: -item[1][0].weight)
         self._pairs = dict(ranked[:_MOST])

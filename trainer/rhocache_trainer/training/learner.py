@@ -13,12 +13,15 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.errors import InvalidInput
 from rhocache_trainer.data.dataset import Batch
 from rhocache_trainer.data.join import PairSource
 from rhocache_trainer.loss.moving_average import LogMovingAverage
+from rhocache_trainer.model.cached import build_cached
 from rhocache_trainer.model.clip import normalizer
 from rhocache_trainer.objectives import Features, Output
+from rhocache_trainer.objectives.base import reference_of
 from rhocache_trainer.optim import build_objective_optimizer, build_optimizer, build_scheduler
 from rhocache_trainer.training.accumulation import backward_in_parts, joined
 from rhocache_trainer.training.checkpoint import Rows
@@ -26,7 +29,8 @@ from rhocache_trainer.training.config import TrainConfig
 
 _LARGEST_LOGIT_SCALE = math.log(100)  # as in the CLIP paper, and in open_clip's training
 
-Part = tuple[Tensor, Tensor]  # images uint8 [b, 3, height, width], tokens [b, context length]
+# Images uint8 [b, 3, height, width] and tokens [b, context length], or embeddings [b, d].
+Part = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +51,12 @@ class Learner:
         self._fabric = fabric
         self._pairs = pairs
         torch.manual_seed(config.seed)
-        self.model = config.objective.build_model(
-            pairs, config.model, config.pretrained, config.preprocess
-        )
+        arguments: Any = config.model, config.pretrained, config.preprocess
+        if config.cached is None:
+            self.model = config.objective.build_model(pairs, *arguments)
+        else:
+            manifest = CacheReader.open(config.embeddings).manifest
+            self.model = build_cached(config.cached, manifest, *arguments)
 
     def prepare(self, total_steps: int) -> None:
         """Make ready for ``total_steps`` over the pairs.
@@ -58,6 +65,7 @@ class Learner:
         the model can't be frozen so.
         """
         config, fabric = self._config, self._fabric
+        self._total_steps = total_steps
         # Convolutions are faster with channels last, on CPUs as well; nothing else changes.
         module = self.model.module.to(fabric.device, memory_format=torch.channels_last)
         self.objective = config.objective.build(self._pairs).to(fabric.device)
@@ -95,6 +103,7 @@ class Learner:
 
     def update(self, read: Batch, *, steering: bool) -> Update:
         """Make one step on this rank's pairs; ``steering`` asks what its gradient is made of."""
+        self.objective.start_step(self._schedulers[0].last_epoch / self._total_steps)
         batch = self.objective.select(self._score, read)
         for module in (self._wrapped, self.objective):
             module.zero_grad()
@@ -172,7 +181,17 @@ class Learner:
 
     def _parts(self, batch: Batch) -> list[Part]:
         parts = self._config.accumulation.parts
-        return list(zip(batch.image.chunk(parts), batch.tokens.chunk(parts), strict=True))
+        image, tokens = self._inputs(batch)
+        return list(zip(image.chunk(parts), tokens.chunk(parts), strict=True))
+
+    def _inputs(self, batch: Batch) -> Part:
+        """What the towers take: those that are cached, their embeddings."""
+        image, tokens, cached = batch.image, batch.tokens, self._config.cached
+        if cached is not None:
+            embedded = [each[:, self._pairs.cached] for each in reference_of(batch)]
+            image = image if cached.image is None else embedded[0]
+            tokens = tokens if cached.text is None else embedded[1]
+        return image, tokens
 
     def _freeze_logits(self, module: nn.Module) -> None:
         """Freeze the model's logit scale and bias, where it has them, unless they have a part."""

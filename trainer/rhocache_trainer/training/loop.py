@@ -17,7 +17,10 @@ from torch import Tensor
 
 from rhocache_schemas.errors import InvalidInput, TrainingError
 from rhocache_trainer.data.dataset import Batch
+from rhocache_trainer.data.join import PairSource
 from rhocache_trainer.data.loader import build_loader
+from rhocache_trainer.data.open import open_pairs
+from rhocache_trainer.data.replay import replay_of
 from rhocache_trainer.distributed.collectives import Ranks
 from rhocache_trainer.distributed.launch import launch
 from rhocache_trainer.loss import diagnostics
@@ -25,9 +28,11 @@ from rhocache_trainer.run_folder import LogRecord, RunFolder
 from rhocache_trainer.training import checkpoint
 from rhocache_trainer.training.checkpoint import Checkpoints
 from rhocache_trainer.training.config import TrainConfig
+from rhocache_trainer.training.deltas import write_deltas
 from rhocache_trainer.training.hard_negatives import Heaviest
 from rhocache_trainer.training.learner import Learner, Update
 from rhocache_trainer.training.loggers import check_loggers
+from rhocache_trainer.training.rounding import RoundingWatch
 from rhocache_trainer.training.run_log import RunLog
 from rhocache_trainer.training.signals import Stop, noting_signals
 
@@ -99,6 +104,18 @@ def _checkpoints(config: TrainConfig) -> Checkpoints:
     return Checkpoints(RunFolder(Path(config.output)).checkpoints, config.keep_checkpoints)
 
 
+def _open_pairs(config: TrainConfig) -> PairSource:
+    if config.cached is None:
+        return config.objective.open_pairs(config.data, config.caches, config.references)
+    return open_pairs(
+        config.data,
+        config.caches,
+        config.references,
+        cached=config.embeddings,
+        reads="nothing" if config.cached.both else "captions" if config.cached.image else "all",
+    )
+
+
 class _Run:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
@@ -106,7 +123,7 @@ class _Run:
         self.checkpoints = _checkpoints(config)
         self.fabric = launch(config.device, config.precision)
         self.ranks = Ranks()
-        self.pairs = config.objective.open_pairs(config.data, config.cache)
+        self.pairs = _open_pairs(config)
         self.learner = Learner(config, self.fabric, self.pairs)
         share, rest = divmod(config.batch_size, self.fabric.world_size)
         if rest:
@@ -114,12 +131,18 @@ class _Run:
                 f"batch_size={config.batch_size} is the pairs of all {self.fabric.world_size} "
                 "processes, and can't be shared out equally among them"
             )
+        size, references = self.learner.model.image_size, self.pairs.references
+        manifests = [] if references is None else references.manifests
+        replay = None
+        if config.cached is None:
+            replay = replay_of(config.replay, manifests, size, config.seed)
         self.loader = build_loader(
             config.data,
             self.pairs,
             self.learner.model.tokenizer,
-            self.learner.model.image_size,
+            None if config.cached and config.cached.image else size,
             config.augmentation,
+            replay,
             batch_size=config.objective.super_batch(share),
             seed=config.seed,
             rank=self.fabric.global_rank,
@@ -130,6 +153,7 @@ class _Run:
         self.step = self.passed_over = 0
         self.objective = math.nan  # of the last step
         self.tau: float | None = None
+        self.rounding = RoundingWatch(manifests if self.fabric.is_global_zero else [])
         self.skipped: Counter[str] = Counter()  # in this epoch
 
     def train(self, stop: Stop) -> TrainResult:
@@ -149,8 +173,10 @@ class _Run:
             self.save()
         if stopped == signal.SIGINT:
             raise KeyboardInterrupt
-        if not stopped and self.fabric.is_global_zero:
-            self._export()
+        if not stopped:
+            self._write_deltas()
+            if self.fabric.is_global_zero:
+                self._export()
         return TrainResult(
             output=str(self.folder.path),
             model=str(self.folder.model),
@@ -195,6 +221,7 @@ class _Run:
         # What open_clip's losses return is of this rank's pairs.
         objective = torch.stack(self.ranks.gather(out.objective)).mean()
         self.objective, self.tau = float(objective), _number(out.tau)
+        self.rounding.look(self.tau)
         if not math.isfinite(self.objective):
             raise TrainingError(
                 f"step {self.step}: the objective is {self.objective}; "
@@ -233,6 +260,16 @@ class _Run:
             return stop.signal
         told = torch.tensor(stop.signal, device=self.fabric.device)
         return max(int(each) for each in self.ranks.gather(told))
+
+    def _write_deltas(self) -> None:
+        found, keys = self.learner.objective.deltas(), self.pairs.keys()
+        if found is None or keys is None:
+            return
+        whole = len(found[0]) == self.pairs.n  # and not a share
+        mine = None if whole and not self.fabric.is_global_zero else found
+        parts = [part for part in self.ranks.gather_objects(mine) if part is not None]
+        if self.fabric.is_global_zero:
+            write_deltas(str(self.folder.deltas), keys, parts)
 
     def _export(self) -> None:
         self.learner.set_temperature(self.tau)

@@ -81,13 +81,14 @@ class RunLog:
     def advance(self, step: int) -> None:
         self._progress.update(self._task, completed=step)
 
-    def show(self, step: int, pairs: list[tuple[HeavyPair, Tensor]]) -> None:
+    def show(self, step: int, pairs: list[tuple[HeavyPair, Tensor | None]]) -> None:
         """Show the pairs that weighed most, with what the model was shown of them."""
         for logger in self._loggers:
             if not isinstance(logger, TensorBoardLogger):
                 continue
             for place, (pair, image) in enumerate(pairs[:_SHOWN]):
-                logger.experiment.add_image(f"heaviest/{place}", image, step)
+                if image is not None:
+                    logger.experiment.add_image(f"heaviest/{place}", image, step)
                 told = f"{pair.weight:.2f} times the mean weight: {printable(pair.caption)}"
                 logger.experiment.add_text(f"heaviest/{place}", told, step)
 

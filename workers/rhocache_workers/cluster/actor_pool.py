@@ -5,7 +5,7 @@ import math
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Self
 
 import ray
@@ -29,6 +29,7 @@ from rhocache_workers.cluster.members import Member, Pace, Task
 from rhocache_workers.cluster.nodes import Leaving, node_of
 from rhocache_workers.cluster.placement import Place, Places
 from rhocache_workers.cluster.start import one_line, start_ray
+from rhocache_workers.encode.reuse import Table
 from rhocache_workers.messages import CommittedShard, Description, ShardInProgress
 
 # Of an encoder's node, or the way to it: what it was doing is not to blame.
@@ -75,6 +76,7 @@ class Crew:
         self._attempts: Counter[str] = Counter()  # by shard, those that ended in a death
         self._outages: Counter[str] = Counter()  # by shard
         self._pace = Pace()  # of all encoders
+        self._reuse: dict[str, Any] = {}  # what encoders are told of the caches to reuse
 
     def __enter__(self) -> Self:
         self._owns_ray = not ray.is_initialized()
@@ -105,6 +107,11 @@ class Crew:
             for ref in self._ready():
                 self._loaded(ref)
         return self._description
+
+    def reuse(self, tables: Sequence[Table]) -> None:
+        """Take the rows that these caches have of the pairs that are encoded from now on."""
+        # In a list, it is fetched once by each encoder, and not for each shard.
+        self._reuse = {"tables": [ray.put(tables)]}
 
     def encode(
         self, shards: Iterable[Shard]
@@ -231,7 +238,7 @@ class Crew:
 
     def _start(self, member: Member, shard: Shard, *, isolate: bool) -> None:
         method = member.actor.encode.options(num_returns="streaming")
-        self._working[method.remote(shard, isolate=isolate)] = Task(member, shard)
+        self._working[method.remote(shard, isolate=isolate, **self._reuse)] = Task(member, shard)
         member.holds += 1
         member.isolates = isolate
 

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import sys
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
@@ -10,11 +11,12 @@ from functools import partial
 from typing import Any, Protocol, Self
 
 from pebble import ProcessExpired, ProcessPool
+from PIL import Image
 from torch import Tensor
 
 from rhocache_schemas.dataset.image import open_image
 from rhocache_schemas.errors import RowError, RowErrorCode
-from rhocache_workers.reference.preprocess import Preprocess
+from rhocache_workers.encode.viewer import PairName, Viewer
 from rhocache_workers.stage_times import Stages
 
 SECONDS = 60.0  # that one image may take
@@ -23,10 +25,10 @@ TRIES = 2  # with an image at which a process dies so fast that it may not be th
 Decoded = Tensor | RowErrorCode
 
 
-def decode(preprocess: Preprocess, data: bytes) -> Decoded:
-    """Return uint8 [3, height, width], or why there is nothing for the image tower."""
+def decode(show: Callable[[Image.Image], Tensor], data: bytes) -> Decoded:
+    """Return what ``show`` makes of the picture, or why there is nothing for the image tower."""
     try:
-        return preprocess(open_image(data))
+        return show(open_image(data))
     except RowError as error:
         return error.code
     except (OSError, ValueError):  # opens, but can't be converted or resized
@@ -36,7 +38,9 @@ def decode(preprocess: Preprocess, data: bytes) -> Decoded:
 class Decoder(Protocol):
     decoders: int  # images that it decodes at a time
 
-    def submit(self, data: bytes, stages: Stages) -> "Future[Decoded]": ...
+    def submit(self, data: bytes, name: PairName, stages: Stages) -> "Future[Decoded]":
+        """Begin with the image of a pair: uint8 [V, 3, height, width] if it can be decoded."""
+        ...
 
     def wait(self, future: "Future[Decoded]") -> Decoded: ...
 
@@ -44,13 +48,13 @@ class Decoder(Protocol):
 class ThreadDecoder:
     """Decodes in threads of this process, which an image that crashes or hangs takes with it."""
 
-    def __init__(self, preprocess: Preprocess, threads: int) -> None:
-        self._preprocess = preprocess
+    def __init__(self, viewer: Viewer, threads: int) -> None:
+        self._viewer = viewer
         self.decoders = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
-    def submit(self, data: bytes, stages: Stages) -> "Future[Decoded]":
-        return self._pool.submit(self._decode, data, stages)
+    def submit(self, data: bytes, name: PairName, stages: Stages) -> "Future[Decoded]":
+        return self._pool.submit(self._decode, data, name, stages)
 
     def wait(self, future: "Future[Decoded]") -> Decoded:
         try:
@@ -62,9 +66,9 @@ class ThreadDecoder:
             sys.stderr.flush()
             os._exit(1)
 
-    def _decode(self, data: bytes, stages: Stages) -> Decoded:
+    def _decode(self, data: bytes, name: PairName, stages: Stages) -> Decoded:
         with stages.busy("decode"):
-            return decode(self._preprocess, data)
+            return decode(partial(self._viewer, name), data)
 
 
 class IsolatedDecoder:
@@ -73,8 +77,8 @@ class IsolatedDecoder:
     Slowly, but an image there can only hurt itself. A context manager, whose end ends the process.
     """
 
-    def __init__(self, preprocess: Preprocess) -> None:
-        self._decode = partial(decode, preprocess)
+    def __init__(self, viewer: Viewer) -> None:
+        self._viewer = viewer
         self.decoders = 1
         self._pool = _new_pool()
 
@@ -84,13 +88,14 @@ class IsolatedDecoder:
     def __exit__(self, *_: object) -> None:
         self._end()
 
-    def submit(self, data: bytes, stages: Stages) -> "Future[Decoded]":  # noqa: ARG002
-        return _Undecoded(data)
+    def submit(self, data: bytes, name: PairName, stages: Stages) -> "Future[Decoded]":  # noqa: ARG002
+        return _Undecoded(data, name)
 
     def wait(self, future: Any) -> Decoded:
         for _ in range(TRIES):
             try:
-                task = self._pool.schedule(self._decode, args=(future.data,), timeout=SECONDS)
+                show = partial(self._viewer, future.name)
+                task = self._pool.schedule(decode, args=(show, future.data), timeout=SECONDS)
                 return task.result()
             except (FutureTimeoutError, ProcessExpired):
                 break
@@ -105,9 +110,10 @@ class IsolatedDecoder:
 
 
 class _Undecoded(Future[Decoded]):
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, name: PairName) -> None:
         super().__init__()
         self.data = data
+        self.name = name
 
 
 def _new_pool() -> ProcessPool:

@@ -15,13 +15,14 @@ class Embedding:
     """What becomes of one image or caption, shared by all the pairs that have it.
 
     It starts with a ``source``, the tower's input, and ends with a ``vector`` or an ``error``.
+    An image is that of one pair alone where its views are drawn for the pair.
     """
 
     __slots__ = ("error", "source", "vector")
 
     def __init__(self, source: "Future[Tensor | RowErrorCode]") -> None:
         self.source: Future[Tensor | RowErrorCode] | None = source
-        self.vector: np.ndarray | None = None  # float32 [d], unit
+        self.vector: np.ndarray | None = None  # float32, unit: [V, d] of an image, [d] of a caption
         self.error: RowErrorCode | None = None
 
 

@@ -14,7 +14,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from rhocache_schemas import layout, storage
 from rhocache_schemas.cache.shard_file import ShardFileWriter, Totals
-from rhocache_schemas.dataset.formats.webdataset import ShardReader
+from rhocache_schemas.dataset.formats import read_shard
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import ShardError, ShardErrorCode
 from rhocache_schemas.job.kinds.score import ScoreSpec
@@ -23,7 +23,9 @@ from rhocache_workers.encode.calibration import calibrate
 from rhocache_workers.encode.decode import Decoder, IsolatedDecoder, ThreadDecoder
 from rhocache_workers.encode.prefetch import ReadAhead
 from rhocache_workers.encode.remote_decode import ClusterDecoder, helpers_to_feed
+from rhocache_workers.encode.reuse import Reused
 from rhocache_workers.encode.shard import Preparation, encode_shard
+from rhocache_workers.encode.viewer import Viewer
 from rhocache_workers.messages import CommittedShard, Description, ShardInProgress, committed_shard
 from rhocache_workers.reference.model import load_reference
 from rhocache_workers.stage_times import Stages
@@ -57,9 +59,10 @@ class Encoder:
         calibration = calibrate(reference, size)
         self._stable = calibration.stable
         self._towers = Towers(reference, calibration.batch_size)
+        self._viewer = Viewer(reference.preprocess, spec.views)
         self._decoder = self._make_decoder(calibration.images_per_second)
-        self._shared = Preparation(reference)
-        fingerprint = reference.fingerprint(spec.dtype, spec.caption_field)
+        self._shared = Preparation(reference, spec.views.count)
+        fingerprint = reference.fingerprint(spec.dtype, spec.source, spec.views.recorded)
         self._fingerprint_sha256 = fingerprint.digest
         yield Description(
             fingerprint=fingerprint,
@@ -76,28 +79,29 @@ class Encoder:
         )
 
     def encode(
-        self, shard: Shard, *, isolate: bool = False
+        self, shard: Shard, *, isolate: bool = False, reused: Reused | None = None
     ) -> Iterator[ShardInProgress | CommittedShard | ShardError]:
         """Embed a shard and write its file, telling after each batch how far it is.
 
         The last value is the outcome: a shard that can't be read is an answer, not a crash.
-        ``isolate`` decodes in a process apart, for a shard whose encoder died.
+        Pairs that are found among what is ``reused`` are not embedded. ``isolate`` decodes in a
+        process apart, for a shard whose encoder died.
 
         Raises StorageError when the file can't be written.
         """
         share = self._stable and not isolate
-        preparation = self._shared if share else Preparation(self._reference)
+        preparation = (
+            self._shared if share else Preparation(self._reference, self._spec.views.count)
+        )
         try:
             with ExitStack() as stack:
                 decoder: Decoder = (
-                    stack.enter_context(IsolatedDecoder(self._reference.preprocess))
-                    if isolate
-                    else self._decoder
+                    stack.enter_context(IsolatedDecoder(self._viewer)) if isolate else self._decoder
                 )
                 stages = Stages(decoder.decoders)
                 for attempt in _attempts():
                     with attempt:
-                        yield from self._encode(shard, preparation, decoder, stages)
+                        yield from self._encode(shard, preparation, decoder, stages, reused)
         except ShardError as error:
             preparation.forget()
             yield error
@@ -106,25 +110,32 @@ class Encoder:
             yield ShardError(ShardErrorCode.OUT_OF_MEMORY, shard.name, str(error))
 
     def _encode(
-        self, shard: Shard, preparation: Preparation, decoder: Decoder, stages: Stages
+        self,
+        shard: Shard,
+        preparation: Preparation,
+        decoder: Decoder,
+        stages: Stages,
+        reused: Reused | None,
     ) -> Iterator[ShardInProgress | CommittedShard]:
         spec = self._spec
-        reader = ShardReader(shard, spec.caption_field, read_bytes=_READ_BYTES)
-        ahead = 2 * self._towers.batch_size
+        reader = read_shard(shard, spec.source, _READ_BYTES)
+        ahead = max(1, 2 * self._towers.batch_size // spec.views.count)
         uri = layout.shard_file(spec.output, shard.name)
         with (
             storage.AtomicFile(uri) as file,
             ShardFileWriter(
                 file,
-                views=1,
+                views=spec.views.count,
                 captions=1,
                 dimension=self._reference.dimension,
                 dtype=np.dtype(spec.dtype),
             ) as writer,
-            ReadAhead(preparation.rows(reader, decoder, stages, shard.most), ahead) as rows,
+            ReadAhead(preparation.rows(reader, decoder, stages, shard.most, reused), ahead) as rows,
         ):
             with self._towers_turn(stages):
-                for pairs in encode_shard(rows, self._towers, decoder, writer, stages):
+                for pairs in encode_shard(
+                    rows, self._towers, decoder, writer, stages, spec.views.count
+                ):
                     yield ShardInProgress(shard.name, pairs)
             if reader.sha256 is None:
                 raise RuntimeError("the reader stopped before the end of the shard")
@@ -132,16 +143,16 @@ class Encoder:
                 totals: Totals = writer.close(self._fingerprint_sha256, reader.sha256)
                 file.commit()
         me = f"{platform.node()}:{os.getpid()}"
-        yield committed_shard(shard, totals, reader.sha256, stages, me)
+        yield committed_shard(shard, totals, reader.sha256, stages, me, writer.reused)
 
     def _make_decoder(self, images_per_second: float) -> Decoder:
-        reference, threads = self._reference, self._threads
+        viewer, threads = self._viewer, self._threads
         helpers = self._spec.remote_decoders or 0
-        if self._spec.remote_decoders is None and reference.device.type == "cuda":
-            helpers = helpers_to_feed(reference.preprocess, images_per_second, threads)
+        if self._spec.remote_decoders is None and self._reference.device.type == "cuda":
+            helpers = helpers_to_feed(viewer, images_per_second, threads)
         if helpers:
-            return ClusterDecoder(reference.preprocess, threads, helpers)
-        return ThreadDecoder(reference.preprocess, threads)
+            return ClusterDecoder(viewer, threads, helpers)
+        return ThreadDecoder(viewer, threads)
 
     @contextmanager
     def _towers_turn(self, stages: Stages) -> Generator[None]:

@@ -1,13 +1,14 @@
 """One encoder in this process, without Ray: for what a machine does in minutes."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Self
 
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import ShardError
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.encode.encoder import Encoder
+from rhocache_workers.encode.reuse import Reused, Table
 from rhocache_workers.messages import CommittedShard, Description, ShardInProgress
 
 
@@ -21,6 +22,7 @@ class CrewHere:
         self._encoder = Encoder(spec, threads=len(os.sched_getaffinity(0)))
         self._batch_sizes = batch_sizes
         self._on_step = on_step
+        self._reused: Reused | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -36,9 +38,13 @@ class CrewHere:
             self._on_step(told)
         raise AssertionError("an encoder ends by saying what it has loaded")
 
+    def reuse(self, tables: Sequence[Table]) -> None:
+        """Take the rows that these caches have of the pairs that are encoded from now on."""
+        self._reused = Reused(tables)
+
     def encode(
         self, shards: Iterable[Shard]
     ) -> Iterator[ShardInProgress | CommittedShard | ShardError]:
         """Yield how each shard comes along, and its outcome. Raises StorageError."""
         for shard in shards:
-            yield from self._encoder.encode(shard)
+            yield from self._encoder.encode(shard, reused=self._reused)

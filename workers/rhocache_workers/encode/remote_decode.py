@@ -8,6 +8,7 @@ import time
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from rhocache_schemas.errors import RowErrorCode
 from rhocache_workers.encode.decode import SECONDS, Decoded, ThreadDecoder, decode
-from rhocache_workers.reference.preprocess import Preprocess
+from rhocache_workers.encode.viewer import PairName, Viewer
 from rhocache_workers.stage_times import Stages
 
 GROUP = 16  # images that go to a helper at a time: a few MB each way, some 0.1 s of a core
@@ -27,6 +28,7 @@ GROUP = 16  # images that go to a helper at a time: a few MB each way, some 0.1 
 @dataclass(frozen=True, slots=True)
 class _Image:
     data: bytes
+    name: PairName
     future: Future[Decoded]
     stages: Stages
 
@@ -39,12 +41,12 @@ class ClusterDecoder(ThreadDecoder):
     node went, it was killed, an image killed it) is decoded here.
     """
 
-    def __init__(self, preprocess: Preprocess, threads: int, helpers: int) -> None:
-        super().__init__(preprocess, threads)
+    def __init__(self, viewer: Viewer, threads: int, helpers: int) -> None:
+        super().__init__(viewer, threads)
         self.decoders = threads + helpers
         self._queue: queue.SimpleQueue[_Image] = queue.SimpleQueue()
         self._closed = threading.Event()
-        self._helpers: list[Any] = [_Helper.remote(preprocess) for _ in range(helpers)]
+        self._helpers: list[Any] = [_Helper.remote(viewer) for _ in range(helpers)]
         self._feeders = [
             threading.Thread(target=self._feed, args=[helper], name="feeder", daemon=True)
             for helper in self._helpers
@@ -60,8 +62,8 @@ class ClusterDecoder(ThreadDecoder):
         for feeder in self._feeders:
             feeder.join()
 
-    def submit(self, data: bytes, stages: Stages) -> Future[Decoded]:
-        image = _Image(data, Future(), stages)
+    def submit(self, data: bytes, name: PairName, stages: Stages) -> Future[Decoded]:
+        image = _Image(data, name, Future(), stages)
         self._queue.put(image)
         self._pool.submit(self._next_here)
         return image.future
@@ -72,7 +74,7 @@ class ClusterDecoder(ThreadDecoder):
 
     def _decode_here(self, image: _Image) -> None:
         try:
-            image.future.set_result(self._decode(image.data, image.stages))
+            image.future.set_result(self._decode(image.data, image.name, image.stages))
         except BaseException as error:  # for whoever waits, as an executor does it
             image.future.set_exception(error)
 
@@ -93,7 +95,8 @@ class ClusterDecoder(ThreadDecoder):
     def _decode_there(self, helper: Any, group: list[_Image]) -> None:
         try:
             pixels, errors, seconds = ray.get(
-                helper.decode.remote([image.data for image in group]), timeout=SECONDS
+                helper.decode.remote([(image.name, image.data) for image in group]),
+                timeout=SECONDS,
             )
         except (RayError, GetTimeoutError):
             ray.kill(helper, no_restart=False)  # it may hang
@@ -108,20 +111,22 @@ class ClusterDecoder(ThreadDecoder):
 
 @ray.remote(num_cpus=1, max_restarts=-1)
 class _Helper:
-    def __init__(self, preprocess: Preprocess) -> None:
-        self._preprocess = preprocess
+    def __init__(self, viewer: Viewer) -> None:
+        self._viewer = viewer
 
-    def decode(self, images: list[bytes]) -> tuple[np.ndarray, list[RowErrorCode | None], float]:
-        """Return uint8 [usable images, 3, height, width], what is wrong with each, and seconds."""
+    def decode(
+        self, images: list[tuple[PairName, bytes]]
+    ) -> tuple[np.ndarray, list[RowErrorCode | None], float]:
+        """Return uint8 [usable images, V, 3, height, width], each one's error, and seconds."""
         started = time.perf_counter()
-        decoded = [decode(self._preprocess, data) for data in images]
+        decoded = [decode(partial(self._viewer, name), data) for name, data in images]
         usable = [each.numpy() for each in decoded if isinstance(each, torch.Tensor)]
         errors = [each if isinstance(each, RowErrorCode) else None for each in decoded]
-        pixels = np.stack(usable) if usable else np.empty((0, 3, 1, 1), np.uint8)
+        pixels = np.stack(usable) if usable else np.empty((0, 1, 3, 1, 1), np.uint8)
         return pixels, errors, time.perf_counter() - started
 
 
-def helpers_to_feed(preprocess: Preprocess, images_per_second: float, threads: int) -> int:
+def helpers_to_feed(viewer: Viewer, images_per_second: float, threads: int) -> int:
     """How many cores it takes, beyond ``threads`` here, to keep up with an image tower.
 
     Taken at what this core needs for a picture of 640 x 480, about the size to which image-text
@@ -132,7 +137,8 @@ def helpers_to_feed(preprocess: Preprocess, images_per_second: float, threads: i
     Image.fromarray(noise).resize((640, 480)).save(photo, "JPEG")
     started = time.perf_counter()
     for _ in range(GROUP):
-        decode(preprocess, photo.getvalue())
+        decode(partial(viewer, ("", "")), photo.getvalue())
     seconds = (time.perf_counter() - started) / GROUP
-    missing = math.ceil(images_per_second * seconds) - threads
+    pictures_per_second = images_per_second / viewer.views.count
+    missing = math.ceil(pictures_per_second * seconds) - threads
     return max(0, min(missing, int(ray.available_resources().get("CPU", 0))))

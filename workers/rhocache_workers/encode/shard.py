@@ -4,24 +4,29 @@ import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from itertools import count
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from rhocache_schemas.cache.shard_file import OK, ShardFileWriter, ShardRows
+from rhocache_schemas.cache.shard_file import OK, Before, ShardFileWriter, ShardRows
+from rhocache_schemas.cache.vectors import Codes, quantise
 from rhocache_schemas.dataset.pair import Pair
 from rhocache_schemas.errors import RowErrorCode
 from rhocache_workers.encode.batches import Towers
 from rhocache_workers.encode.decode import Decoder
 from rhocache_workers.encode.deduplicate import Embedding, Memo
+from rhocache_workers.encode.reuse import Found, Reused
 from rhocache_workers.reference.model import Reference
 from rhocache_workers.stage_times import Stages
 
 # Rows that are sorted, written and forgotten together: a row group of the shard file.
 WINDOW = 1024
+WINDOW_BYTES = 64 << 20  # of images that wait together to be looked up among rows to reuse
 MEMORIES = 1 << 15  # embeddings that are remembered, of images and of captions: 64 MB each at d=512
 
 
@@ -33,54 +38,63 @@ class Row:
     error: RowErrorCode | None
     image_hash: bytes | None
     caption_hash: bytes | None
-    image: Embedding | None = None  # both there unless error
+    image: Embedding | None = None  # both there unless error, or found
     text: Embedding | None = None
+    found: Found | None = None  # what another cache has of it
 
 
 class Preparation:
     """Pairs to rows: hashes, and the towers' input for what was not met before."""
 
-    def __init__(self, reference: Reference) -> None:
+    def __init__(self, reference: Reference, views: int = 1) -> None:
+        self._views = views
         self._tokenizer = reference.tokenizer
         self._images, self._texts = Memo(MEMORIES), Memo(MEMORIES)
         self._lock = threading.Lock()  # Hugging Face's tokenizers are not safe to share by threads
 
     def rows(
-        self, pairs: Iterable[Pair], decoder: Decoder, stages: Stages, most: int | None = None
+        self,
+        pairs: Iterable[Pair],
+        decoder: Decoder,
+        stages: Stages,
+        most: int | None = None,
+        reused: Reused | None = None,
     ) -> Iterator[Row]:
         """Yield each pair's row, in order, while the decoder works on its image.
 
-        Those after the first ``most`` are read, but not decoded or embedded.
+        Those after the first ``most`` are read, but not decoded or embedded; nor are those that
+        are found among what is ``reused``.
         """
-        iterator = iter(pairs)
-        for number in count():
+        within = _within(pairs, most)
+        while True:
             with stages.busy("read"):
-                pair = next(iterator, None)
-                if pair is None:
-                    return
-                if most is not None and number >= most:
-                    pair = replace(pair, error=pair.error or RowErrorCode.OVER_LIMIT)
-                row = self._row(pair, decoder, stages)
-            yield row
+                window = list(_window(within)) if reused else list(islice(within, 1))
+            if not window:
+                return
+            rows = [_row(pair) for pair in window]
+            if reused is not None:
+                with stages.busy("reuse"):
+                    _find(reused, window, rows)
+            for pair, row in zip(window, rows, strict=True):
+                with stages.busy("read"):
+                    self._begin(row, pair, decoder, stages)
+                yield row
 
     def forget(self) -> None:
         self._images.clear()
         self._texts.clear()
 
-    def _row(self, pair: Pair, decoder: Decoder, stages: Stages) -> Row:
+    def _begin(self, row: Row, pair: Pair, decoder: Decoder, stages: Stages) -> None:
         image, caption = pair.image, pair.caption
-        row = Row(
-            key=pair.key,
-            error=pair.error,
-            image_hash=pair.image_hash,
-            caption_hash=pair.caption_hash,
-        )
-        if pair.error is None and row.image_hash and row.caption_hash:
-            row.image = self._images.get(
-                row.image_hash, lambda: Embedding(decoder.submit(image or b"", stages))
+        if row.found is None and row.error is None and row.image_hash and row.caption_hash:
+            name = pair.shard, pair.key
+            decode = partial(decoder.submit, image or b"", name, stages)
+            row.image = (
+                self._images.get(row.image_hash, lambda: Embedding(decode()))
+                if self._views == 1
+                else Embedding(decode())  # drawn for this pair alone
             )
             row.text = self._texts.get(row.caption_hash, lambda: self._tokens(caption or ""))
-        return row
 
     def _tokens(self, caption: str) -> Embedding:
         tokens: Future[Any] = Future()
@@ -89,11 +103,50 @@ class Preparation:
         return Embedding(tokens)
 
 
+def _within(pairs: Iterable[Pair], most: int | None) -> Iterator[Pair]:
+    for number, pair in enumerate(pairs):
+        over = most is not None and number >= most
+        yield replace(pair, error=pair.error or RowErrorCode.OVER_LIMIT) if over else pair
+
+
+def _window(pairs: Iterator[Pair]) -> Iterator[Pair]:
+    """The next pairs that are looked up together: a row group's, if they are not too large."""
+    size = 0
+    for pair in islice(pairs, WINDOW):
+        yield pair
+        size += len(pair.image or b"")
+        if size >= WINDOW_BYTES:
+            return
+
+
+def _row(pair: Pair) -> Row:
+    return Row(
+        key=pair.key,
+        error=pair.error,
+        image_hash=pair.image_hash,
+        caption_hash=pair.caption_hash,
+    )
+
+
+def _find(reused: Reused, pairs: list[Pair], rows: list[Row]) -> None:
+    hashes = [(row.image_hash, row.caption_hash) for row in rows]
+    for row, found in zip(rows, reused.find(pairs, hashes), strict=True):
+        row.found = found
+
+
 def encode_shard(
-    rows: Iterable[Row], towers: Towers, decoder: Decoder, writer: ShardFileWriter, stages: Stages
+    rows: Iterable[Row],
+    towers: Towers,
+    decoder: Decoder,
+    writer: ShardFileWriter,
+    stages: Stages,
+    views: int = 1,
 ) -> Iterator[int]:
-    """Embed the rows and write them, a row group a window. Yields the pairs seen so far."""
-    shard = _Shard(towers, decoder, stages, writer.dtype)
+    """Embed the rows and write them, a row group a window. Yields the pairs seen so far.
+
+    Of each image there are so many ``views``.
+    """
+    shard = _Shard(towers, decoder, stages, views)
     window: list[Row] = []
     seen = 0
     try:
@@ -117,25 +170,31 @@ def encode_shard(
 def _write(writer: ShardFileWriter, shard: "_Shard", window: list[Row], stages: Stages) -> None:
     columns = shard.finish(window)
     with stages.busy("write"):
-        writer.write(columns)
+        writer.write(columns, _before(window))
+
+
+def _before(window: list[Row]) -> Before | None:
+    found = [row.found for row in window if row.found is not None]
+    if not found:
+        return None
+    rows = np.array([row.found is not None for row in window])
+    return Before(rows, {each.rounding for each in found})
 
 
 class _Shard:
     """What of a shard is on its way through the towers."""
 
-    def __init__(
-        self, towers: Towers, decoder: Decoder, stages: Stages, dtype: np.dtype[Any]
-    ) -> None:
+    def __init__(self, towers: Towers, decoder: Decoder, stages: Stages, views: int) -> None:
         self._towers = towers
+        self._views = views
         self._decoder = decoder
         self._stages = stages
-        self._dtype = dtype
         self._waiting: dict[Embedding, Tensor] = {}  # images that have no batch yet
         self._on_device: list[tuple[list[Embedding], Tensor]] = []  # a GPU may be at them still
 
     @property
     def batch_is_full(self) -> bool:
-        return len(self._waiting) >= self._towers.batch_size
+        return sum(map(len, self._waiting.values())) >= self._towers.batch_size
 
     def take(self, row: Row) -> None:
         image = row.image
@@ -149,7 +208,9 @@ class _Shard:
 
     def encode_images(self) -> None:
         with self._stages.busy("image"):
-            vectors = self._towers.images(list(self._waiting.values()))
+            shown = list(self._waiting.values())
+            vectors = self._towers.images([view for views in shown for view in views])
+            vectors = vectors.unflatten(0, (len(shown), -1))
         self._on_device.append((list(self._waiting), vectors))
         for image in self._waiting:
             image.source = None
@@ -169,7 +230,7 @@ class _Shard:
         for row in window:
             if row.image is not None and row.image.error is not None:
                 row.error = row.image.error
-        usable = [row for row in window if row.error is None]
+        usable = [row for row in window if row.error is None and row.found is None]
         with self._stages.busy("text"):
             self._encode_texts(usable)
         return self._columns(window, usable)
@@ -185,27 +246,44 @@ class _Shard:
     def _columns(self, window: list[Row], usable: list[Row]) -> ShardRows:
         numbers = {id(row): number for number, row in enumerate(window)}
         at = [numbers[id(row)] for row in usable]
-        image = np.full((len(window), self._towers.dimension), np.nan, np.float32)
-        text = image.copy()
+        image = np.full((len(window), self._views, self._towers.dimension), np.nan, np.float32)
+        text = image[:, 0].copy()
         if usable:
             image[at] = np.stack([row.image.vector for row in usable])  # pyright: ignore
             text[at] = np.stack([row.text.vector for row in usable])  # pyright: ignore
-        similarity = (image * text).sum(axis=1)
+        similarity = (image[:, 0] * text).sum(axis=1)
         for number in at:
             if not (np.isfinite(image[number]).all() and np.isfinite(text[number]).all()):
                 window[number].error = RowErrorCode.NON_FINITE_EMBEDDING
         bad = [number for number, row in enumerate(window) if row.error is not None]
         for column in (image, text, similarity):
             column[bad] = np.nan
+        found = {n: row.found for n, row in enumerate(window) if row.found is not None}
+        for number, row in found.items():
+            image[number], text[number], similarity[number] = row.image, row.text, row.similarity
         return ShardRows(
             keys=[row.key for row in window],
             status=[OK if row.error is None else str(row.error) for row in window],
-            image=image[:, None].astype(self._dtype),
-            text=text[:, None].astype(self._dtype),
+            image=image,
+            text=text[:, None],
             similarity=similarity,
             image_hash=[row.image_hash for row in window],
             caption_hash=[row.caption_hash for row in window],
+            codes=_codes(image, text[:, None], found),
         )
+
+
+def _codes(
+    image: npt.NDArray[np.float32], text: npt.NDArray[np.float32], found: dict[int, Found]
+) -> tuple[Codes, Codes] | None:
+    """Rows in int8 as they were found: from their vectors the scales would differ by a bit."""
+    if not any(row.codes for row in found.values()):
+        return None
+    codes = quantise(image), quantise(text)
+    for number, row in found.items():
+        for side, own in zip(codes, row.codes or (), strict=False):
+            side.codes[number], side.scales[number] = own
+    return codes
 
 
 def _assign(embeddings: list[Embedding], vectors: Tensor) -> None:

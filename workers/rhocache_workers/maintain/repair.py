@@ -2,7 +2,7 @@
 
 from rhocache_schemas import layout
 from rhocache_schemas.cache.documents import Plan
-from rhocache_schemas.dataset.shards import find_shards
+from rhocache_schemas.dataset.formats import find_shards
 from rhocache_schemas.errors import DatasetError
 from rhocache_workers.maintain.verify import VerifyReport
 from rhocache_workers.run.driver import ScoreSummary, score
@@ -27,14 +27,21 @@ def repair(
     spec = Plan.read(layout.plan_file(report.cache)).spec
     found = find_readable(report.cache)
     if found is not None:
-        made_of = {"dataset": found.manifest.dataset, "reference": found.manifest.reference}
+        manifest = found.manifest
+        made_of = {
+            "dataset": manifest.dataset,
+            "format": manifest.format,
+            "images": manifest.images,
+            "reference": manifest.reference,
+        }
         spec = spec.model_copy(update=made_of)
     if dataset is not None:
         spec = spec.model_copy(update={"dataset": dataset})
-    as_it_is = {"output": report.cache, "prune": False, "replace": False}
+    as_it_is = {"output": report.cache, "prune": False, "replace": False, "reuse": []}
     spec = spec.model_copy(update=as_it_is)
     broken = {finding.shard for finding in report.findings if finding.shard is not None}
-    if gone := sorted(broken - find_shards(spec.dataset, sorted(broken)).keys()):
+    there = find_shards(spec.source, spec.format, sorted(broken))
+    if gone := sorted(broken - there.keys()):
         raise DatasetError(
             f"{spec.dataset} has no shard {gone[0]}, which is broken in {report.cache}: name the "
             "folder that has it (--dataset), or drop it with `rhocache score --prune`, or with "

@@ -14,10 +14,11 @@ from rhocache_schemas.cache.index import IndexRow
 from rhocache_schemas.cache.listing import shard_files, unknown_files
 from rhocache_schemas.cache.reader import CacheReader, changes
 from rhocache_schemas.cache.shard_file import OK, Footer, ShardRows
-from rhocache_schemas.dataset.formats.webdataset import ShardReader
+from rhocache_schemas.cache.summary import Rounding, ShardSummary, ShardSummer, summarise
+from rhocache_schemas.dataset.formats import open_dataset, read_shard
 from rhocache_schemas.dataset.image import open_image
 from rhocache_schemas.dataset.pair import Pair
-from rhocache_schemas.dataset.shards import Shard, list_shards
+from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import (
     CacheCorrupt,
     CacheError,
@@ -29,11 +30,11 @@ from rhocache_schemas.errors import (
 
 # Of an embedding's entry: what other hardware's arithmetic may add, and what storing it rounds.
 ARITHMETIC = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 3e-2}
-ROUNDING = {"float32": 0.0, "float16": 2.5e-4}
+ROUNDING = {"float32": 0.0, "float16": 2.5e-4, "int8": 5e-3}
 NORM_TOLERANCE = 2e-3
 
 
-Scored = tuple[Pair, np.ndarray, np.ndarray]  # with its image and text embedding, [d]
+Scored = tuple[Pair, np.ndarray, np.ndarray]  # with its image [V, d] and text [d] embeddings
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +83,59 @@ def verify(
     rows, names = _check_index(report, reader)
     if deep and dataset is None:
         dataset = manifest.dataset
-    sources = _sources(report, dataset, names)
+    sources = _sources(report, manifest, dataset, names)
     chosen: list[Scored] = []
+    parts: dict[str, tuple[ShardSummary, int]] = {}
     for left, name in zip(range(len(names), 0, -1), names, strict=True):
         found = _check_shard(report, manifest, name, rows.get(name))
+        if found is not None:
+            size = rows[name].bytes if name in rows else 0
+            parts[name] = _sum_up(*found), size
         if found is not None and name in sources:
             share = math.ceil((sample - len(chosen)) / left)
             chosen += _check_source(report, manifest, name, *found, sources[name], share)
+    if rows and not report.findings:  # of which the rest would follow
+        _check_summary(report, reader, parts)
     if chosen:
         _encode_again(report, manifest, chosen)
     return report
+
+
+def _sum_up(columns: ShardRows, footer: Footer) -> ShardSummary:
+    summer = ShardSummer()
+    summer.update(columns.similarity[columns.ok])
+    return summer.summary(footer.rounding)
+
+
+def _check_summary(
+    report: VerifyReport, reader: CacheReader, parts: dict[str, tuple[ShardSummary, int]]
+) -> None:
+    """Check what the index, the summary and the manifest say of similarities by the rows."""
+    manifest = reader.manifest
+    if manifest.summary_sha256 is None:
+        return
+    told = reader.summaries
+    for name, (part, _) in parts.items():
+        if name not in told or not _alike(told[name], part):
+            problem = f"has other similarities than {layout.INDEX} says"
+            report.findings.append(Finding(f"shard {name}", problem, name))
+    if manifest.rounding != Rounding.of(part.rounding for part, _ in parts.values()):
+        problem = "states another error of rounding than its shards"
+        report.findings.append(Finding(layout.MANIFEST, problem))
+    try:
+        summary = reader.summary
+    except (CacheCorrupt, CacheIncomplete, InvalidInput) as error:
+        report.findings.append(Finding(layout.SUMMARY, str(error)))
+        return
+    if summary != summarise(parts, reader.columns):
+        report.findings.append(Finding(layout.SUMMARY, "is not of the rows that there are"))
+
+
+def _alike(told: ShardSummary, found: ShardSummary) -> bool:
+    ends = (told.lowest, told.highest, told.rounding)
+    if ends != (found.lowest, found.highest, found.rounding):
+        return False
+    return np.array_equal(told.counts, found.counts)
 
 
 def _check_index(
@@ -178,7 +222,7 @@ def _check_shard(
         return None
     ok = columns.ok
     norms = np.linalg.norm(
-        np.concatenate([columns.image[ok], columns.text[ok]], axis=1).astype(np.float32), axis=-1
+        np.concatenate([columns.image[ok], columns.text[ok]], axis=1, dtype=np.float32), axis=-1
     )
     keys = Counter(
         key for key, code in zip(columns.keys, columns.status, strict=True) if code == OK
@@ -205,11 +249,14 @@ def _check_shard(
     return columns, footer
 
 
-def _sources(report: VerifyReport, dataset: str | None, names: list[str]) -> dict[str, Shard]:
+def _sources(
+    report: VerifyReport, manifest: Manifest, dataset: str | None, names: list[str]
+) -> dict[str, Shard]:
     if dataset is None:
         report.notes.append("no dataset was given: its pairs were not compared")
         return {}
-    sources = {shard.name: shard for shard in list_shards(dataset)}
+    source = manifest.source.model_copy(update={"dataset": dataset})
+    sources = {shard.name: shard for shard in open_dataset(source, manifest.format).shards}
     for name in names:
         if name not in sources:
             report.findings.append(Finding(f"shard {name}", f"is not in {dataset}"))
@@ -236,7 +283,7 @@ def _check_source(
         where = f"shard {name}" + (f", key {key}" if key else "")
         report.findings.append(Finding(where, problem, name))
 
-    reader = ShardReader(shard, manifest.fingerprint.caption_field)
+    reader = read_shard(shard, manifest.source)
     same: list[Scored] = []
     count = 0
     try:
@@ -245,25 +292,27 @@ def _check_source(
             if pair.row >= len(columns.keys) or pair.key != columns.keys[pair.row]:
                 find(pair.key, f"stands at row {pair.row} of the dataset, but not of the cache")
                 continue
-            changed = changes(pair, columns.image_hash[pair.row], columns.caption_hash[pair.row])
+            hashes = columns.image_hash[pair.row], columns.caption_hash[pair.row]
+            changed = changes(pair, *hashes, imported=manifest.fingerprint.imported)
             for problem in changed:
                 find(pair.key, problem)
             if len(same) < share and not changed and columns.status[pair.row] == OK:
-                same.append((pair, columns.image[pair.row, 0], columns.text[pair.row, 0]))
+                same.append((pair, columns.image[pair.row], columns.text[pair.row, 0]))
     except ShardError as error:
         find(None, f"its source can't be read: {error.detail}")
         return same
     report.pairs_compared += count
     if count < len(columns.keys):
         find(None, f"its source has {count} pairs, the cache {len(columns.keys)} rows")
-    if reader.sha256 != footer.source_sha256:
-        find(None, "its source is not the file that was scored: the SHA-256 differs")
+    if not manifest.fingerprint.imported and reader.sha256 != footer.source_sha256:
+        find(None, "its source is not what was scored: the SHA-256 differs")
     return same
 
 
 def _encode_again(report: VerifyReport, manifest: Manifest, chosen: list[Scored]) -> None:
     try:
         # Only this part needs torch and the reference's weights.
+        from rhocache_workers.encode.viewer import Viewer
         from rhocache_workers.reference.model import load_reference
 
         reference = load_reference(manifest.reference)
@@ -272,22 +321,21 @@ def _encode_again(report: VerifyReport, manifest: Manifest, chosen: list[Scored]
         return
     fingerprint = manifest.fingerprint
     try:
-        fingerprint.check_same(
-            reference.fingerprint(fingerprint.dtype, fingerprint.caption_field), report.cache
-        )
+        reference.check_made(manifest, report.cache)
     except CacheError as error:
         report.findings.append(Finding(manifest.reference.model, str(error)))
         return
+    viewer = Viewer(reference.preprocess, fingerprint.drawn)
     differences = []
     for pair, image, text in chosen:
-        pixels = reference.preprocess(open_image(pair.image or b""))
+        pixels = viewer((pair.shard, pair.key), open_image(pair.image or b""))
         again = (
-            reference.encode_images(pixels[None]),
-            reference.encode_texts(reference.tokenizer([pair.caption or ""])),
+            reference.encode_images(pixels),
+            reference.encode_texts(reference.tokenizer([pair.caption or ""]))[0],
         )
         differences.append(
             max(
-                float(np.abs(a.numpy()[0] - b).max())
+                float(np.abs(a.numpy() - b).max())
                 for a, b in zip(again, (image, text), strict=True)
             )
         )

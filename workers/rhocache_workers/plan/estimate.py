@@ -13,9 +13,10 @@ from torch import Tensor
 
 from rhocache_schemas.cache import shard_file
 from rhocache_schemas.cache.shard_file import OK, ShardRows
-from rhocache_schemas.dataset.formats.webdataset import ShardReader, check_shards, describe_shards
-from rhocache_schemas.dataset.pair import Pair
-from rhocache_schemas.dataset.shards import Shard, list_shards
+from rhocache_schemas.dataset.formats import open_dataset, read_shard
+from rhocache_schemas.dataset.formats.base import Format
+from rhocache_schemas.dataset.pair import HASH_BYTES, Pair
+from rhocache_schemas.dataset.source import AUTO, Source
 from rhocache_schemas.documents import describe
 from rhocache_schemas.errors import DatasetError, InvalidInput, ShardError
 from rhocache_schemas.job.paths import absolute_model, absolute_weights
@@ -80,13 +81,14 @@ def estimate(
     precision: str = "fp32",
     device: str | None = None,
     pairs: int | None = None,
-    shards: str | None = None,
-    caption_field: str | None = None,
     measure: bool = False,
+    kind: str = AUTO,
+    **read_as: str | None,
 ) -> Cost:
     """Predict what scoring ``dataset`` with a reference costs on one ``device`` (None: this one's).
 
-    Without ``pairs`` the first shard that has a usable pair is read to its end, to estimate how
+    ``kind`` and ``read_as`` are its format and the other settings of its Source. Where it does not
+    tell its ``pairs``, the first shard that has a usable one is read to its end, to estimate how
     many there are. The weights are needed only to ``measure``, which times the reference on real
     pairs.
 
@@ -99,13 +101,17 @@ def estimate(
     model, pretrained = absolute_model(model), absolute_weights(pretrained)
     named = measure or pretrained is not None
     spec = _reference_spec(model, pretrained, precision) if named else None
-    listed = list_shards(dataset, shards)
+    source = Source(dataset=dataset, **read_as)
+    opened = open_dataset(source, kind)
+    opened.check_kind()
+    listed = opened.dated()
     outline = Outline(model, pretrained)
     chosen = find_device(device, precision)
-    check_shards(listed)
-    sample = _read_sample(listed, caption_field, whole=pairs is None)
+    rows = [shard.rows for shard in listed if shard.rows is not None]
+    told = pairs or (sum(rows) if len(rows) == len(listed) else None)
+    sample = _read_sample(opened, source, whole=told is None)
     size = sum(shard.size for shard in listed)
-    total = pairs or round(sample.pairs * size / sample.size)
+    total = told or round(sample.pairs * size / sample.size)
     work = _work(outline, sample.captions)
     predicted = work.flops / chosen.flops
     measured = _seconds_per_pair(spec, sample) if spec and measure else None
@@ -116,7 +122,7 @@ def estimate(
         shards=len(listed),
         bytes=size,
         pairs=total,
-        pairs_estimated=pairs is None,
+        pairs_estimated=told is None,
         work=work,
         device=chosen,
         predicted_hours=predicted * total / 3600,
@@ -168,14 +174,14 @@ class _Sample:
                     self.images.append(pair.image or b"")
 
 
-def _read_sample(shards: list[Shard], caption_field: str | None, *, whole: bool) -> _Sample:
+def _read_sample(dataset: Format, source: Source, *, whole: bool) -> _Sample:
     """Sample the shards; count the pairs of those that were begun if ``whole``."""
     sample = _Sample()
     unreadable: ShardError | None = None
-    for shard in shards:
+    for shard in dataset.shards:
         before = sample.pairs
         try:
-            for pair in ShardReader(shard, caption_field):
+            for pair in read_shard(shard, source):
                 sample.add(pair)
                 if not whole and sample.pairs >= _SAMPLE:
                     break
@@ -190,20 +196,19 @@ def _read_sample(shards: list[Shard], caption_field: str | None, *, whole: bool)
     if unreadable is not None and not sample.pairs:
         raise unreadable
     raise DatasetError(
-        f"no usable pair among the first {sample.pairs} to plan by: "
-        + describe_shards(shards, caption_field)
+        f"no usable pair among the first {sample.pairs} to plan by: " + dataset.describe()
     )
 
 
 def _storage(pairs: int, keys: list[str], dimension: int, dtype: Dtype) -> Storage:
     """Write a real shard file of these keys to see what a pair takes."""
     n = len(keys)
-    vectors = np.zeros((n, 1, dimension), dtype)
-    hashes: list[bytes | None] = [bytes(8)] * n
+    vectors = np.zeros((n, 1, dimension))
+    hashes: list[bytes | None] = [bytes(HASH_BYTES)] * n
     similarity = np.zeros(n, np.float32)
     rows = ShardRows(keys, [OK] * n, vectors, vectors, similarity, hashes, hashes)
     sha256 = "0" * 64
-    each = len(shard_file.encode(rows, sha256, sha256)) / n
+    each = len(shard_file.encode(rows.stored_in(np.dtype(dtype)), sha256, sha256)) / n
     return Storage(bytes_per_pair=each, bytes=round(each * pairs))
 
 

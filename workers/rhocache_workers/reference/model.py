@@ -8,16 +8,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import open_clip
 import torch
 from open_clip.model import get_input_dtype
 from torch import Tensor
 
+from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.cache.fingerprint import Fingerprint
+from rhocache_schemas.dataset.source import Source
 from rhocache_schemas.errors import InvalidInput, MissingExtra, ReferenceUnavailable, RhocacheError
 from rhocache_schemas.job.paths import is_local
+from rhocache_schemas.job.views import Views
 from rhocache_schemas.models import did_you_mean
 from rhocache_schemas.reference import HF_HUB, LOCAL_DIR, Dtype, ReferenceSpec
 from rhocache_schemas.weights.activation import activation_warning
@@ -91,7 +94,9 @@ class Reference:
         there.record_stream(computing)  # or the copies of later batches would take its memory
         return there
 
-    def fingerprint(self, dtype: Dtype, caption_field: str | None) -> Fingerprint:
+    def fingerprint(
+        self, dtype: Dtype, source: Source | None = None, views: Views | Literal[1] = 1
+    ) -> Fingerprint:
         return Fingerprint(
             weights_sha256=_hash_weights(self.model.state_dict()),
             architecture=_plain(self.architecture),
@@ -105,8 +110,19 @@ class Reference:
             },
             precision=self.spec.precision,
             dtype=dtype,
-            caption_field=caption_field,
-        )
+            views=views,
+        ).model_copy(update=dict(source.of_rows) if source else None)
+
+    def check_made(self, manifest: Manifest, cache: str) -> None:
+        """See that this reference made a cache, whatever that was converted to since.
+
+        Of embeddings that were imported the numbers alone can tell. Raises FingerprintMismatch.
+        """
+        made = manifest.fingerprint
+        now = self.fingerprint(made.dtype, manifest.source, made.views)
+        same = {"format_version": made.format_version, "made_from": made.made_from}
+        if not made.imported:
+            made.check_same(now.model_copy(update=same), cache)
 
 
 def load_reference(spec: ReferenceSpec, device: str = "cpu") -> Reference:

@@ -5,8 +5,11 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import Compose
+from torchvision.transforms import Compose, InterpolationMode
 from torchvision.transforms.functional import pil_to_tensor
+
+from rhocache_schemas.dataset.augmentation import View
+from rhocache_schemas.dataset.view import render
 
 
 class Preprocess:
@@ -17,6 +20,9 @@ class Preprocess:
 
     def __init__(self, transform: Compose) -> None:
         *resize, _, normalize = transform.transforms
+        modes = (getattr(step, "interpolation", None) for step in resize)
+        mode = next(filter(None, modes), InterpolationMode.BICUBIC)
+        self._resample = Image.Resampling[mode.name]
         self._resize = Compose(resize)
         self._mean = torch.tensor(normalize.mean).view(-1, 1, 1)
         self._std = torch.tensor(normalize.std).view(-1, 1, 1)
@@ -25,6 +31,10 @@ class Preprocess:
         """Return the picture as uint8 [3, height, width], at the size that the reference takes."""
         resized: Any = self._resize(image)
         return pil_to_tensor(resized)
+
+    def show(self, image: Image.Image, view: View, size: tuple[int, int]) -> Tensor:
+        """Return another view of the picture as uint8 [3, height, width], of this ``size``."""
+        return pil_to_tensor(render(image, view, size, self._resample))
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Return float32 [B, 3, height, width] of uint8, on the device where the pixels are."""

@@ -14,18 +14,20 @@ from rhocache_schemas import layout, storage
 from rhocache_schemas.cache.documents import Plan, ShardFailure
 from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.cache.lease import Lease
-from rhocache_schemas.dataset.formats.webdataset import check_shards, describe_shards
+from rhocache_schemas.cache.reader import CacheReader
+from rhocache_schemas.cache.reusable import open_reusable
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import ErrorBudgetExceeded, JobError, ShardError
-from rhocache_schemas.job.allowed_roots import check_job
+from rhocache_schemas.job.allowed_roots import check_job, open_allowed
 from rhocache_schemas.job.kinds.score import PAIRS_BUDGET, SHARDS_BUDGET, ScoreSpec
 from rhocache_schemas.job.paths import absolute
 from rhocache_schemas.text import printable
+from rhocache_workers.encode.reuse import Table, tabulate
 from rhocache_workers.messages import CommittedShard, Description, ShardInProgress
 from rhocache_workers.reference.names import check_reference
 from rhocache_workers.run.commit import commit
 from rhocache_workers.run.progress import Event, OnProgress, ProgressLog, telling
-from rhocache_workers.run.resume import Resume, choose_shards, resume
+from rhocache_workers.run.resume import Resume, choose_shards, resume, with_format
 from rhocache_workers.run.segments import Segments, clear_segments
 from rhocache_workers.run.signals import sigterm_as_interrupt
 from rhocache_workers.run.standing import Standing, hash_reference
@@ -49,6 +51,7 @@ class ScoreSummary:
     failed_by_code: dict[str, int]
     shards: int  # in the cache
     encoded_shards: int  # of them, by this run
+    reused_pairs: int  # of their pairs, those whose rows other caches had
     gone_shards: int  # of them, those that the dataset no longer has
     failed_shards: int
     failures: dict[str, str]  # name of a failed shard -> why
@@ -85,19 +88,20 @@ def score(
     (another run is at work on the cache), DatasetMismatch (the cache holds another dataset),
     ReferenceUnavailable, FingerprintMismatch (the cache was begun with another reference or
     options), StorageError, CacheCorrupt or CacheIncomplete (a file of it is damaged or missing),
-    ErrorBudgetExceeded and JobError. Then, and on KeyboardInterrupt, committed shards stay and the
-    same call goes on from them.
+    ErrorBudgetExceeded and JobError, and what ``open_reusable`` raises. Then, and on
+    KeyboardInterrupt, committed shards stay and the same call goes on from them.
     """
     started = time.monotonic()
     spec = absolute(spec)
+    storage.check_writable(spec.output)
     if roots is not None:
         check_job(spec, roots)
     progress = ProgressLog(spec.output, job, on_progress)
     with ExitStack() as stack:
         with telling(progress):
             check_reference(spec.reference)
+            spec = with_format(spec, roots)
             shards = choose_shards(spec, roots, redo)
-            check_shards(shards)
             lease = stack.enter_context(Lease(spec.output, job))
         with telling(progress, lease.confirm):
             progress.plan(shards)
@@ -122,6 +126,7 @@ def score(
         failed_by_code=dict(outcome.failed_by_code),
         shards=len(outcome.committed),
         encoded_shards=outcome.encoded,
+        reused_pairs=outcome.reused,
         gone_shards=outcome.gone,
         failed_shards=len(outcome.failures),
         failures={
@@ -147,6 +152,7 @@ class _Outcome:
     gone: int  # shards that the dataset no longer has
     warning: str | None  # of the reference
     encoded: int = 0  # shards, by this run
+    reused: int = 0  # of their pairs
     stages: Stages = field(default_factory=Stages)  # of this run
 
     @property
@@ -184,12 +190,16 @@ def _run(
     with ExitStack() as stack:
         crew = None
         if description is None:
+            reusable = open_reusable(spec)
             sizes = standing.plan.batch_sizes if standing.plan else {}
             crew = stack.enter_context(crew_of(sizes, progress.step))
             stack.enter_context(sigterm_as_interrupt())
             description = crew.describe()
             if spec.replace and standing.fingerprint not in (None, description.fingerprint):
                 left = left.afresh(shards)
+            if left.todo and reusable:
+                progress.step("looking at what other caches have")
+                crew.reuse(_tables(reusable, description.fingerprint))
         if description.warning is not None:
             log.warning("%s", printable(description.warning))
         _begin(spec, description, shards, standing, left, lease)
@@ -218,7 +228,7 @@ def _run(
     storage.discard_temporaries(spec.output)  # of encoders that were killed
     progress.enter("finalizing")
     progress.step("committing")
-    _check(spec, shards, outcome)
+    _check(spec, roots, outcome)
     commit(
         spec,
         description,
@@ -226,9 +236,17 @@ def _run(
         list(outcome.committed.values()),
         outcome.failures,
         lease.confirm,
+        standing.origin(description.fingerprint),
     )
     clear_segments(spec.output)
     return outcome
+
+
+def _tables(caches: list[CacheReader], fingerprint: Fingerprint) -> list[Table]:
+    """Raises FingerprintMismatch, CacheIncomplete, CacheCorrupt and StorageError."""
+    for cache in caches:
+        cache.manifest.fingerprint.check_reusable(fingerprint, cache.uri)
+    return [tabulate(cache) for cache in caches]
 
 
 def _crew(
@@ -297,13 +315,14 @@ def _note(cache: str, event: Event, outcome: _Outcome) -> None:
         # Kept until the commit, for each of maybe 100,000 shards: no more than the index needs.
         outcome.committed[name] = replace(event, stages=None)
         outcome.encoded += 1
+        outcome.reused += event.reused
         if event.stages is not None:
             outcome.stages.add(event.stages)
         if name in outcome.failed_before:
             storage.delete(layout.failure_file(cache, name))
 
 
-def _check(spec: ScoreSpec, shards: list[Shard], outcome: _Outcome) -> None:
+def _check(spec: ScoreSpec, roots: list[str] | None, outcome: _Outcome) -> None:
     """Raises JobError when there is not one usable row, and ErrorBudgetExceeded."""
     rows, failed = outcome.rows, outcome.failed
     if failed == rows:
@@ -311,7 +330,7 @@ def _check(spec: ScoreSpec, shards: list[Shard], outcome: _Outcome) -> None:
         raise JobError(
             f"no pair of {spec.dataset} could be scored "
             f"({first or ', '.join(outcome.failed_by_code) or 'its shards are empty'}): "
-            + describe_shards(shards, spec.caption_field)
+            + open_allowed(spec.source, spec.format, roots).describe()
         )
     tried = len(outcome.failures.keys() | outcome.committed.keys())
     for what, part, whole, default in (

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from rhocache_schemas.dataset.formats.webdataset import check_shards
+from rhocache_schemas.cache.reusable import open_reusable
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.paths import absolute
 from rhocache_workers.reference.names import check_reference
-from rhocache_workers.run.resume import choose_shards, resume
+from rhocache_workers.run.resume import choose_shards, resume, with_format
 from rhocache_workers.run.standing import Standing
 
 
@@ -31,12 +31,14 @@ def preview(spec: ScoreSpec) -> Preview:
     """
     spec = absolute(spec)
     check_reference(spec.reference)
+    spec = with_format(spec, None)
     shards = choose_shards(spec, None, None)
-    check_shards(shards)
     standing = Standing.of(spec.output, rebuild_index=spec.replace)
     left = resume(spec, shards, standing, None, redo=False)
     if standing.fingerprint is not None and not spec.replace:
         standing.fingerprint.check_options(spec)
+    if left.todo:
+        open_reusable(spec)
     return Preview(
         cache=spec.output,
         dataset=spec.dataset,

@@ -50,6 +50,7 @@ class ProgressLog:
         self._failed_by_code: Counter[str] = Counter()  # of their pairs
         self._stages = Stages()  # of this run, as all that follows
         self._run_committed = self._run_ok = 0  # shards, and pairs of them
+        self._run_reused = 0  # of the pairs that are ok
         self._run_failed: Counter[str] = Counter()  # pairs of them, by code
         self._shards_failed: Counter[str] = Counter()  # by code
         self._lost = 0  # pairs of shards that had to be begun again
@@ -98,6 +99,7 @@ class ProgressLog:
             row = event.index
             self._run_committed += 1
             self._run_ok += event.encoded - event.failures.total()
+            self._run_reused += event.reused
             self._run_failed += event.failures
             took = None
             if event.stages is not None:
@@ -188,6 +190,7 @@ class ProgressLog:
         return RunTotals(
             pairs_ok=self._run_ok,
             pairs_failed=dict(self._run_failed),
+            pairs_reused=self._run_reused,
             pairs_lost=self._lost,
             shards_committed=self._run_committed,
             shards_failed=dict(self._shards_failed),

@@ -1,21 +1,16 @@
 """Decides which shards a run encodes, and which of its cache stay as they are."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 
 from rhocache_schemas.cache.listing import read_failures, shard_files
-from rhocache_schemas.dataset.formats.webdataset import ShardReader
-from rhocache_schemas.dataset.shards import (
-    Shard,
-    check_same_dataset,
-    dataset_root,
-    find_shards,
-    list_shards,
-)
+from rhocache_schemas.dataset.formats import find_kind, read_shard
+from rhocache_schemas.dataset.shards import Shard, check_same_dataset, dataset_root
+from rhocache_schemas.dataset.source import AUTO
 from rhocache_schemas.errors import CacheCorrupt, RhocacheError, ShardError, ShardErrorCode
-from rhocache_schemas.job.allowed_roots import allowed_shards, check_shards_allowed, true_place
+from rhocache_schemas.job.allowed_roots import Under, find_allowed, open_allowed, true_place
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.messages import CommittedShard
 from rhocache_workers.run.segments import read_segments
@@ -38,28 +33,40 @@ class Resume:
         return replace(self, todo=shards, keep={}, gone=0)
 
 
+def with_format(spec: ScoreSpec, roots: list[str] | None) -> ScoreSpec:
+    """Return the spec with the format that its dataset shows to be of, where it names none.
+
+    Raises DatasetError, UriNotAllowed and StorageError.
+    """
+    if spec.format != AUTO:
+        return spec
+    kind = find_kind(spec.dataset, None if roots is None else Under(roots))
+    return spec.model_copy(update={"format": kind})
+
+
 def choose_shards(
     spec: ScoreSpec, roots: list[str] | None, redo: Collection[str] | None
 ) -> list[Shard]:
     """List the shards that a run looks at: those of ``redo``, or all that the job names.
 
-    Raises DatasetError, UriNotAllowed and StorageError.
+    Raises DatasetError, InvalidInput, UriNotAllowed and StorageError.
     """
     if redo is not None:
-        return list(_find(spec, roots, redo).values())
-    if roots is None:
-        shards = list_shards(spec.dataset, spec.shards)
-    else:
-        shards = allowed_shards(spec.dataset, spec.shards, roots)
-    return shards if spec.limit is None else list(_first(shards, spec.limit))
+        return list(find_allowed(spec.source, spec.format, redo, roots).values())
+    dataset = open_allowed(spec.source, spec.format, roots)
+    dataset.check_kind()
+    shards = dataset.dated()
+    return shards if spec.limit is None else list(_first(spec, shards))
 
 
-def _first(shards: Iterable[Shard], pairs: int) -> Iterator[Shard]:
-    """The first shards that hold so many pairs, the last of them cut; they are read to count."""
+def _first(spec: ScoreSpec, shards: list[Shard]) -> Iterator[Shard]:
+    """The first shards that hold so many pairs, the last of them cut; tars are read to count."""
+    pairs = spec.limit or 0
     for shard in shards:
-        held = 0
-        with suppress(ShardError):  # its encoder will tell
-            held = sum(1 for _ in islice(ShardReader(shard), pairs + 1))
+        held = shard.rows or 0
+        if shard.rows is None:
+            with suppress(ShardError):  # its encoder will tell
+                held = sum(1 for _ in islice(read_shard(shard, spec.source), pairs + 1))
         yield replace(shard, most=pairs) if held > pairs else shard
         pairs -= held
         if pairs <= 0:
@@ -78,13 +85,14 @@ def resume(
     failed = read_failures(spec.output)
     files = shard_files(spec.output)
     others = (standing.index.keys() | files.keys() | failed.keys()) - asked.keys()
-    sources = asked | _find(spec, roots, sorted(others))
+    sources = asked | find_allowed(spec.source, spec.format, sorted(others), roots)
     held = survey(
         spec.output,
         files,
         standing.committed,
         _noted(spec.output, standing),
         sources,
+        spec.source,
         standing.fingerprint,
         moved=standing.dataset is None or not _same_root(standing.dataset, spec.dataset),
     )
@@ -120,13 +128,6 @@ def _noted(cache: str, standing: Standing) -> dict[str, CommittedShard]:
     if standing.fingerprint is None or damaged:
         return {}
     return read_segments(cache, standing.fingerprint.digest)
-
-
-def _find(spec: ScoreSpec, roots: list[str] | None, names: Collection[str]) -> dict[str, Shard]:
-    found = find_shards(spec.dataset, names)
-    if roots is not None:
-        check_shards_allowed(found.values(), roots)
-    return found
 
 
 def _same_root(before: str, now: str) -> bool:

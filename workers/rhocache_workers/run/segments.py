@@ -13,14 +13,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rhocache_schemas import layout, storage
-from rhocache_schemas.cache.index import SCHEMA, IndexRow
+from rhocache_schemas.cache.index import SCHEMA, record, row_of, summary_of
 from rhocache_schemas.cache.listing import segment_files
 from rhocache_schemas.errors import StorageError
 from rhocache_workers.messages import CommittedShard
@@ -110,7 +109,7 @@ def clear_segments(cache: str) -> None:
 
 def _encode(shards: Iterable[CommittedShard], fingerprint_sha256: str) -> bytes:
     rows = [
-        asdict(shard.index) | {"failed_by_code": json.dumps(shard.failed_by_code)}
+        record(shard.index, shard.summary) | {"failed_by_code": json.dumps(shard.failed_by_code)}
         for shard in shards
     ]
     schema = _SCHEMA.with_metadata({_FINGERPRINT: fingerprint_sha256})
@@ -124,5 +123,9 @@ def _decode(data: bytes, fingerprint_sha256: str) -> list[CommittedShard]:
     if (table.schema.metadata or {})[_FINGERPRINT].decode() != fingerprint_sha256:
         return []
     rows: list[dict[str, Any]] = table.cast(_SCHEMA).to_pylist()
-    codes = [Counter[str](json.loads(row.pop("failed_by_code"))) for row in rows]
-    return [CommittedShard(IndexRow(**row), code) for row, code in zip(rows, codes, strict=True)]
+    return [
+        CommittedShard(
+            row_of(row), Counter[str](json.loads(row["failed_by_code"])), summary_of(row)
+        )
+        for row in rows
+    ]

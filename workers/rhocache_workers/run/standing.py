@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rhocache_schemas import layout, storage
-from rhocache_schemas.cache.documents import Manifest, Plan
+from rhocache_schemas.cache.documents import Manifest, Origin, Plan
 from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.cache.index import IndexRow
 from rhocache_schemas.cache.reader import CacheReader
@@ -65,6 +65,11 @@ class Standing:
             return self.manifest.dataset
         return self.plan.spec.dataset if self.plan else None
 
+    def origin(self, fingerprint: Fingerprint) -> Origin | None:
+        """What the rows that stay were merged from, where they are of this fingerprint."""
+        manifest = self.manifest
+        return manifest.origin if manifest and manifest.fingerprint == fingerprint else None
+
     def description(self, spec: ScoreSpec, reference_sha256: str | None) -> Description | None:
         """Describe the reference as it was committed, where ``spec`` clearly asks for the same.
 
@@ -74,9 +79,12 @@ class Standing:
         manifest = self.manifest
         if manifest is None or self.fingerprint != manifest.fingerprint:
             return None
-        asked = (spec.reference, spec.dtype, spec.caption_field)
         made = manifest.fingerprint
-        if asked != (manifest.reference, made.dtype, made.caption_field):
+        if made.is_format_1 or made.made_from != "dataset":
+            return None
+        if (spec.reference, spec.dtype) != (manifest.reference, made.dtype):
+            return None
+        if (spec.source.of_rows, spec.views.recorded) != (manifest.source.of_rows, made.views):
             return None
         if reference_sha256 is None or reference_sha256 != manifest.reference_sha256:
             return None

@@ -14,8 +14,9 @@ from rhocache_schemas.cache import shard_file
 from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.cache.index import IndexRow
 from rhocache_schemas.cache.reader import CacheReader, changes
-from rhocache_schemas.dataset.formats.webdataset import ShardReader
+from rhocache_schemas.dataset.formats import read_shard
 from rhocache_schemas.dataset.shards import Shard
+from rhocache_schemas.dataset.source import Source
 from rhocache_schemas.errors import (
     CacheCorrupt,
     CacheIncomplete,
@@ -58,11 +59,13 @@ def survey(
     committed: CacheReader | None,
     noted: Mapping[str, CommittedShard],
     sources: Mapping[str, Shard],
+    read_as: Source,
     fingerprint: Fingerprint | None,
     *,
     moved: bool,
 ) -> Survey:
-    """Compare the cache's shards, which have these ``files``, with the ``sources`` of a dataset.
+    """Compare the cache's shards, which have these ``files``, with the ``sources`` of a dataset,
+    which are ``read_as`` it says.
 
     What a ``committed`` index says is taken as it is: reading the whole cache again is
     ``verify``'s work, and a new hash would bless a damaged file. So is what a run that did not
@@ -78,12 +81,12 @@ def survey(
     def look(name: str) -> _Found | None:
         source = sources.get(name)
         if committed is not None and name in index:
-            return _look_at_committed(committed, index[name], files.get(name), source)
+            return _look_at_committed(committed, index[name], files.get(name), source, read_as)
         if name in noted and files[name].size == noted[name].index.bytes:
-            return _compare(noted[name], source, moved=moved)
+            return _compare(noted[name], source, read_as, moved=moved)
         if fingerprint is None:
             return None
-        return _look_at_loose(cache, name, files[name], source, fingerprint, moved=moved)
+        return _look_at_loose(cache, name, files[name], source, read_as, fingerprint, moved=moved)
 
     found = Survey()
     largest = max((file.size for file in files.values()), default=0)
@@ -100,7 +103,11 @@ def survey(
 
 
 def _look_at_committed(
-    cache: CacheReader, row: IndexRow, file: fs.FileInfo | None, source: Shard | None
+    cache: CacheReader,
+    row: IndexRow,
+    file: fs.FileInfo | None,
+    source: Shard | None,
+    read_as: Source,
 ) -> _Found:
     whole, failed = file is not None and file.size == row.bytes, Counter[str]()
     if whole:
@@ -108,17 +115,22 @@ def _look_at_committed(
             failed = cache.failed_by_code(row.name)
         except (CacheCorrupt, CacheIncomplete):
             whole = False
-    return replace(_compare(CommittedShard(row, failed), source, moved=False), whole=whole)
+    shard = CommittedShard(row, failed, cache.summaries.get(row.name))
+    return replace(_compare(shard, source, read_as, moved=False), whole=whole)
 
 
-def _compare(shard: CommittedShard, source: Shard | None, *, moved: bool) -> _Found:
+def _compare(
+    shard: CommittedShard, source: Shard | None, read_as: Source, *, moved: bool
+) -> _Found:
     if source is None:
         return _Found(shard, "gone")
-    if source.size != shard.index.source_size:
+    row = shard.index
+    if source.differs(row.source_size, row.rows):
         return _Found(shard, "changed")
-    if source.mtime_ns == shard.index.source_mtime_ns and not moved:
+    of_then = source.size == row.source_size and source.mtime_ns == row.source_mtime_ns
+    if of_then and not moved:
         return _Found(shard, "same")
-    return _by_hash(shard, source)
+    return _by_hash(shard, source, read_as)
 
 
 def _look_at_loose(
@@ -126,6 +138,7 @@ def _look_at_loose(
     name: str,
     file: fs.FileInfo,
     source: Shard | None,
+    read_as: Source,
     fingerprint: Fingerprint,
     *,
     moved: bool,
@@ -145,29 +158,38 @@ def _look_at_loose(
         return _Found(committed_shard(Shard(name, "", 0, 0), totals, footer.source_sha256), "gone")
     shard = committed_shard(source, totals, footer.source_sha256)
     if moved or source.mtime_ns > (file.mtime_ns or 0):
-        return _by_hash(shard, source)
+        return _by_hash(shard, source, read_as)
     try:
-        alike = _begins_alike(uri, source, fingerprint.caption_field)
+        alike = _begins_alike(uri, source, read_as)
     except ShardError:
         return _Found(shard, "unreadable")
     return _Found(shard, "same" if alike else "changed")
 
 
-def _by_hash(shard: CommittedShard, source: Shard) -> _Found:
+def _by_hash(shard: CommittedShard, source: Shard, read_as: Source) -> _Found:
     try:
-        same = storage.sha256(source.uri) == shard.index.source_sha256
-    except StorageError:  # its encoder will say so better
+        same = _sha256(source, read_as) == shard.index.source_sha256
+    except (StorageError, ShardError):  # its encoder will say so better
         return _Found(shard, "unreadable")
-    row = replace(shard.index, source_mtime_ns=source.mtime_ns)
+    row = replace(shard.index, source_size=source.size, source_mtime_ns=source.mtime_ns)
     return _Found(replace(shard, index=row), "same") if same else _Found(shard, "changed")
 
 
-def _begins_alike(uri: str, source: Shard, caption_field: str | None) -> bool:
+def _sha256(source: Shard, read_as: Source) -> str | None:
+    if source.content is None:  # needs no reading of pairs
+        return storage.sha256(source.uri)
+    reader = read_shard(source, read_as)
+    for _ in reader:
+        pass
+    return reader.sha256
+
+
+def _begins_alike(uri: str, source: Shard, read_as: Source) -> bool:
     """Whether the first pair is the one that was scored.
 
     A folder may have been swapped for another whose files are as old.
     """
-    pair = next(iter(ShardReader(source, caption_field)), None)
+    pair = next(iter(read_shard(source, read_as)), None)
     columns = ["key", "image_hash", "caption_hash"]
     rows = shard_file.read_columns(uri, columns).slice(0, 1).to_pylist()
     if pair is None or not rows:

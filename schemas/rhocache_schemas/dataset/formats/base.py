@@ -1,63 +1,70 @@
 """The protocol of every dataset format."""
 
+import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import Annotated, ClassVar
-
-from pydantic import Field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import ClassVar, Protocol
 
 from rhocache_schemas.dataset.keys import Strings
 from rhocache_schemas.dataset.pair import Pair
-from rhocache_schemas.dataset.shards import Shard
-from rhocache_schemas.documents import Location, Strict
+from rhocache_schemas.dataset.shards import Content, Shard
+from rhocache_schemas.dataset.source import Source
+from rhocache_schemas.errors import (
+    DatasetError,
+    RowErrorCode,
+    ShardError,
+    ShardErrorCode,
+    StorageError,
+    UriNotAllowed,
+)
 
-BLOCK = 1024  # pairs: few enough to shuffle blocks, rather than pairs, well
+# Pairs of a shard that is not a file of its own: few enough to shuffle such shards, rather than
+# pairs, well, and to lose little with one; as many as a row group of a cache's file; and of
+# 100,000,000 pairs not more than 100,000 files.
+BLOCK = 1024
+
+CheckPlace = Callable[[str], None]  # raises UriNotAllowed for a place that may not be read
+
+_READERS = 16  # threads; an object store answers each of them only after a while
+_AT_ONCE = 64  # pairs that are held while they are loaded
 
 
-class Source(Strict):
-    """Where the pairs are, and how they are stored. A format looks at what it has a use for."""
+class PairReader(Protocol):
+    """Iterates once over a shard's pairs, all of them, with their images and captions.
 
-    dataset: Annotated[
-        Location, Field(description="a folder, a file or a brace pattern; a local path or URI")
-    ]
-    shards: Annotated[
-        str | None, Field(description="glob that the names of tars or Parquet files must match")
-    ] = None
-    caption_field: Annotated[
-        str | None, Field(description="field of KEY.json to take captions from, not KEY.txt")
-    ] = None
-    images: Annotated[
-        Location | None,
-        Field(description="folder that a table's paths start from; null: the table's own"),
-    ] = None
-    image_column: Annotated[
-        str | None, Field(description="null: image in Parquet, filepath in a CSV")
-    ] = None
-    caption_column: Annotated[
-        str | None, Field(description="null: caption in Parquet, title in a CSV")
-    ] = None
-    key_column: Annotated[
-        str | None, Field(description="null: key, or the name of a CSV's image up to a dot")
-    ] = None
-    shard_column: Annotated[
-        str | None,
-        Field(description="the cache's shard of each pair, where keys are in several; null: shard"),
-    ] = None
+    A pair that can't be used carries its RowErrorCode. After the last pair ``sha256`` holds the
+    SHA-256, hexadecimal, by which a shard is known to be still the same: of a tar's file, and
+    otherwise of what the pairs are. ``position`` is how many bytes the pairs so far have taken,
+    about.
+
+    Raises ShardError.
+    """
+
+    sha256: str | None
+    position: int
+
+    def __iter__(self) -> Iterator[Pair]: ...
 
 
 class Format(ABC):
     """A dataset of one format, opened. Worker processes get copies of it.
 
+    ``check`` is called with each place that is no part of the dataset's own, such as what a link
+    leads to, before anything is read from there.
+
     Raises, when made, DatasetError where there is no such dataset or no pair in it, InvalidInput
-    for settings that don't fit it, and StorageError.
+    for settings that don't fit it, StorageError, and what ``check`` raises.
     """
 
     kind: ClassVar[str]  # what a user calls the format
     suffixes: ClassVar[tuple[str, ...]] = ()  # of a file that is such a dataset, in lower case
     shards: list[Shard]
+    images: bool = True  # set it to False, and no image is read: pairs come without
 
     @abstractmethod
-    def __init__(self, source: Source) -> None: ...
+    def __init__(self, source: Source, check: CheckPlace | None = None) -> None: ...
 
     @classmethod
     def sign(cls, names: Sequence[str]) -> str | None:  # noqa: ARG003
@@ -66,6 +73,20 @@ class Format(ABC):
         None, as for a format that no folder is of, where there is none.
         """
         return None
+
+    @classmethod
+    def find(
+        cls, source: Source, names: Iterable[str], check: CheckPlace | None = None
+    ) -> dict[str, Shard]:
+        """Look for shards by their names, whatever glob there is; those that are gone are left out.
+
+        Raises as making one does.
+        """
+        wanted = set(names)
+        if not wanted:
+            return {}
+        shards = cls(source.model_copy(update={"shards": None}), check).shards
+        return {shard.name: shard for shard in shards if shard.name in wanted}
 
     @abstractmethod
     def read(self, shard: Shard, start: int = 0) -> Iterator[Pair]:
@@ -82,13 +103,33 @@ class Format(ABC):
         """
         return pair
 
+    def dated(self) -> list[Shard]:
+        """Return the shards with the sizes and times of their files, by which changes are noticed.
+
+        Where listing the shards does not tell them it takes a look at each file. Raises
+        StorageError.
+        """
+        return self.shards
+
+    def check_kind(self) -> None:  # noqa: B027 (most can't be another)
+        """See that the first shards are what they are called. Raises DatasetError."""
+
     def describe(self) -> str:
         """Tell what lies there instead of usable pairs, and what would be right."""
         return "its shards hold none"
 
 
 class KeyedFormat(Format):
-    """One whose pairs are counted, and their keys known, before any of them is read."""
+    """One whose pairs are counted, and their keys known, before any of them is read.
+
+    Each of its shards has a Content, so that it is read without the rest of the dataset.
+    """
+
+    _contents: dict[str, Content]
+
+    def _take(self, shards: list[Shard]) -> None:
+        self.shards = shards
+        self._contents = {shard.name: content_of(shard) for shard in shards}
 
     @abstractmethod
     def keys(self) -> Strings:
@@ -99,10 +140,63 @@ class KeyedFormat(Format):
         """Return the name of the shard, in a cache, that each pair once came from, if it tells."""
         return None
 
+    def read(self, shard: Shard, start: int = 0) -> Iterator[Pair]:
+        return content_of(shard).read(shard.name, start, images=self.images)
 
-def blocks(location: str, rows: int) -> list[Shard]:
-    """Shards of a dataset that can be read from anywhere, named by their first rows."""
-    return [
-        Shard(str(first), location, 0, 0, min(BLOCK, rows - first))
-        for first in range(0, rows, BLOCK)
-    ]
+    def load(self, pair: Pair) -> Pair:
+        return self._contents[pair.shard].load(pair)
+
+
+def content_of(shard: Shard) -> Content:
+    if shard.content is None:
+        raise TypeError(f"shard {shard.name} is a file of its own")
+    return shard.content
+
+
+class ContentReader:
+    """The PairReader of a shard with a Content."""
+
+    def __init__(self, shard: Shard, *, images: bool = True) -> None:
+        self.sha256: str | None = None
+        self.position = 0
+        self._shard = shard
+        self._images = images
+        self._content = content_of(shard)
+
+    def __iter__(self) -> Iterator[Pair]:
+        digest = hashlib.sha256()
+        seen: set[str] = set()
+        try:
+            for pair in self._loaded():
+                if pair.key in seen:
+                    pair = pair.failed(RowErrorCode.DUPLICATE_KEY, "its key came before")
+                seen.add(pair.key)
+                self.position += len(pair.image or b"")
+                caption = None if pair.caption is None else pair.caption.encode()
+                for value in (pair.key.encode(), pair.image, caption):
+                    length = (
+                        -1 if value is None else len(value)
+                    )  # so that no two pairs run into one
+                    digest.update(length.to_bytes(8, "big", signed=True))
+                    digest.update(value or b"")
+                yield pair
+        except (StorageError, UriNotAllowed) as error:
+            raise self._error(ShardErrorCode.IO_ERROR, error) from error
+        except DatasetError as error:
+            raise self._error(ShardErrorCode.TABLE_DAMAGED, error) from error
+        if self._images:
+            self.sha256 = digest.hexdigest()
+
+    def _loaded(self) -> Iterator[Pair]:
+        pairs = self._content.read(self._shard.name, images=self._images)
+        with ThreadPoolExecutor(_READERS) as pool:
+            while some := list(islice(pairs, _AT_ONCE)):
+                yield from pool.map(self._content.load, some)
+
+    def _error(self, code: ShardErrorCode, error: Exception) -> ShardError:
+        return ShardError(code, self._shard.name, str(error))
+
+
+def numbered(name: str, number: int) -> str:
+    """Name the part of a dataset, or of a file of it, that has this number: ``a.parquet#00003``."""
+    return f"{name}#{number:05}"

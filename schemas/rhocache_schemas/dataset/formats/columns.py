@@ -10,7 +10,7 @@ from typing import Self
 
 import pyarrow as pa
 
-from rhocache_schemas.dataset.formats.base import Source
+from rhocache_schemas.dataset.source import Source
 from rhocache_schemas.errors import DatasetError, InvalidInput
 
 _LENGTH = 200  # of a type's name that is told
@@ -40,13 +40,14 @@ class ColumnNames:
     def of(cls, source: Source, image: Sequence[str], caption: Sequence[str]) -> Self:
         """Return the names that a user has chosen, or else usual ones.
 
-        Raises InvalidInput where captions were to be taken from a field, which no table has.
+        Raises InvalidInput for settings of files, which no table has.
         """
-        if source.caption_field is not None:
-            raise InvalidInput(
-                f"data.caption_field={source.caption_field} is a field of tar shards' KEY.json, "
-                f"and {source.dataset} is a table; a table's column is data.caption_column"
-            )
+        for name in ("caption_field", "image_suffix", "caption_suffix"):
+            if getattr(source, name) is not None:
+                raise InvalidInput(
+                    f"{name}={getattr(source, name)} is of tars and folders, and {source.dataset} "
+                    "is a table; its columns are image_column and caption_column"
+                )
         usual = (image, caption, ("key", "__key__"), ("shard",))
         chosen = (
             source.image_column,

@@ -3,21 +3,23 @@
 import csv
 import io
 import posixpath
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute
 
 from rhocache_schemas import storage
-from rhocache_schemas.dataset.formats.base import KeyedFormat, Source, blocks
+from rhocache_schemas.dataset.formats.base import BLOCK, CheckPlace, KeyedFormat, numbered
 from rhocache_schemas.dataset.formats.columns import ColumnNames, Columns
 from rhocache_schemas.dataset.formats.files import Files
 from rhocache_schemas.dataset.found import IMAGE_SUFFIXES
 from rhocache_schemas.dataset.keys import Strings, without_suffix
 from rhocache_schemas.dataset.pair import Pair
 from rhocache_schemas.dataset.shards import Shard
+from rhocache_schemas.dataset.source import Source
+from rhocache_schemas.dataset.tree import Entry
 from rhocache_schemas.errors import DatasetError, RowError
 
 pc: Any = pyarrow.compute  # whose stubs know no strings and numbers beside columns
@@ -35,45 +37,94 @@ class CsvTable(KeyedFormat):
     ``images`` is the folder that the paths start from, where they are not whole paths below it.
     Without a key column, a pair's key is the path of its image up to the first dot of the name.
 
+    A shard is a run of BLOCK rows.
+
     Raises DatasetError where it is unreadable, lacks a column, or names a path outside ``images``.
     """
 
     kind = "csv"
     suffixes = (".csv", ".tsv")
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, check: CheckPlace | None = None) -> None:
         names = ColumnNames.of(source, ("filepath",), ("title",))  # as open_clip calls them
-        location = source.dataset
+        self._location = location = source.dataset
         columns, table = _read_csv(location, names)
-        self._files = Files(source.images or posixpath.dirname(location) or ".")
-        self._images = _below(table[columns.image], self._files.root, location)
-        self._captions = table[columns.caption].combine_chunks()
-        self._keys = (
-            without_suffix(self._images)
-            if columns.key is None
-            else table[columns.key].combine_chunks()
-        )
+        self._files = Files(source.images or posixpath.dirname(location) or ".", check)
+        images = _below(table[columns.image], self._files.root, location)
+        keys: Any = without_suffix(images) if columns.key is None else table[columns.key]
         self._shards = None if columns.shard is None else table[columns.shard]
-        self.shards = blocks(location, len(table))
+        self._files.check(each.as_py() for each in images)
+        self._take(
+            [
+                self._shard(number, block)
+                for number, block in enumerate(_blocks(keys, images, table[columns.caption]))
+            ]
+        )
 
     def keys(self) -> Strings:
-        return pa.chunked_array([self._keys])
+        return pa.chunked_array([self._block(shard).keys for shard in self.shards])
 
     def cache_shards(self) -> Strings | None:
         return self._shards
 
-    def read(self, shard: Shard, start: int = 0) -> Iterator[Pair]:
-        first = int(shard.name)
-        for row in range(start, shard.rows or 0):
-            key, caption = (column[first + row].as_py() for column in (self._keys, self._captions))
-            yield Pair(shard.name, row, key, caption=caption)
+    def dated(self) -> list[Shard]:
+        filesystem, path = storage.resolve(self._location)
+        try:
+            own = filesystem.get_file_info(path).mtime_ns or 0
+        except OSError as error:
+            raise storage.failure(f"cannot look at {self._location}", error) from error
+        found = self._files.look(
+            image for shard in self.shards for image in self._block(shard).images.to_pylist()
+        )
+        return [self._dated(shard, found, own) for shard in self.shards]
+
+    def describe(self) -> str:
+        first = self._block(self.shards[0]).images[0].as_py()
+        return f"its images are looked for in {self._files.root}, such as {first}"
+
+    def _dated(self, shard: Shard, found: Mapping[str, Entry], own: int) -> Shard:
+        entries = [found[name] for name in self._block(shard).images.to_pylist() if name in found]
+        times = [entry.mtime_ns for entry in entries]
+        return replace(shard, size=sum(each.size for each in entries), mtime_ns=max([own, *times]))
+
+    def _shard(self, number: int, block: list[Strings]) -> Shard:
+        name = numbered(posixpath.basename(self._location), number)
+        content = CsvBlock(self._files, *block)
+        return Shard(name, self._location, 0, 0, len(content.keys), content=content)
+
+    def _block(self, shard: Shard) -> "CsvBlock":
+        return cast("CsvBlock", self._contents[shard.name])
+
+
+@dataclass(frozen=True, slots=True)
+class CsvBlock:
+    """A run of rows."""
+
+    files: Files
+    keys: Strings
+    images: Strings  # their paths
+    captions: Strings
+
+    def read(self, shard: str, start: int = 0, *, images: bool = True) -> Iterator[Pair]:
+        for row in range(start, len(self.keys)):
+            key, caption = self.keys[row].as_py(), self.captions[row].as_py()
+            yield Pair(shard, row, key, caption=caption, images=images)
 
     def load(self, pair: Pair) -> Pair:
-        path = self._images[int(pair.shard) + pair.row].as_py()
+        if not pair.images:
+            return pair.checked()
+        path = self.images[pair.row].as_py()
         try:
-            return replace(pair, image=self._files.read_image(path)).checked()
+            return replace(pair, image=self.files.read_image(path)).checked()
         except RowError as error:
             return pair.failed(error.code, str(error))
+
+
+def _blocks(*columns: Strings) -> Iterator[list[Strings]]:
+    """Cut columns, and copy the parts: pickled, a slice takes all of its column with it."""
+    arrays = [each.combine_chunks() if hasattr(each, "chunks") else each for each in columns]
+    for first in range(0, len(arrays[0]), BLOCK):
+        yield [pa.concat_arrays([each.slice(first, BLOCK)]) for each in arrays]
 
 
 def _read_csv(location: str, names: ColumnNames) -> tuple[Columns, pa.Table]:
@@ -191,6 +242,6 @@ def _below(paths: Strings, images: str, location: str) -> Strings:
     if outside >= 0:
         raise DatasetError(
             f"{location}: the image {relative[outside]} lies outside {images}; "
-            "name the folder that holds all images with data.images"
+            "name the folder that holds all images (--images; in training data.images)"
         )
     return relative

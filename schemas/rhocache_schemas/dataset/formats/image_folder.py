@@ -1,31 +1,35 @@
 """Image folder: images, KEY.jpg (png, jpeg, webp), each with its caption in KEY.txt beside it."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
 
 import pyarrow as pa
 
-from rhocache_schemas.dataset.formats.base import KeyedFormat, Source, blocks
+from rhocache_schemas.dataset.formats.base import BLOCK, CheckPlace, KeyedFormat, numbered
 from rhocache_schemas.dataset.formats.files import Files
-from rhocache_schemas.dataset.found import (
-    CAPTION_SUFFIX,
-    IMAGE_SUFFIXES,
-    METADATA_SUFFIX,
-    PAIR_SUFFIXES,
-    found_in,
-    split_name,
-)
+from rhocache_schemas.dataset.found import IMAGE_SUFFIXES, Suffixes, found_in, split_name
 from rhocache_schemas.dataset.keys import Strings
 from rhocache_schemas.dataset.pair import DEFAULT_LIMITS, Pair, read_caption
-from rhocache_schemas.dataset.shards import Shard
+from rhocache_schemas.dataset.shards import Content, Shard
+from rhocache_schemas.dataset.source import Source
+from rhocache_schemas.dataset.tree import Entry
 from rhocache_schemas.errors import DatasetError, RowError, RowErrorCode
+
+_NAME = "files"  # of its shards, before their numbers
+
+
+class _Found(NamedTuple):
+    key: str
+    image: Entry
+    caption: Entry | None
 
 
 class ImageFolder(KeyedFormat):
     """A pair's key is the path of its files under the root, up to the first dot of the name.
 
-    ``caption_field`` is the field of KEY.json to take captions from, instead of KEY.txt.
+    ``caption_field`` is the field of KEY.json to take captions from, instead of KEY.txt. A shard is
+    a run of BLOCK pairs in the order of their names.
 
     Raises DatasetError where there is no image, or no caption beside any, and InvalidInput for a
     name that is not UTF-8.
@@ -34,61 +38,117 @@ class ImageFolder(KeyedFormat):
     kind = "folder"
     needs_captions: ClassVar[bool] = True
 
-    def __init__(self, source: Source) -> None:
-        root, self._caption_field = source.dataset, source.caption_field
-        self._files = Files(root)
-        self._captions = CAPTION_SUFFIX if self._caption_field is None else METADATA_SUFFIX
-        members: dict[str, dict[str, str]] = {}  # path without suffix -> suffix -> file
-        names = self._files.list(tuple(f".{suffix}" for suffix in PAIR_SUFFIXES))
-        for name in names:
-            stem, suffix = split_name(name)
-            members.setdefault(stem, {})[suffix] = name
-        self._pairs = [
-            (stem, image, files.get(self._captions))
-            for stem, files in members.items()
-            if (image := next((files[s] for s in IMAGE_SUFFIXES if s in files), None)) is not None
-        ]
-        if not any(caption or not self.needs_captions for _, _, caption in self._pairs):
-            what = f"caption ({self._captions}) beside an image" if self._pairs else "image"
-            raise DatasetError(
-                f"{root} holds no {what}; it has {found_in(names).describe(self._caption_field)}"
-            )
-        self.shards = blocks(root, len(self._pairs))
+    def __init__(self, source: Source, check: CheckPlace | None = None) -> None:
+        root, suffixes = source.dataset, Suffixes.of(source)
+        self._files = Files(root, check)
+        entries = self._files.list(tuple(f".{suffix}" for suffix in suffixes.all))
+        pairs = _pairs(entries, suffixes)
+        if not any(pair.caption or not self.needs_captions for pair in pairs):
+            captions = " or ".join(suffixes.captions)
+            what = f"caption ({captions}) beside an image" if pairs else "image"
+            told = found_in(entry.name for entry in entries).describe(suffixes)
+            raise DatasetError(f"{root} holds no {what}; it has {told}")
+        used = (each for pair in pairs for each in pair[1:] if isinstance(each, Entry))
+        self._files.check(entry.name for entry in used)
+        blocks = (pairs[first : first + BLOCK] for first in range(0, len(pairs), BLOCK))
+        self._take(
+            [
+                _shard(number, root, block, self._content(block, suffixes.caption_field))
+                for number, block in enumerate(blocks)
+            ]
+        )
+        self._keys = pa.chunked_array([[pair.key for pair in pairs]], pa.large_string())
 
     @classmethod
     def sign(cls, names: Sequence[str]) -> str | None:
-        return next((name for name in names if split_name(name)[1] in IMAGE_SUFFIXES), None)
+        lasts = ((name, split_name(name)[1].rpartition(".")[2]) for name in names)
+        return next((name for name, suffix in lasts if suffix in IMAGE_SUFFIXES), None)
 
     def keys(self) -> Strings:
-        return pa.chunked_array([[key for key, _, _ in self._pairs]], pa.large_string())
+        return self._keys
 
-    def read(self, shard: Shard, start: int = 0) -> Iterator[Pair]:
-        first = int(shard.name)
-        for row in range(start, shard.rows or 0):
-            key, _, _ = self._pairs[first + row]
-            yield Pair(shard.name, row, key)
+    def _content(self, block: list[_Found], caption_field: str | None) -> Content:
+        return FolderBlock(
+            self._files,
+            [pair.key for pair in block],
+            [pair.image.name for pair in block],
+            [pair.caption and pair.caption.name for pair in block],
+            caption_field,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FolderBlock:
+    """A run of a folder's pairs, by the names of their files."""
+
+    files: Files
+    keys: list[str]
+    images: list[str]
+    captions: list[str | None]
+    caption_field: str | None
+
+    def read(self, shard: str, start: int = 0, *, images: bool = True) -> Iterator[Pair]:
+        for row in range(start, len(self.keys)):
+            yield Pair(shard, row, self.keys[row], images=images)
 
     def load(self, pair: Pair) -> Pair:
-        _, image, caption = self._pairs[int(pair.shard) + pair.row]
+        caption = self.captions[pair.row]
         if caption is None:
-            return pair.failed(RowErrorCode.TEXT_MISSING, f"there is no caption beside {image}")
+            detail = f"there is no caption beside {self.images[pair.row]}"
+            return self.load_image(pair).failed(RowErrorCode.TEXT_MISSING, detail)
         try:
-            text, metadata = self._caption(caption)
-            read = self._files.read_image(image)
+            text, metadata = self._read_caption(caption)
+        except RowError as error:
+            return self.load_image(pair).failed(error.code, str(error))
+        return self.load_image(replace(pair, caption=text, metadata=metadata)).checked()
+
+    def load_image(self, pair: Pair) -> Pair:
+        if not pair.images:
+            return pair
+        try:
+            return replace(pair, image=self.files.read_image(self.images[pair.row]))
         except RowError as error:
             return pair.failed(error.code, str(error))
-        return replace(pair, image=read, caption=text, metadata=metadata).checked()
 
-    def _caption(self, name: str) -> tuple[str | None, bytes | None]:
+    def _read_caption(self, name: str) -> tuple[str | None, bytes | None]:
         """A caption, and the KEY.json that it was taken from."""
-        data = self._files.read(
+        data = self.files.read(
             name,
             missing=RowErrorCode.TEXT_MISSING,
             most=DEFAULT_LIMITS.text_bytes,
             too_large=RowErrorCode.TEXT_MISSING,
         )
         try:
-            text = read_caption(data, data, self._caption_field)
+            text = read_caption(data, data, self.caption_field)
         except UnicodeError as error:
             raise RowError(RowErrorCode.TEXT_NOT_UTF8, f"{name} is not UTF-8") from error
-        return text, None if self._caption_field is None else data
+        return text, None if self.caption_field is None else data
+
+
+def _pairs(entries: list[Entry], suffixes: Suffixes) -> list[_Found]:
+    """The pairs that have an image, in order of their files' names."""
+    files: dict[str, dict[str, Entry]] = {}  # path without suffix -> suffix -> file
+    wanted = suffixes.all
+    for entry in entries:
+        stem, suffix = split_name(entry.name)
+        if suffix in wanted:
+            files.setdefault(stem, {})[suffix] = entry
+    found: list[_Found] = []
+    for key, named in files.items():
+        image = next((named[each] for each in suffixes.images if each in named), None)
+        caption = next((named[each] for each in suffixes.captions if each in named), None)
+        if image is not None:
+            found.append(_Found(key, image, caption))
+    return found
+
+
+def _shard(number: int, root: str, block: list[_Found], content: Content) -> Shard:
+    entries = [each for pair in block for each in pair[1:] if isinstance(each, Entry)]
+    return Shard(
+        numbered(_NAME, number),
+        root,
+        sum(entry.size for entry in entries),
+        max(entry.mtime_ns for entry in entries),
+        len(block),
+        content=content,
+    )

@@ -4,7 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
+from rhocache_schemas.dataset.source import AUTO, Kind, Source
 from rhocache_schemas.job.spec import Ask, JobSpec, Location, Output
+from rhocache_schemas.job.views import Views
 from rhocache_schemas.reference import Dtype, ReferenceSpec
 
 PAIRS_BUDGET, SHARDS_BUDGET = 0.05, 0.0  # shares that may fail where a job does not say
@@ -34,14 +36,17 @@ class ScoreSpec(JobSpec):
     kind: Literal["score"] = "score"
     dataset: Annotated[
         Location,
-        Field(description="Folder, brace pattern or one tar: a path or a URI."),
+        Field(description="Folder, file, or brace pattern of tars: a path or a URI."),
         Ask(argument=True),
     ]
     output: Annotated[Output, Field(description="The cache's folder: a path or a URI.")]
     reference: ReferenceSpec
     shards: Annotated[
         str | None,
-        Field(max_length=4096, description="Only shards whose names match; default: all."),
+        Field(
+            max_length=4096,
+            description="Only tars or Parquet files whose names match; default: all.",
+        ),
         Ask(metavar="GLOB"),
     ] = None
     limit: Annotated[
@@ -52,6 +57,51 @@ class ScoreSpec(JobSpec):
         str | None,
         Field(description="Take captions from this field of KEY.json, not from KEY.txt."),
     ] = None
+    format: Annotated[
+        Kind, Field(description="Of the dataset; auto: by its suffix, or what its folder holds.")
+    ] = AUTO
+    image_suffix: Annotated[
+        str | None,
+        Field(
+            max_length=256,
+            description="Of images in tars and folders, as in input.jpg; several with a semicolon "
+            "between; default: jpg;png;jpeg;webp.",
+        ),
+    ] = None
+    caption_suffix: Annotated[
+        str | None,
+        Field(
+            max_length=256,
+            description="Of captions in tars and folders; default: txt, or json with a caption "
+            "field.",
+        ),
+    ] = None
+    image_column: Annotated[
+        str | None,
+        Field(description="Of a table; default: image in Parquet, filepath in a CSV."),
+    ] = None
+    caption_column: Annotated[
+        str | None,
+        Field(description="Of a table; default: caption in Parquet, title in a CSV."),
+    ] = None
+    key_column: Annotated[
+        str | None,
+        Field(description="Of a table; default: key, or the name of a CSV's image up to a dot."),
+    ] = None
+    images: Annotated[
+        Location | None,
+        Field(description="Folder that a CSV's paths start from; default: the CSV's own."),
+    ] = None
+    reuse: Annotated[
+        list[Location],
+        Field(
+            max_length=64,
+            description="A cache by the same reference: pairs whose image and caption it has are "
+            "not encoded, their rows are taken.",
+        ),
+        Ask(metavar="CACHE"),
+    ] = Field(default_factory=list[str])
+    views: Views = Views()
     dtype: Annotated[Dtype, Field(description="Type of the stored embeddings.")] = "float16"
     batch_size: Annotated[
         Annotated[int, Field(ge=1, le=65536)] | Literal["auto"],
@@ -93,6 +143,11 @@ class ScoreSpec(JobSpec):
             "everything else that this job does not score."
         ),
     ] = False
+
+    @property
+    def source(self) -> Source:
+        """Where its pairs are."""
+        return Source.model_validate(self.model_dump(include=set(Source.model_fields)))
 
 
 Spec = ScoreSpec  # the one of this kind

@@ -1,7 +1,7 @@
 """How the service treats jobs of each kind: modules with a ``KIND``, which is a JobKind."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from rhocache_schemas.api import ShardList, Validation
 from rhocache_schemas.errors import InvalidInput
@@ -20,7 +20,8 @@ class JobKind(ABC, Generic[Spec]):
 
     # Fields that change how the job is done and not what comes of it: of two jobs that differ in
     # these alone, at once, one is done.
-    how: ClassVar[frozenset[str]] = frozenset()
+    how: frozenset[str] = frozenset()
+    makes_tables = False  # which expire and are deleted as caches are
 
     def check(self, spec: Spec) -> None:
         """Refuse a submission at once, as far as names tell. Raises RhocacheError."""

@@ -5,9 +5,10 @@ from rhocache_schemas.api import Range, ShardList, Validation
 from rhocache_schemas.cache.documents import Plan
 from rhocache_schemas.cache.listing import shard_files
 from rhocache_schemas.cache.reader import CacheReader
+from rhocache_schemas.cache.reusable import open_reusable
 from rhocache_schemas.dataset.shards import Shard, check_same_dataset, check_size
 from rhocache_schemas.errors import CacheError, CacheIncomplete, InvalidDocument
-from rhocache_schemas.job.allowed_roots import allowed_shards
+from rhocache_schemas.job.allowed_roots import open_allowed
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.models import check_name
 from rhocache_service.caches.shard_status import shard_list
@@ -25,11 +26,12 @@ from rhocache_service.registry.jobs import Registry
 
 
 class _Score(JobKind[ScoreSpec]):
-    how = frozenset({"batch_size", "workers", "remote_decoders", "error_budget"})
+    how = frozenset({"batch_size", "workers", "remote_decoders", "error_budget", "reuse"})
 
     def check(self, spec: ScoreSpec) -> None:
         """Refuse a model that there is not, a pattern of too many names, a path that no disk could
-        have, and options that the output's cache was not begun with."""
+        have, options that the output's cache was not begun with, and caches to reuse that are not
+        there, or by another reference."""
         check_name(spec.reference)
         if "{" in spec.dataset:
             check_size(spec.dataset)
@@ -38,10 +40,11 @@ class _Score(JobKind[ScoreSpec]):
         uri = layout.plan_file(spec.output)
         if not spec.replace and storage.exists(uri):
             Plan.read(uri).fingerprint.check_options(spec)
+        open_reusable(spec)
 
     def preview(self, spec: ScoreSpec, roots: list[str], registry: Registry) -> Validation:
         """Raises DatasetError, DatasetMismatch, UriNotAllowed, and what _open_output does."""
-        shards = allowed_shards(spec.dataset, spec.shards, roots)
+        shards = open_allowed(spec.source, spec.format, roots).dated()
         there = shard_files(spec.output)
         cache = _open_output(spec)
         rows = {} if cache is None else cache.index
@@ -49,12 +52,12 @@ class _Score(JobKind[ScoreSpec]):
         todo = [shard for shard in shards if shard.name not in there]
         unread = [shard for shard in shards if shard.name not in rows]
         alike = jobs_alike(spec, registry)
-        density = sample_density(unread, spec.caption_field)
+        density = sample_density(unread, spec.source)
         pairs, left = (
             _within(predict_pairs(part, rows, density), spec.limit) for part in (shards, todo)
         )
         dimension = dimension_of(spec.reference)
-        per_pair = dimension and bytes_per_pair(dimension, spec.dtype)
+        per_pair = dimension and bytes_per_pair(dimension, spec.dtype, spec.views.count)
         plan = layout.plan_file(spec.output)
         return Validation(
             shards=len(shards),
@@ -74,7 +77,7 @@ class _Score(JobKind[ScoreSpec]):
 
     def validate(self, spec: ScoreSpec, roots: list[str]) -> int:
         """Raises DatasetError, DatasetMismatch, UriNotAllowed, and what _open_output does."""
-        shards = allowed_shards(spec.dataset, spec.shards, roots)
+        shards = open_allowed(spec.source, spec.format, roots).dated()
         _check_dataset(spec, shards, _open_output(spec))
         return len(shards)
 
@@ -128,7 +131,8 @@ def _check_dataset(spec: ScoreSpec, shards: list[Shard], cache: CacheReader | No
     if spec.replace or cache is None:
         return
     rows = cache.index
-    alike = [rows[shard.name].source_size == shard.size for shard in shards if shard.name in rows]
+    known = ((shard, rows[shard.name]) for shard in shards if shard.name in rows)
+    alike = [not shard.differs(row.source_size, row.rows) for shard, row in known]
     check_same_dataset(
         spec.output,
         cache.manifest.dataset,

@@ -3,11 +3,12 @@
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rhocache_schemas.dataset.formats.base import Source
 from rhocache_schemas.dataset.formats.csv import CsvTable
+from rhocache_schemas.dataset.source import Source
 from rhocache_schemas.errors import DatasetError
 
 ROWS = [
@@ -36,7 +37,12 @@ def table(folder: Path, data: str | bytes) -> CsvTable:
 
 def read(folder: Path, data: str | bytes) -> list[list[str]]:
     found = table(folder, data)
-    return [list(pair) for pair in zip(found._images.to_pylist(), found._captions.to_pylist())]  # noqa: B905
+    blocks: Any = [shard.content for shard in found.shards]
+    return [
+        [image.as_py(), caption.as_py()]
+        for block in blocks
+        for image, caption in zip(block.images, block.captions, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("delimiter", [",", "\t", ";", "|"])

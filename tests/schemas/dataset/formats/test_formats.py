@@ -18,8 +18,9 @@ from made_pairs import (
 )
 
 from rhocache_schemas.dataset.formats import AUTO, FORMATS, find_kind, open_dataset
-from rhocache_schemas.dataset.formats.base import Format, KeyedFormat, Source
+from rhocache_schemas.dataset.formats.base import Format, KeyedFormat
 from rhocache_schemas.dataset.pair import Pair
+from rhocache_schemas.dataset.source import Source
 from rhocache_schemas.errors import DatasetError, RhocacheError
 
 
@@ -96,6 +97,11 @@ def test_keys_are_known_before_the_pairs_are_read(tmp_path: Path, kind: str):
         ("empty", "folder", {}, "holds no image"),
         ("empty", "parquet", {}, r"holds no \.parquet file"),
         ("nowhere", "folder", {}, "there is no folder"),
+        ("nowhere/at/all", "parquet", {}, "there is no folder"),
+        ("loop/x", "folder", {}, "[Ss]ymlink loop|there is no folder|cannot look at"),
+        ("n" * 300, AUTO, {}, "File name too long"),
+        ("n" * 300, "folder", {}, "File name too long|there is no folder"),
+        ("bad.csv/x", "parquet", {}, "there is no folder"),
         ("bad.parquet", AUTO, {}, "not a readable Parquet file"),
         ("bad.csv", AUTO, {}, "not a readable CSV"),
         ("pairs.parquet", AUTO, {"key_column": "id"}, "has no column id; it has image, caption"),
@@ -103,12 +109,13 @@ def test_keys_are_known_before_the_pairs_are_read(tmp_path: Path, kind: str):
             "pairs.parquet",
             AUTO,
             {"caption_field": "colour"},
-            "caption_field=colour is a field of tar",
+            "caption_field=colour is of tars and folders",
         ),
     ],
 )
 def test_wrong_places(tmp_path: Path, name: str, kind: str, source: dict, message: str):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 no")
     (tmp_path / "bad.csv").write_text("filepath,title\nx\n")
     write_parquet(tmp_path / "pairs.parquet", rows())
@@ -139,7 +146,7 @@ def test_what_is_told_from_what(tmp_path: Path):
     assert len(read(opened(dataset))) == N
     assert len(read(opened(tmp_path / "files"))) == PAIRS
     (tmp_path / "files" / "other.parquet").write_bytes(parquet)
-    both = r"parquet \(other\.parquet\), folder \(0000\.jpg\): .*kind=parquet or data\.kind=folder"
+    both = r"parquet \(other\.parquet\), folder \(0000\.jpg\): .*format .*, parquet or folder"
     with pytest.raises(DatasetError, match=both):
         opened(tmp_path / "files")
     assert len(read(opened(tmp_path / "files", "folder"))) == PAIRS

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from made_pairs import make_pairs, write_folder
 
-from rhocache_schemas.dataset.formats.base import Source
 from rhocache_schemas.dataset.formats.image_folder import ImageFolder
 from rhocache_schemas.dataset.pair import Pair
+from rhocache_schemas.dataset.source import Source
 
 
 def read(folder: Path, caption_field: str | None = None) -> list[Pair]:

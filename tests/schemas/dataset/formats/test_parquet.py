@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 from made_pairs import rows, write_parquet
 
-from rhocache_schemas.dataset.formats.base import Source
 from rhocache_schemas.dataset.formats.parquet import ParquetTable
 from rhocache_schemas.dataset.pair import Pair
+from rhocache_schemas.dataset.source import Source
 from rhocache_schemas.errors import DatasetError
 
 
@@ -21,18 +21,25 @@ def read(dataset: ParquetTable) -> list[Pair]:
     return [dataset.load(pair) for shard in dataset.shards for pair in dataset.read(shard)]
 
 
-def test_each_row_group_is_a_shard(tmp_path: Path):
+def test_a_shard_is_a_row_group_or_several_small_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     path = write_parquet(tmp_path / "pairs.parquet", rows(), group=5)
-    shards = opened(path).shards
-    assert [shard.rows for shard in shards] == [5, 5, 5, 5, 4]
-    assert [shard.name for shard in shards] == [f"pairs.parquet#{number}" for number in range(5)]
-    assert {shard.uri for shard in shards} == {str(path)}
+    for block, counts in ((5, [5, 5, 5, 5, 4]), (3, [5, 5, 5, 5, 4]), (8, [10, 10, 4])):
+        monkeypatch.setattr("rhocache_schemas.dataset.formats.parquet.BLOCK", block)
+        shards = opened(path).shards
+        assert [shard.rows for shard in shards] == counts
+        groups = -(-counts[0] // 5)
+        names = [f"pairs.parquet#{groups * number:05}" for number in range(len(counts))]
+        assert [shard.name for shard in shards] == names
+        assert {shard.uri for shard in shards} == {str(path)}
+        assert [pair.image for pair in read(opened(path))] == [row["image"] for row in rows()]
 
 
 def test_files_of_a_folder_that_match_a_glob(tmp_path: Path):
     for name in "ab":
         write_parquet(tmp_path / f"{name}.parquet", rows()[:3])
-    assert [shard.name for shard in opened(tmp_path, shards="b*").shards] == ["b.parquet#0"]
+    assert [shard.name for shard in opened(tmp_path, shards="b*").shards] == ["b.parquet#00000"]
     with pytest.raises(DatasetError, match=r"holds no \.parquet file that matches 'c\*'"):
         opened(tmp_path, shards="c*")
 
@@ -56,11 +63,21 @@ def test_rows_that_can_not_be_used(tmp_path: Path):
     assert pairs[3].image == b"x"
 
 
-def test_a_file_without_keys_tells_none(tmp_path: Path):
+@pytest.mark.parametrize("column", ["none", "key", "path"])
+def test_what_has_no_key_is_called_by_its_row(tmp_path: Path, column: str):
+    """In Hugging Face's Parquet many a path is null."""
+    keys = [None if row % 3 else f"k{row}" for row in range(24)]
     content = [{"image": row["image"], "caption": row["caption"]} for row in rows()]
-    path = write_parquet(tmp_path / "pairs.parquet", content)
-    with pytest.raises(DatasetError, match=r"no column key.*data\.key_column"):
-        opened(path).keys()
+    for row, key in zip(content, keys, strict=True):
+        if column == "key":
+            row["key"] = key
+        elif column == "path":
+            row["image"] = {"bytes": row["image"], "path": key}
+    dataset = opened(write_parquet(tmp_path / "pairs.parquet", content))
+    found = [pair.key for pair in read(dataset)]
+    assert found == dataset.keys().to_pylist()
+    named = [None] * 24 if column == "none" else keys
+    assert found == [key or f"pairs.parquet#{row}" for row, key in enumerate(named)]
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ from counting.spec import CountSpec
 from rhocache_schemas import layout, storage
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.dataset.formats.webdataset import ShardReader
+from rhocache_schemas.dataset.source import Source
 from rhocache_schemas.errors import JobError
-from rhocache_schemas.job.allowed_roots import allowed_shards, check_job
+from rhocache_schemas.job.allowed_roots import check_job, open_allowed
 from rhocache_schemas.job.kinds import JobOrder
 from rhocache_workers.run.progress import ProgressLog, telling
 
@@ -15,7 +16,7 @@ def run(spec: CountSpec, order: JobOrder) -> str:
         check_job(spec, order.roots)
         pairs = [
             pair
-            for shard in allowed_shards(spec.dataset, None, order.roots)
+            for shard in open_allowed(Source(dataset=spec.dataset), roots=order.roots).shards
             for pair in ShardReader(shard)
             if pair.key.startswith(spec.prefix or "")
         ]

@@ -1,0 +1,1 @@
+"""Caches to and from the layouts that other tools write and read."""
