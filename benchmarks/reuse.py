@@ -144,7 +144,7 @@ def main(
                 limits[way] = summary.limited_by
                 took = steps(Progress.read(f"{spec.output}/progress.json"))
                 looked = took.get("looking at what other caches have", looked)
-                loaded = took["loading the reference"] + took["choosing the batch size"]
+                loaded = took["loading the reference"] + took["warming up"]
                 console.print(f"{turn + 1}: {way} {rates[way][-1]:.1f} pairs/s", highlight=False)
         before = forget_peak_memory()
         table = reuse.tabulate(CacheReader.open(filled))

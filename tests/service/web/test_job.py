@@ -61,7 +61,7 @@ def test_a_job_goes_on_before_the_visitors_eyes(
         expect(tile(page, "Pairs")).to_have_text(f"{1000 * second:,}")
     expect(page.locator(f"[data-shard='{SHARD}']")).to_have_class("in_progress")
     expect(tile(page, "Time left")).to_have_text("1 min 15 s")
-    expect(tile(page, "Reused")).to_have_text("200")
+    expect(tile(page, "Reused")).to_contain_text("200")
     expect(page.locator(".phases li")).to_contain_text(
         ["validating", "queued", "in progress", "starting Ray", "encoding"]
     )

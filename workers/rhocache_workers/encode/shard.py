@@ -69,9 +69,9 @@ class Preparation:
         while True:
             with stages.busy("read"):
                 window = list(_window(within)) if reused else list(islice(within, 1))
+                rows = [_row(pair) for pair in window]
             if not window:
                 return
-            rows = [_row(pair) for pair in window]
             if reused is not None:
                 with stages.busy("reuse"):
                     _find(reused, window, rows)
