@@ -202,11 +202,11 @@ def test_caches_are_listed_and_what_failed_in_them(tmp_path: Path) -> None:
 def test_a_cache_is_deleted_by_who_says_so(tmp_path: Path) -> None:
     spec = make_cache(tmp_path / "here", {"one": "1", "two": "2"})
     assert "give --yes" in error_line("delete", spec.output, code=2)
-    assert "would delete 3 files" in run("delete", spec.output, "--dry-run").stdout
+    assert "would delete 4 files" in run("delete", spec.output, "--dry-run").stdout
     assert Path(spec.output, "manifest.json").exists()
     Path(spec.output, "mine.txt").touch()
     told = run("delete", spec.output, "--yes").stdout
-    assert "deleted 3 files" in told
+    assert "deleted 4 files" in told
     assert "mine.txt is not the cache's: it stays" in told
     assert [path.name for path in Path(spec.output).iterdir()] == ["mine.txt"]
     assert "there is no cache" in error_line("delete", spec.output, "--yes", code=1)
@@ -235,7 +235,7 @@ def test_a_lost_registry_is_made_from_storage(tmp_path: Path) -> None:
     begun = shutil.copytree(GOLDEN, tmp_path / "team" / "begun")
     (begun / "manifest.json").unlink()
     registry = f"--database-url=sqlite:///{tmp_path}/registry.sqlite"
-    assert run("migrate", registry).stdout.endswith("is at revision 0006\n")
+    assert run("migrate", registry).stdout.endswith("is at revision 0007\n")
     told = run("import-caches", tmp_path / "team", registry).stdout
     assert f"{made.output}: 2 pairs\n" in told
     assert f"{begun} is passed over: it is not complete\n" in told

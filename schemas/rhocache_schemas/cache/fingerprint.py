@@ -3,13 +3,13 @@
 import hashlib
 import json
 from collections.abc import Collection
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from rhocache_schemas.dataset.source import OF_ROWS
 from rhocache_schemas.documents import CacheDocument
-from rhocache_schemas.errors import FingerprintMismatch
+from rhocache_schemas.errors import FingerprintMismatch, InvalidInput
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.views import Views
 from rhocache_schemas.reference import Dtype, Precision
@@ -37,14 +37,22 @@ class Fingerprint(CacheDocument):
     key_column: str | None = None
     image_suffix: str | None = None
     caption_suffix: str | None = None
-    views: Views | Literal[1] = 1  # of each image
+    # Of each image; their number alone where nobody has told how they are drawn.
+    views: Views | Annotated[int, Field(ge=1)] = 1
     # What the rows were made of: pairs, another cache's rows, or embeddings that others computed.
     made_from: Literal["dataset", "cache", "embeddings"] = "dataset"
 
     @property
     def drawn(self) -> Views:
-        """The views of each image, and how they are drawn."""
-        return self.views if isinstance(self.views, Views) else Views()
+        """The views of each image, and how they are drawn. Raises InvalidInput where none knows."""
+        if isinstance(self.views, Views):
+            return self.views
+        if self.views > 1:
+            raise InvalidInput(
+                f"the cache holds {self.views} views of each image, and does not say how they are "
+                "drawn: set replay.order=none to augment images anew"
+            )
+        return Views()
 
     @property
     def imported(self) -> bool:

@@ -131,16 +131,17 @@ class _Run:
                 f"batch_size={config.batch_size} is the pairs of all {self.fabric.world_size} "
                 "processes, and can't be shared out equally among them"
             )
-        size, references = self.learner.model.image_size, self.pairs.references
+        references, replay, size = self.pairs.references, None, None
         manifests = [] if references is None else references.manifests
-        replay = None
-        if config.cached is None:
+        if config.cached is None or not config.cached.image:
+            size = self.learner.model.image_size
+        if config.cached is None and size is not None:
             replay = replay_of(config.replay, manifests, size, config.seed)
         self.loader = build_loader(
             config.data,
             self.pairs,
             self.learner.model.tokenizer,
-            None if config.cached and config.cached.image else size,
+            size,
             config.augmentation,
             replay,
             batch_size=config.objective.super_batch(share),

@@ -321,11 +321,14 @@ def _encode_again(report: VerifyReport, manifest: Manifest, chosen: list[Scored]
         return
     fingerprint = manifest.fingerprint
     try:
+        viewer = Viewer(reference.preprocess, manifest.fingerprint.drawn)
         reference.check_made(manifest, report.cache)
+    except InvalidInput as error:
+        report.notes.append(f"no pair was encoded again: {error}")
+        return
     except CacheError as error:
         report.findings.append(Finding(manifest.reference.model, str(error)))
         return
-    viewer = Viewer(reference.preprocess, fingerprint.drawn)
     differences = []
     for pair, image, text in chosen:
         pixels = viewer((pair.shard, pair.key), open_image(pair.image or b""))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import open_clip
 import torch
@@ -95,7 +95,7 @@ class Reference:
         return there
 
     def fingerprint(
-        self, dtype: Dtype, source: Source | None = None, views: Views | Literal[1] = 1
+        self, dtype: Dtype, source: Source | None = None, views: Views | int = 1
     ) -> Fingerprint:
         return Fingerprint(
             weights_sha256=_hash_weights(self.model.state_dict()),
