@@ -77,7 +77,8 @@ def test_a_job_from_end_to_end(client: Client, service: Service, fields: dict[st
     done = seen[-1]
     assert done.status == JobState.COMPLETED
     assert done.metadata == metadata
-    assert Plan.read(f"{done.spec.output}/plan.json").spec == job.spec
+    seen_as = job.spec.model_copy(update={"format": "webdataset"})  # which was left to be seen
+    assert Plan.read(f"{done.spec.output}/plan.json").spec == seen_as
     counts, shards = done.request_counts, done.shard_counts
     assert (counts.total, counts.completed, counts.failed) == (513, 512, 1)
     assert (shards.total, shards.committed, shards.failed) == (3, 2, 1)
@@ -142,7 +143,8 @@ def test_the_longest_spec_that_is_taken_runs(
     fields["dataset"] = f"{dataset}/{{poor.tar,00000.tar{again}}}"
     job = client.jobs.submit(**fields)
     assert wait_for(client, service, job, JobState.COMPLETED).request_counts.total == 513
-    assert Plan.read(f"{work}/long/plan.json").spec == job.spec
+    seen_as = job.spec.model_copy(update={"format": "webdataset"})
+    assert Plan.read(f"{work}/long/plan.json").spec == seen_as
 
 
 def test_jobs_are_cancelled(

@@ -300,7 +300,7 @@ def test_wrong_places_are_one_clear_error(spec: ScoreSpec, tmp_path: Path) -> No
         score(spec.model_copy(update={"dataset": "pipe:ls"}))
 
 
-@pytest.mark.parametrize("name", ["0.tar", "0.tar.gz", "0.parquet", "pairs.csv"])
+@pytest.mark.parametrize("name", ["0.tar", "0.parquet", "pairs.csv"])
 def test_what_can_not_be_scored_is_told_before_anything_is_loaded(
     spec: ScoreSpec, tmp_path: Path, name: str
 ) -> None:
