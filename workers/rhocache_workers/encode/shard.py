@@ -194,7 +194,7 @@ class _Shard:
 
     @property
     def batch_is_full(self) -> bool:
-        return sum(map(len, self._waiting.values())) >= self._towers.batch_size
+        return len(self._waiting) * self._views >= self._towers.batch_size
 
     def take(self, row: Row) -> None:
         image = row.image
