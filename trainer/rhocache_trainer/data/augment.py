@@ -23,5 +23,9 @@ def augment(
     image: Image.Image, size: tuple[int, int], augmentation: Augmentation, random: Random
 ) -> torch.Tensor:
     """Return a view drawn at random, at ``size`` (height, width): uint8 [3, height, width]."""
-    view = draw_view(*image.size, augmentation, random)
-    return torch.from_numpy(np.array(render(image, view, size))).permute(2, 0, 1)
+    return pixels(render(image, draw_view(*image.size, augmentation, random), size))
+
+
+def pixels(image: Image.Image) -> torch.Tensor:
+    """Return an RGB picture as uint8 [3, height, width]."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
@@ -16,6 +15,7 @@ from rhocache_schemas.dataset.view import render
 from rhocache_schemas.documents import Strict
 from rhocache_schemas.errors import InvalidInput
 from rhocache_schemas.job.views import Views
+from rhocache_trainer.data.augment import pixels
 from rhocache_trainer.settings import Positive
 
 
@@ -60,11 +60,8 @@ class Replay:
     def show(self, image: Image.Image, view: int, shard: str, key: str) -> torch.Tensor:
         """Return a view of a pair's picture, uint8 [3, height, width]."""
         if view == 0:
-            shown = self.evaluate(image)
-        else:
-            drawn = self.views.view(view, shard, key, *image.size)
-            shown = render(image, drawn, self.size)
-        return torch.from_numpy(np.array(shown)).permute(2, 0, 1)
+            return pixels(self.evaluate(image))
+        return pixels(render(image, self.views.view(view, shard, key, *image.size), self.size))
 
 
 def replay_of(

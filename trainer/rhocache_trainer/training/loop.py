@@ -131,16 +131,16 @@ class _Run:
                 f"batch_size={config.batch_size} is the pairs of all {self.fabric.world_size} "
                 "processes, and can't be shared out equally among them"
             )
-        references, replay, size = self.pairs.references, None, None
+        references, model = self.pairs.references, self.learner.model
         manifests = [] if references is None else references.manifests
-        if config.cached is None or not config.cached.image:
-            size = self.learner.model.image_size
-        if config.cached is None and size is not None:
-            replay = replay_of(config.replay, manifests, size, config.seed)
+        size = None if config.cached and config.cached.image else model.image_size
+        replay = None
+        if config.cached is None:
+            replay = replay_of(config.replay, manifests, model.image_size, config.seed)
         self.loader = build_loader(
             config.data,
             self.pairs,
-            self.learner.model.tokenizer,
+            model.tokenizer,
             size,
             config.augmentation,
             replay,
