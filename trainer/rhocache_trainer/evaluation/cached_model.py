@@ -14,10 +14,15 @@ from rhocache_schemas.dataset.image import open_image
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import FingerprintMismatch, InvalidInput
 from rhocache_trainer.cache.reader import ReferenceCache
-from rhocache_trainer.evaluation.cached_reference import CachedRows, cached_classifier, usable_pairs
+from rhocache_trainer.evaluation.cached_reference import (
+    CachedRows,
+    cached_classifier,
+    cached_evaluation,
+    usable_pairs,
+)
 from rhocache_trainer.evaluation.measures import Classifier, EmbeddedCaptions, EmbeddedImages
 from rhocache_trainer.evaluation.prompts import TEMPLATES, Templates, spoken
-from rhocache_trainer.evaluation.result import Evaluation, EvaluationResult, choose_device
+from rhocache_trainer.evaluation.result import EvaluationResult, choose_device
 from rhocache_trainer.model.cached import CachedModel, load_cached
 
 _BATCH = 256
@@ -53,17 +58,14 @@ def evaluate_cached(
             "zero-shot accuracy needs the prompts' embeddings: make their cache with "
             "`rhocache prompts` and `rhocache score`, or ask for a linear probe"
         )
-    read_as = {"dataset": dataset, "shards": shards}
-    evaluation = Evaluation(
-        opened.manifest.source.model_copy(update=read_as),
-        kind=opened.manifest.format,
+    evaluation = cached_evaluation(
+        opened,
+        dataset,
+        shards=shards,
         class_field=class_field,
         linear_probe=linear_probe,
         probe_shards=probe_shards,
     )
-    for shard in (*evaluation.shards, *evaluation.probe_shards):
-        if shard.name not in opened.shards:
-            raise opened.reader.missing_shard(shard.name)
     embedder = _Embedder(made, opened, choose_device(device))
     classifier = None
     if class_field is not None:

@@ -63,17 +63,14 @@ def evaluate_cache(
             "or ask for a linear probe"
         )
     opened = ReferenceCache.open(cache)
-    read_as = {"dataset": dataset, "shards": shards}
-    evaluation = Evaluation(
-        opened.manifest.source.model_copy(update=read_as),
-        kind=opened.manifest.format,
+    evaluation = cached_evaluation(
+        opened,
+        dataset,
+        shards=shards,
         class_field=class_field,
         linear_probe=linear_probe,
         probe_shards=probe_shards,
     )
-    for shard in (*evaluation.shards, *evaluation.probe_shards):
-        if shard.name not in opened.shards:
-            raise opened.reader.missing_shard(shard.name)
     classifier: Classifier | None = None
     told: Templates | None = templates
     if prompts_cache is not None:
@@ -92,6 +89,34 @@ def evaluate_cache(
         probe_images=trained,
         cache=cache,
     )
+
+
+def cached_evaluation(
+    cache: ReferenceCache,
+    dataset: str,
+    *,
+    shards: str | None,
+    class_field: str | None,
+    linear_probe: bool,
+    probe_shards: str | None,
+) -> Evaluation:
+    """Return the evaluation on a dataset that is read as the cache's was.
+
+    Raises CacheIncomplete for a shard that is not in the cache, and what an Evaluation does.
+    """
+    read_as = {"dataset": dataset, "shards": shards}
+    source = cache.manifest.source.model_copy(update=read_as)
+    evaluation = Evaluation(
+        source,
+        kind=cache.manifest.format,
+        class_field=class_field,
+        linear_probe=linear_probe,
+        probe_shards=probe_shards,
+    )
+    for shard in (*evaluation.shards, *evaluation.probe_shards):
+        if shard.name not in cache.shards:
+            raise cache.reader.missing_shard(shard.name)
+    return evaluation
 
 
 def cached_classifier(
