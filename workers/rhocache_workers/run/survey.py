@@ -14,6 +14,7 @@ from rhocache_schemas.cache import shard_file
 from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.cache.index import IndexRow
 from rhocache_schemas.cache.reader import CacheReader, changes
+from rhocache_schemas.cache.summary import ShardSummary
 from rhocache_schemas.dataset.formats import read_shard
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.dataset.source import Source
@@ -77,11 +78,13 @@ def survey(
     """
 
     index = {} if committed is None else committed.index
+    summaries = {} if committed is None else committed.summaries  # here, once for all readers
 
     def look(name: str) -> _Found | None:
         source = sources.get(name)
         if committed is not None and name in index:
-            return _look_at_committed(committed, index[name], files.get(name), source, read_as)
+            row, summary = index[name], summaries.get(name)
+            return _look_at_committed(committed, row, summary, files.get(name), source, read_as)
         if name in noted and files[name].size == noted[name].index.bytes:
             return _compare(noted[name], source, read_as, moved=moved)
         if fingerprint is None:
@@ -105,6 +108,7 @@ def survey(
 def _look_at_committed(
     cache: CacheReader,
     row: IndexRow,
+    summary: ShardSummary | None,
     file: fs.FileInfo | None,
     source: Shard | None,
     read_as: Source,
@@ -115,7 +119,7 @@ def _look_at_committed(
             failed = cache.failed_by_code(row.name)
         except (CacheCorrupt, CacheIncomplete):
             whole = False
-    shard = CommittedShard(row, failed, cache.summaries.get(row.name))
+    shard = CommittedShard(row, failed, summary)
     return replace(_compare(shard, source, read_as, moved=False), whole=whole)
 
 
