@@ -76,7 +76,7 @@ class Classify(PairWork[ClassifySpec]):
     ) -> pa.Table:
         (rows,) = read_blocks(self.cache, [shard])
         usable = rows.usable[shard]
-        scale, names = self.cache.manifest.logit_scale, self._prompts.names
+        scale, names = self.cache.manifest.known_logit_scale, self._prompts.names
         logits = scale * (rows.image.astype(np.float32) @ self._prompts.vectors.T).astype(float)
         whole = np.logaddexp.reduce(logits, axis=1)
         found: list[dict[str, Any]] = [{}] * len(labels)
