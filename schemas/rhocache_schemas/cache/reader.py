@@ -15,7 +15,8 @@ from rhocache_schemas.abandonment import keep_on
 from rhocache_schemas.cache import index, listing, shard_file
 from rhocache_schemas.cache.documents import Manifest
 from rhocache_schemas.cache.index import IndexRow
-from rhocache_schemas.cache.shard_file import OK, FailedRow
+from rhocache_schemas.cache.rows import ShardRows
+from rhocache_schemas.cache.shard_file import OK, FailedRow, Footer
 from rhocache_schemas.cache.summary import ShardSummary, Summary
 from rhocache_schemas.dataset.pair import Pair, hash_caption, hash_image
 from rhocache_schemas.errors import (
@@ -183,6 +184,10 @@ class CacheReader:
                 CacheCorrupt(f"{uri} has SHA-256 {found}, but {layout.INDEX} {row.file_sha256}")
             )
         return data
+
+    def rows(self, shard: str) -> tuple[ShardRows, Footer]:
+        """Read all rows of a shard, and its footer. Raises what ``shard_bytes`` raises."""
+        return shard_file.decode(self.shard_bytes(shard), layout.shard_file(self.uri, shard))
 
     def failures(self, shard: str) -> list[FailedRow]:
         """The rows of a shard that are not ok. Raises what ``columns`` and ``index`` raise."""

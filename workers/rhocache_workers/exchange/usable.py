@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from rhocache_schemas import layout
-from rhocache_schemas.cache import shard_file
 from rhocache_schemas.cache.reader import CacheReader
+from rhocache_schemas.cache.vectors import listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +40,7 @@ def usable_rows(reader: CacheReader) -> Iterator[UsableRows]:
     Raises what reading a cache raises.
     """
     for name in reader.index:
-        data = reader.shard_bytes(name)
-        rows, _ = shard_file.decode(data, layout.shard_file(reader.uri, name))
+        rows, _ = reader.rows(name)
         ok = np.flatnonzero(rows.ok)
         if len(ok):
             yield UsableRows(
@@ -57,8 +55,4 @@ def usable_rows(reader: CacheReader) -> Iterator[UsableRows]:
 
 def lists(vectors: npt.NDArray[np.floating]) -> Any:
     """A list column of vectors [n, d]."""
-    count, size = vectors.shape
-    offsets = np.arange(count + 1, dtype=np.int32) * size
-    return pa.ListArray.from_arrays(
-        pa.array(offsets), pa.array(np.ascontiguousarray(vectors).reshape(-1))
-    )
+    return listed(vectors[:, None], np.ones(len(vectors), np.int64))

@@ -1,12 +1,10 @@
 """Writes a cache anew with embeddings in another dtype, or in the newest format."""
 
-import hashlib
 from dataclasses import replace
 
 import numpy as np
 
 from rhocache_schemas import layout, storage
-from rhocache_schemas.cache import shard_file
 from rhocache_schemas.cache.documents import Origin
 from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.cache.reader import CacheReader
@@ -31,7 +29,7 @@ def convert(cache: str, dtype: Dtype, out: str) -> Made:
     origin = Origin(
         how="converted",
         sources=[cache],
-        sources_sha256=[manifest_sha256(cache)],
+        sources_sha256=[storage.sha256(layout.manifest_file(cache))],
         format=f"cache {manifest.format_version}",
         dtype=manifest.fingerprint.dtype,
         rounding=manifest.total_rounding,
@@ -45,9 +43,9 @@ def convert(cache: str, dtype: Dtype, out: str) -> Made:
         )
     with deriving(out, Outline.of(manifest, fingerprint, origin), made) as writer:
         for name, row in reader.index.items():
-            uri = layout.shard_file(cache, name)
-            rows, footer = shard_file.decode(reader.shard_bytes(name), uri)
+            rows, footer = reader.rows(name)
             if footer.fingerprint_sha256 != manifest.fingerprint_sha256:
+                uri = layout.shard_file(cache, name)
                 raise CacheCorrupt(f"{uri} was made by another reference than {cache}")
             exact = replace(
                 rows,
@@ -64,7 +62,3 @@ def _fingerprint(before: Fingerprint, dtype: Dtype) -> Fingerprint:
     made_from = "embeddings" if before.imported else "cache"
     changed = {"format_version": CACHE_FORMAT, "dtype": dtype, "made_from": made_from}
     return before.model_copy(update=changed)
-
-
-def manifest_sha256(cache: str) -> str:
-    return hashlib.sha256(storage.read_bytes(layout.manifest_file(cache))).hexdigest()

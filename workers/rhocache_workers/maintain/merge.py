@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 
-from rhocache_schemas import layout
+from rhocache_schemas import layout, storage
 from rhocache_schemas.cache import shard_file
 from rhocache_schemas.cache.documents import Origin
 from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.cache.summary import Rounding
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import FingerprintMismatch, InvalidInput
-from rhocache_workers.maintain.convert import manifest_sha256
 from rhocache_workers.maintain.derive import Made, Outline, deriving
 
 
@@ -31,7 +30,7 @@ def merge(caches: Sequence[str], out: str) -> Made:
     origin = Origin(
         how="merged",
         sources=list(caches),
-        sources_sha256=[manifest_sha256(cache) for cache in caches],
+        sources_sha256=[storage.sha256(layout.manifest_file(cache)) for cache in caches],
         format=f"cache {first.format_version}",
         dtype=first.fingerprint.dtype,
         rounding=_worst([origin.rounding for origin in origins if origin]),

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from rhocache_schemas import layout
-from rhocache_schemas.cache import shard_file
 from rhocache_schemas.cache.reader import CacheReader
 
 Numbers = npt.NDArray[np.int64]
@@ -63,8 +61,7 @@ def _first_numbers(cache: CacheReader) -> dict[str, int]:
 
 
 def _read(cache: CacheReader, shard: str) -> tuple[Rows, Rows, npt.NDArray[np.bool_]]:
-    source = layout.shard_file(cache.uri, shard)
-    rows, _ = shard_file.decode(cache.shard_bytes(shard), source)
+    rows, _ = cache.rows(shard)
     return rows.image[rows.ok, 0], rows.text[rows.ok, 0], rows.ok
 
 
