@@ -10,7 +10,8 @@ the operations of the similarities alone, 2 x 2 n² d.
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -57,6 +58,44 @@ def product_rate(a: Tensor, b: Tensor) -> float:
     return 2 * SIDE**3 / (seconds() - started)
 
 
+@dataclass
+class Share:
+    """What one of several came to, a number a round."""
+
+    rates: list[float] = field(default_factory=list[float])  # FLOP/s
+    of_product: list[float] = field(default_factory=list[float])
+
+
+def take_turns(
+    tried: Mapping[str, Callable[[], object]], flops: float, rounds: int, *, warm_up: bool
+) -> dict[str, Share]:
+    """Run each in turn, of so many operations; with ``warm_up`` once more before they count."""
+    console = Console(stderr=True)
+    a, b = torch.randn(2, SIDE, SIDE)
+    product_rate(a, b)
+    found = {name: Share() for name in tried}
+    for number in range(0 if warm_up else 1, rounds + 1):
+        for name, run in tried.items():
+            before = product_rate(a, b)
+            started = seconds()
+            run()
+            rate = flops / (seconds() - started)
+            if number:
+                found[name].rates.append(rate)
+                found[name].of_product.append(2 * rate / (before + product_rate(a, b)))
+        console.print(f"round {number} of {rounds}", highlight=False)
+    return found
+
+
+def tell(shares: Mapping[str, Share], rounds: int) -> None:
+    print(f"| | GFLOP/s | share of the product's rate, median of {rounds} | all |")
+    print("|---|---|---|---|")
+    for name, each in shares.items():
+        told = " ".join(f"{share:.2f}" for share in each.of_product)
+        rate, share = median(each.rates) / 1e9, median(each.of_product)
+        print(f"| {name} | {rate:.0f} | {share:.2f} | {told} |")
+
+
 def multiply_only(rows: Tensor, columns: Tensor) -> None:
     height, width = TILES["cpu"]
     tile = torch.empty(height, width)
@@ -73,7 +112,6 @@ def main(
     threads: Annotated[int, typer.Option(help="Of torch; a task of Ray's has one.")] = 1,
 ) -> None:
     torch.set_num_threads(threads)
-    console = Console(stderr=True)
     flops = 4 * pairs**2 * dimension
     rows, columns = (
         torch.from_numpy(embeddings(pairs, dimension, seed)[:, 0]).float() for seed in (1, 2)
@@ -102,25 +140,9 @@ def main(
             "its loop: products, exp, sums": loop,
             "the loop's products alone": products,
         }
-        a, b = torch.randn(2, SIDE, SIDE)
-        shares: dict[str, list[float]] = {name: [] for name in tried}
-        rates: dict[str, list[float]] = {name: [] for name in tried}
-        for number in range(rounds + 1):  # the first warms up
-            for name, run in tried.items():
-                before = product_rate(a, b)
-                started = seconds()
-                run()
-                rate = flops / (seconds() - started)
-                if number:
-                    shares[name].append(2 * rate / (before + product_rate(a, b)))
-                    rates[name].append(rate)
-            console.print(f"round {number} of {rounds}", highlight=False)
+        shares = take_turns(tried, flops, rounds, warm_up=True)
     print(f"{pairs} pairs of {dimension} numbers; {describe()}, {threads} threads\n")
-    print(f"| | GFLOP/s | share of the product's rate, median of {rounds} | all |")
-    print("|---|---|---|---|")
-    for name, each in shares.items():
-        told = " ".join(f"{share:.2f}" for share in each)
-        print(f"| {name} | {median(rates[name]) / 1e9:.0f} | {median(each):.2f} | {told} |")
+    tell(shares, rounds)
 
 
 if __name__ == "__main__":

@@ -20,10 +20,9 @@ import faiss as _faiss
 import numpy as np
 import torch
 import typer
-from rich.console import Console
 
-from benchmarks.losses import SHARD, embeddings, product_rate, shard
-from benchmarks.machine import SIDE, describe
+from benchmarks.losses import SHARD, embeddings, shard, take_turns, tell
+from benchmarks.machine import describe
 from rhocache_schemas.job.kinds.neighbours import NeighboursSpec
 from rhocache_workers.over_cache.driver import make_table
 from rhocache_workers.over_cache.neighbours.search import nearest
@@ -45,7 +44,6 @@ def main(
 ) -> None:
     torch.set_num_threads(threads)
     faiss.omp_set_num_threads(threads)
-    console = Console(stderr=True)
     flops = 2 * pairs**2 * dimension
     vectors = embeddings(pairs, dimension, 0)[:, 0].astype(np.float32)
     numbers = np.arange(pairs)
@@ -71,30 +69,14 @@ def main(
             "the whole job: reading, search, table": job,
             "its search alone": search,
         }
-        a, b = torch.randn(2, SIDE, SIDE)
-        product_rate(a, b)
-        shares: dict[str, list[float]] = {name: [] for name in tried}
-        rates: dict[str, list[float]] = {name: [] for name in tried}
-        for number in range(1, rounds + 1):
-            for name, run in tried.items():
-                before = product_rate(a, b)
-                started = time.process_time()
-                run()
-                rate = flops * threads / (time.process_time() - started)
-                shares[name].append(2 * rate / (before + product_rate(a, b)))
-                rates[name].append(rate)
-            console.print(f"round {number} of {rounds}", highlight=False)
+        shares = take_turns(tried, flops, rounds, warm_up=False)
         print(f"{pairs} pairs of {dimension} numbers, k={K}; {describe()}, {threads} threads\n")
-        print(f"| | GFLOP/s | share of the product's rate, median of {rounds} | all |")
-        print("|---|---|---|---|")
-        for name, each in shares.items():
-            told = " ".join(f"{share:.2f}" for share in each)
-            print(f"| {name} | {median(rates[name]) / 1e9:.0f} | {median(each):.2f} | {told} |")
+        tell(shares, rounds)
         if index is not None:
             started = time.process_time()
             made = job(index)
             took = time.process_time() - started
-            exact = flops * threads / median(rates["the whole job: reading, search, table"])
+            exact = flops * threads / median(shares["the whole job: reading, search, table"].rates)
             recall = made.summary.facts["recall"]
             print(f"\n{index}: recall {recall:.3f}, {took / exact:.2f} of the exact job's time")
 
