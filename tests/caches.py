@@ -2,9 +2,11 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from rhocache_schemas import layout, storage
 from rhocache_schemas.cache import index, shard_file
@@ -90,3 +92,27 @@ def flip_index(folder: str | Path, name: str = layout.INDEX) -> str:
     path.write_bytes(data)
     after = hashlib.sha256(data).hexdigest()
     return rf"{re.escape(name)} has SHA-256 {after}, but manifest\.json names {before}"
+
+
+def in_shards(
+    image: np.ndarray, text: np.ndarray, sizes: Mapping[str, int], bad: Collection[int]
+) -> dict[str, ShardRows]:
+    """Cut embeddings [n, d] into shards of these sizes; the ``bad`` of the n rows have none."""
+    shards: dict[str, ShardRows] = {}
+    first = 0
+    for shard, rows in sizes.items():
+        part = slice(first, first + rows)
+        failed = [number in bad for number in range(first, first + rows)]
+        images, texts = (each[part, None].copy() for each in (image, text))
+        images[failed] = texts[failed] = np.nan
+        shards[shard] = ShardRows(
+            keys=[f"{row:03}" for row in range(rows)],
+            status=["image_missing" if each else OK for each in failed],
+            image=images,
+            text=texts,
+            similarity=(images[:, 0].astype(np.float32) * texts[:, 0]).sum(1),
+            image_hash=[b"12345678"] * rows,
+            caption_hash=[b"12345678"] * rows,
+        )
+        first += rows
+    return shards

@@ -5,6 +5,7 @@ import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import faults
 import pytest
@@ -70,28 +71,37 @@ def spec(tmp_path: Path, dataset: Path, reference_folder: Path) -> ScoreSpec:
 
 
 @pytest.fixture(scope="session")
+def job_of(
+    tmp_path_factory: pytest.TempPathFactory, write_tar: Callable, reference_folder: Path
+) -> Callable[..., ScoreSpec]:
+    """A job in a folder of its own, whose dataset has the pairs in three shards."""
+
+    def made(name: str, pairs: list[Members], **fields: Any) -> ScoreSpec:
+        root, each = tmp_path_factory.mktemp(name), len(pairs) // 3
+        for shard in range(3):
+            part = pairs[each * shard : each * (shard + 1)]
+            write_tar(root / "dataset" / f"{shard:05}.tar", part)
+        return ScoreSpec(
+            dataset=str(root / "dataset"),
+            output=str(root / "cache"),
+            reference=ReferenceSpec(model=f"local-dir:{reference_folder}"),
+            batch_size=4,
+            metadata={},
+            **fields,
+        )
+
+    return made
+
+
+@pytest.fixture(scope="session")
 def scored(
-    tmp_path_factory: pytest.TempPathFactory,
-    pictures: list[Members],
-    write_tar: Callable,
-    reference_folder: Path,
-    ray_address: str,
+    job_of: Callable[..., ScoreSpec], pictures: list[Members], ray_address: str
 ) -> ScoreSpec:
     """A job that is done: three shards, of whose 24 pairs one has a damaged picture."""
-    root = tmp_path_factory.mktemp("scored")
-    pairs = [dict(members) for members in pictures]
+    pairs = [dict(members) for members in pictures[:24]]
     picture = next(iter(pairs[10]))
     pairs[10][picture] = pairs[10][picture][:500]
-    for shard in range(3):
-        write_tar(root / "dataset" / f"{shard:05}.tar", pairs[8 * shard : 8 * shard + 8])
-    spec = ScoreSpec(
-        dataset=str(root / "dataset"),
-        output=str(root / "cache"),
-        reference=ReferenceSpec(model=f"local-dir:{reference_folder}"),
-        batch_size=4,
-        error_budget=1.0,
-        metadata={},
-    )
+    spec = job_of("scored", pairs, error_budget=1.0)
     driver.score(spec)
     return spec
 

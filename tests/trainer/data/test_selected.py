@@ -8,10 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 from made_pairs import N, rows, write_parquet
 
+from rhocache_schemas.dataset.augmentation import Augmentation
 from rhocache_schemas.dataset.image import open_image
 from rhocache_schemas.errors import DatasetError, InvalidDocument, InvalidInput, MissingPair
 from rhocache_trainer.data import dataset as dataset_module
-from rhocache_trainer.data.config import Augmentation, Data
+from rhocache_trainer.data.config import Data
 from rhocache_trainer.data.dataset import PairDataset
 from rhocache_trainer.data.join import PairSource
 from rhocache_trainer.data.labelled import LabelledPairs

@@ -13,7 +13,6 @@ import pytest
 from faults import STEPS
 
 from rhocache_schemas.job.kinds.score import ScoreSpec
-from rhocache_schemas.reference import ReferenceSpec
 from rhocache_workers.maintain.verify import verify
 
 WRITTEN = (
@@ -52,24 +51,9 @@ def run() -> Iterator[Run]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(
-    tmp_path_factory: pytest.TempPathFactory,
-    pictures: list,
-    write_tar: Callable,
-    reference_folder: Path,
-    run: Run,
-) -> ScoreSpec:
+def undisturbed(job_of: Callable[..., ScoreSpec], pictures: list, run: Run) -> ScoreSpec:
     """A job of three shards that is done."""
-    root = tmp_path_factory.mktemp("undisturbed")
-    for shard in range(3):
-        write_tar(root / "dataset" / f"{shard:05}.tar", pictures[4 * shard : 4 * shard + 4])
-    spec = ScoreSpec(
-        dataset=str(root / "dataset"),
-        output=str(root / "cache"),
-        reference=ReferenceSpec(model=f"local-dir:{reference_folder}"),
-        batch_size=4,
-        metadata={},
-    )
+    spec = job_of("undisturbed", pictures[:12])
     assert run(spec) == 0
     return spec
 

@@ -33,23 +33,9 @@ Made = Callable[..., ScoreSpec]
 
 
 @pytest.fixture(scope="module")
-def first(
-    tmp_path_factory: pytest.TempPathFactory,
-    pictures: list[Members],
-    write_tar: Callable,
-    reference_folder: Path,
-) -> ScoreSpec:
+def first(job_of: Made, pictures: list[Members]) -> ScoreSpec:
     """A job that is done, in this process: three shards of 8 pairs."""
-    root = tmp_path_factory.mktemp("first")
-    for shard in range(3):
-        write_tar(root / "dataset" / f"{shard:05}.tar", pictures[8 * shard : 8 * shard + 8])
-    spec = ScoreSpec(
-        dataset=str(root / "dataset"),
-        output=str(root / "cache"),
-        reference=ReferenceSpec(model=f"local-dir:{reference_folder}"),
-        batch_size=4,
-        metadata={},
-    )
+    spec = job_of("first", pictures[:24])
     score(spec, here=True)
     return spec
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from caches import commit
+from caches import commit, in_shards
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
@@ -40,30 +40,9 @@ IMAGE, TEXT = embeddings(0), embeddings(1)
 KEYS = [(shard, f"{row:03}", row) for shard, rows in SIZES.items() for row in range(rows)]
 
 
-def make_cache(folder: Path) -> Path:
-    shards: dict[str, ShardRows] = {}
-    first = 0
-    for shard, rows in SIZES.items():
-        part = slice(first, first + rows)
-        bad = [number in BAD for number in range(first, first + rows)]
-        image, text = IMAGE[part, None].copy(), TEXT[part, None].copy()
-        image[bad] = text[bad] = np.nan
-        shards[shard] = ShardRows(
-            keys=[f"{row:03}" for row in range(rows)],
-            status=["image_missing" if each else OK for each in bad],
-            image=image,
-            text=text,
-            similarity=(image[:, 0].astype(np.float32) * text[:, 0]).sum(1),
-            image_hash=[b"12345678"] * rows,
-            caption_hash=[b"12345678"] * rows,
-        )
-        first += rows
-    return commit(folder, shards)
-
-
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    return make_cache(tmp_path / "cache")
+    return commit(tmp_path / "cache", in_shards(IMAGE, TEXT, SIZES, BAD))
 
 
 def make(cache: Path, output: Path, **options: Any) -> TableManifest:

@@ -7,9 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from caches import FINGERPRINT, commit
+from caches import FINGERPRINT, commit, in_shards
 
-from rhocache_schemas.cache.shard_file import OK, ShardRows
 from rhocache_schemas.errors import (
     CacheNotFound,
     FingerprintMismatch,
@@ -49,24 +48,7 @@ SIMILARITY = (IMAGE.astype(np.float32) * TEXT).sum(1)
 
 
 def make_cache(folder: Path, image: np.ndarray = IMAGE, **manifest: Any) -> Path:
-    shards: dict[str, ShardRows] = {}
-    first = 0
-    for shard, rows in SIZES.items():
-        numbers = range(first, first + rows)
-        bad = [number in BAD for number in numbers]
-        each, text = (part[first : first + rows, None].copy() for part in (image, TEXT))
-        each[bad] = text[bad] = np.nan
-        shards[shard] = ShardRows(
-            keys=[f"{row:03}" for row in range(rows)],
-            status=["image_missing" if each else OK for each in bad],
-            image=each,
-            text=text,
-            similarity=(each[:, 0].astype(np.float32) * text[:, 0]).sum(1),
-            image_hash=[b"12345678"] * rows,
-            caption_hash=[b"12345678"] * rows,
-        )
-        first += rows
-    return commit(folder, shards, **manifest)
+    return commit(folder, in_shards(image, TEXT, SIZES, BAD), **manifest)
 
 
 @pytest.fixture
