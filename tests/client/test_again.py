@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from caches import FINGERPRINT, commit, in_shards
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from specs import submissions
@@ -22,6 +24,7 @@ from typer.testing import CliRunner
 from rhocache.cli import app
 from rhocache_schemas.api import SUBMISSIONS
 from rhocache_schemas.job.kinds import KINDS
+from rhocache_schemas.job.views import Views
 from rhocache_service.app import create_app
 
 from ..service.conftest import served, settings_without_ray
@@ -32,6 +35,13 @@ QUOTES = 'it\'s "$HOME" `id` <b> ${PATH} \\'
 
 @pytest.mark.parametrize("way", ["command", "curl"])
 def test_nothing_that_was_asked_for_is_lost(url: str, root: Path, way: str) -> None:
+    views = {"count": 3, "seed": 4, "scale": [0.25, 1.0], "flip": 0.5, "rand_augment": 9}
+    drawn = {"views": Views.model_validate(views), "precision": "bf16", "dtype": "float32"}
+    earlier = commit(
+        root / "earlier" / way,
+        in_shards(*[np.eye(2, dtype=np.float32)] * 2, {"a.tar": 2}, []),
+        fingerprint=FINGERPRINT.model_copy(update=drawn),
+    )
     asked = {
         "dataset": f"{root}/data sets/{{a,b}}.tar",
         "output": f"{root}/caches/{way}",
@@ -50,7 +60,8 @@ def test_nothing_that_was_asked_for_is_lost(url: str, root: Path, way: str) -> N
         "caption_column": QUOTES,
         "key_column": "id",
         "images": f"{root}/data sets/images",
-        "views": {"count": 3, "seed": 4, "scale": [0.25, 1.0], "flip": 0.5, "rand_augment": 9},
+        "reuse": [str(earlier)],
+        "views": views,
         "dtype": "float32",
         "batch_size": 7,
         "workers": 3,

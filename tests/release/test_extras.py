@@ -27,7 +27,10 @@ EXTRAS = {  # by room
 # Imported where it is installed, or with what is required.
 GUARDED = {
     ("rhocache.commands.doctor", "torch"),
+    ("rhocache_schemas.api", "pydantic_core"),
     ("rhocache_schemas.job.kinds", "pydantic_core"),
+    ("rhocache_schemas.storage.hub", "huggingface_hub"),
+    ("rhocache_service.web.again", "pydantic_core"),
     ("rhocache_workers.exchange.export", "lance"),
 }
 

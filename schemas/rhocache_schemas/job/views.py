@@ -24,7 +24,7 @@ class Views(Augmentation):
     ] = 1
     seed: Annotated[
         int,
-        Field(title="View seed", ge=0, lt=1 << 63, description="Of the views."),
+        Field(title="View seed", ge=0, lt=1 << 53, description="Of the views."),
         Ask(option="view-seed"),
     ] = 0
 

@@ -115,7 +115,8 @@ def test_failures_are_told_by_code_with_three_samples() -> None:
     found = {"tar_truncated": Failed(1, [shard]), "text_missing": Failed(1200, pair)}
     assert lines(tables.failed(found)) == [
         "code           failed  as in",
-        "text_missing    1,200  no KEY.txt or field of KEY.json, or nothing or too much in it",
+        "text_missing    1,200  no KEY.txt, field of KEY.json or table's caption, or nothing or "
+        "too much in it",
         "                       0.tar: 0",
         "                       0.tar: 1",
         "                       0.tar: 2",

@@ -60,8 +60,8 @@ class Pairs:
     references: References
 
 
-def objective(n: int = N, scale: float = SCALE, **config: Any) -> Objective:
-    manifest = Manifest.model_construct(logit_scale=scale, logit_bias=None, dimension=6)
+def objective(n: int = N, scale: float = SCALE, dimension: int = 6, **config: Any) -> Objective:
+    manifest = Manifest.model_construct(logit_scale=scale, logit_bias=None, dimension=dimension)
     return ANY.validate_python(config).build(Pairs(n, References([manifest])))  # pyright: ignore
 
 
@@ -149,7 +149,7 @@ def test_distillation_does_not_drown_the_risk_by_default(tau: float) -> None:
     features = dict(zip(("image_features", "text_features"), given, strict=True))
 
     def gradient(**changes: Any) -> Tensor:
-        made = objective(size, 100.0, tau=tau, **changes)
+        made = objective(size, 100.0, 128, tau=tau, **changes)
         loss = made(features | {"logit_scale": torch.tensor(1.0)}, pairs).loss
         return torch.cat(torch.autograd.grad(loss, given))
 

@@ -1,5 +1,6 @@
 """What scoring a dataset will cost: operations, hours and storage, before any of it is done."""
 
+import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,8 +12,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from rhocache_schemas.cache import shard_file
-from rhocache_schemas.cache.shard_file import OK, ShardRows
+from rhocache_schemas.cache.shard_file import OK, ShardRows, writer_like
 from rhocache_schemas.dataset.formats import open_dataset, read_shard
 from rhocache_schemas.dataset.formats.base import Format
 from rhocache_schemas.dataset.pair import HASH_BYTES, Pair
@@ -203,12 +203,15 @@ def _read_sample(dataset: Format, source: Source, *, whole: bool) -> _Sample:
 def _storage(pairs: int, keys: list[str], dimension: int, dtype: Dtype) -> Storage:
     """Write a real shard file of these keys to see what a pair takes."""
     n = len(keys)
-    vectors = np.zeros((n, 1, dimension))
+    vectors = np.zeros((n, 1, dimension), np.float32)
     hashes: list[bytes | None] = [bytes(HASH_BYTES)] * n
     similarity = np.zeros(n, np.float32)
     rows = ShardRows(keys, [OK] * n, vectors, vectors, similarity, hashes, hashes)
-    sha256 = "0" * 64
-    each = len(shard_file.encode(rows.stored_in(np.dtype(dtype)), sha256, sha256)) / n
+    sink, sha256 = io.BytesIO(), "0" * 64
+    with writer_like(rows, sink, np.dtype(dtype)) as writer:
+        writer.write(rows)
+        writer.close(sha256, sha256)
+    each = len(sink.getvalue()) / n
     return Storage(bytes_per_pair=each, bytes=round(each * pairs))
 
 
