@@ -12,12 +12,13 @@ _FORM = "MODEL[,PRETRAINED][,PRECISION]=OUT"
 
 
 class ReferenceOutput(Strict):
-    """``str`` gives it in one line, as ``read_reference_output`` reads it."""
+    """A further reference, and where its cache is."""
 
     reference: ReferenceSpec
     output: Annotated[Location, Field(description="Folder of the cache: a path or a URI.")]
 
     def __str__(self) -> str:
+        """Spell it in one line, as ``read_reference_output`` reads it."""
         asked = self.reference
         precision = None if asked.precision == "fp32" else asked.precision
         text = ",".join(filter(None, [asked.model, asked.pretrained, precision]))

@@ -37,7 +37,8 @@ class Submissions:
         check_version(spec.format_version, "the job spec")
         spec = absolute(spec)
         check_job(spec, self.settings.roots)
-        storage.check_writable(spec.output)
+        for output in spec.outputs:
+            storage.check_writable(output)
         if submission.webhook is not None:
             check_target(submission.webhook, self.settings)
         kind_of(spec).check(spec)
