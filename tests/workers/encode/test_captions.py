@@ -105,7 +105,7 @@ def test_a_cache_of_others_keeps_them(job: Callable[..., ScoreSpec], tmp_path: P
     for before, after in zip(rows(spec.output), rows(str(tmp_path / "half")), strict=True):
         np.testing.assert_array_equal(before.captions, after.captions)
         np.testing.assert_array_equal(before.text.astype(np.float16), after.text)
-    own, other = (CacheReader.open(place).manifest for place in (spec.output, tmp_path / "half"))
+    own, other = (CacheReader.open(place).manifest for place in (spec.output, f"{tmp_path}/half"))
     assert (own.source, own.format) == (other.source, other.format)
 
 
