@@ -98,7 +98,7 @@ def of_each(job: ScoreSpec) -> list[dict[str, Any]]:
     return [contents(output) for output in job.outputs]
 
 
-@pytest.mark.parametrize("changes", [{}, {"views": DRAWN}], ids=["one view", "views"])
+@pytest.mark.parametrize("changes", [{}, {"views": DRAWN, "captions": 2}], ids=["one", "views"])
 def test_each_cache_is_what_a_job_of_its_own_makes(
     several: ScoreSpec, alone: Callable, changes: dict[str, Any]
 ) -> None:

@@ -91,7 +91,7 @@ class Filling:
                 ShardFileWriter(
                     self._file,
                     views=spec.views.count,
-                    captions=1,
+                    captions=spec.source.most_captions,
                     dimension=self._held.reference.dimension,
                     dtype=np.dtype(spec.dtype),
                 )
@@ -114,6 +114,7 @@ class Filling:
             self._writer,
             self._stages,
             self._held.spec.views.count,
+            self._held.spec.source.most_captions,
         )
 
     def commit(self, source_sha256: str) -> CommittedShard:

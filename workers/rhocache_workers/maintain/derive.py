@@ -13,6 +13,7 @@ from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.cache.rows import ShardRows
 from rhocache_schemas.cache.shard_file import Totals, writer_like
 from rhocache_schemas.dataset.shards import Shard
+from rhocache_schemas.dataset.source import TARS, Kind, Source
 from rhocache_schemas.errors import InvalidInput, ShardError, ShardErrorCode
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import ReferenceSpec
@@ -42,9 +43,10 @@ class Outline:
 
     fingerprint: Fingerprint
     reference: ReferenceSpec
-    dataset: str
+    source: Source
     dimension: int
     origin: Origin
+    format: Kind = TARS  # of the source
     logit_scale: float | None = None
     logit_bias: float | None = None
     reference_sha256: str | None = None
@@ -57,7 +59,8 @@ class Outline:
         return cls(
             fingerprint=fingerprint,
             reference=manifest.reference,
-            dataset=manifest.dataset,
+            source=manifest.source,
+            format=manifest.format,
             dimension=manifest.dimension,
             origin=origin,
             logit_scale=manifest.logit_scale,
@@ -100,11 +103,11 @@ def deriving(out: str, outline: Outline, made: Made) -> Generator[Writer]:
     """
     fingerprint = outline.fingerprint
     spec = ScoreSpec(
-        dataset=outline.dataset,
+        **outline.source.model_dump(exclude={"shard_column"}),
+        format=outline.format,
         output=out,
         reference=outline.reference,
         dtype=fingerprint.dtype,
-        caption_field=fingerprint.caption_field,
         metadata={},
     )
     with new_folder(out) as place:
