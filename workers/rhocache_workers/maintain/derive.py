@@ -13,6 +13,7 @@ from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.cache.rows import ShardRows
 from rhocache_schemas.cache.shard_file import Totals, writer_like
 from rhocache_schemas.dataset.shards import Shard
+from rhocache_schemas.dataset.source import AUTO, OF_ROWS, Kind
 from rhocache_schemas.errors import InvalidInput, ShardError, ShardErrorCode
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import ReferenceSpec
@@ -51,6 +52,8 @@ class Outline:
     batch_size: int = 1
     software: dict[str, str] = field(default_factory=dict)
     failed_shards: dict[str, str] = field(default_factory=dict)  # name -> code
+    format: Kind = AUTO  # of the dataset
+    images: str | None = None
 
     @classmethod
     def of(cls, manifest: Manifest, fingerprint: Fingerprint, origin: Origin) -> "Outline":
@@ -66,6 +69,8 @@ class Outline:
             batch_size=manifest.batch_size,
             software=manifest.software,
             failed_shards=dict(manifest.failed_shards),
+            format=manifest.format,
+            images=manifest.images,
         )
 
 
@@ -93,8 +98,13 @@ class Writer:
 
 
 @contextmanager
-def deriving(out: str, outline: Outline, made: Made) -> Generator[Writer]:
+def deriving(
+    out: str, outline: Outline, made: Made, shards: Iterable[str] | None = None
+) -> Generator[Writer]:
     """Yield what writes the shards of a new cache at ``out``, and commit it in the end.
+
+    Where their names are known before, a cache that is cut short in an object store is known to be
+    one, by its plan, and can be deleted.
 
     Raises InvalidInput where something is at ``out``, and where there were no usable rows.
     """
@@ -104,16 +114,25 @@ def deriving(out: str, outline: Outline, made: Made) -> Generator[Writer]:
         output=out,
         reference=outline.reference,
         dtype=fingerprint.dtype,
-        caption_field=fingerprint.caption_field,
+        format=outline.format,
+        images=outline.images,
         metadata={},
+        **{name: getattr(fingerprint, name) for name in OF_ROWS},
     )
+
+    def plan(names: Iterable[str]) -> None:
+        begun = Plan.begin(spec, fingerprint, names, {})
+        storage.write_atomic(layout.plan_file(place), begun.to_json())
+
     with new_folder(out) as place:
         writer = Writer(place, fingerprint)
+        if shards is not None:
+            plan(shards)
         yield writer
-        shards = writer.committed
-        _sum_up(made, shards, fingerprint)
-        plan = Plan.begin(spec, fingerprint, (shard.index.name for shard in shards), {})
-        storage.write_atomic(layout.plan_file(place), plan.to_json())
+        committed = writer.committed
+        _sum_up(made, committed, fingerprint)
+        if shards is None:
+            plan(shard.index.name for shard in committed)
         commit(
             spec.model_copy(update={"output": place}),
             Description(
@@ -126,7 +145,7 @@ def deriving(out: str, outline: Outline, made: Made) -> Generator[Writer]:
                 software=outline.software,
             ),
             outline.reference_sha256,
-            shards,
+            committed,
             {
                 name: ShardError(ShardErrorCode(code), name, "")
                 for name, code in outline.failed_shards.items()

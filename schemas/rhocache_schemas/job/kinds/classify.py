@@ -7,18 +7,18 @@ from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 from rhocache_schemas.job.over_cache import CacheJobSpec
 from rhocache_schemas.job.spec import Location
 
-# What the validator below asks of most jobs, for those who read the JSON schema.
+_NO_CLASSIFIER: dict[str, Any] = {
+    "prompts": {"type": "string"},
+    **{name: {"type": "null"} for name in ("classifier", "classes", "mean", "std")},
+}
+# What the validator below asks, for those who read the JSON schema.
 _LOGITS_COME_FROM_SOMEWHERE: dict[str, Any] = {
     "oneOf": [
+        {"properties": _NO_CLASSIFIER | {"labels": {"type": "null"}}, "required": ["prompts"]},
         {
-            "properties": {
-                "prompts": {"type": "string"},
-                "classifier": {"type": "null"},
-                "classes": {"type": "null"},
-                "mean": {"type": "null"},
-                "std": {"type": "null"},
-            },
-            "required": ["prompts"],
+            "properties": _NO_CLASSIFIER
+            | {"labels": {"type": "string"}, "dataset": {"type": "null"}},
+            "required": ["prompts", "labels"],
         },
         {
             "properties": {
