@@ -326,3 +326,15 @@ def test_classes_that_can_not_be(icons: str, tmp_path: Path, text: str, match: s
     asked |= {"classes": f"{tmp_path}/classes.json", "classifier": asked["labels"]}
     with pytest.raises(InvalidInput, match=match):
         classify(icons, tmp_path, **asked)
+
+
+def test_on_ray(small: ScoreSpec, tmp_path: Path, ray_address: str) -> None:
+    """What goes to other processes is where the classifier is, and not what it was loaded into."""
+    program = export(tmp_path / "c.pt2", Means(), 2, 3, 16, 16)
+    asked, _ = label_some(small.output, tmp_path)
+    alone = classify(small.output, tmp_path, classifier=program, **asked)
+    asked |= {"cache": small.output, "output": f"{tmp_path}/ray", "classifier": program}
+    make_table(ClassifySpec.model_validate(asked), Classify, ray_address=ray_address)
+    found = TableReader.open(f"{tmp_path}/ray").as_table(["loss", "label", "predicted"])
+    assert found.to_pylist() == alone
+    assert {row["loss"] for row in alone} != {None}

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from rhocache_schemas.job.over_cache import CacheJobSpec
-from rhocache_schemas.job.spec import Location
+from rhocache_schemas.job.spec import Code, Location
 
 _NO_CLASSIFIER: dict[str, Any] = {
     "prompts": {"type": "string"},
@@ -47,10 +47,10 @@ class ClassifySpec(CacheJobSpec):
         Field(description="The classes: a table that a job of kind prompts has made."),
     ] = None
     classifier: Annotated[
-        Location | None,
+        Code | None,
         Field(
             description="Instead of prompts: a program of torch.export.save that makes logits of "
-            "the cache's embeddings, or of pictures. Loading it can run code: see the manual."
+            "the cache's embeddings, or of pictures. Loading it can run code."
         ),
     ] = None
     classes: Annotated[
