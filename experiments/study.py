@@ -150,11 +150,12 @@ _FREE: Any = dict.fromkeys(
 # What came after the first outcomes, and is left out where it is what they had.
 _LATER: dict[str, Any] = {
     "references": None,
-    "replay": {"order": "auto", "views": None},
+    "replay": {"order": "auto", "views": None, "captions": None},
     "cached": None,
     "data.only": None,
     "data.image_suffix": None,
     "data.caption_suffix": None,
+    "data.captions": None,
     "augmentation.color_jitter": 0.0,
     "augmentation.grayscale": 0.0,
     "augmentation.rand_augment": 0,

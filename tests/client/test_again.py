@@ -58,6 +58,7 @@ def test_nothing_that_was_asked_for_is_lost(url: str, root: Path, way: str) -> N
         "caption_suffix": "outputs.txt",
         "image_column": "path",
         "caption_column": QUOTES,
+        "captions": 3,
         "key_column": "id",
         "images": f"{root}/data sets/images",
         "reuse": [str(earlier)],

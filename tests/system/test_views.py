@@ -1,6 +1,8 @@
 """Training from a cache's views against training with the reference at work in every step."""
 
+import io
 import json
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,17 +48,20 @@ def reference_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory, reference_folder: Path) -> Path:
-    out = tmp_path_factory.mktemp("views") / "cache"
-    spec: dict[str, Any] = {
+def job(reference_folder: Path) -> dict[str, Any]:
+    return {
         "dataset": str(EXAMPLES / "openclipart"),
         "shards": "00000.tar",
         "limit": 96,
-        "output": str(out),
         "reference": {"model": f"local-dir:{reference_folder}"},
         "views": VIEWS,
     }
-    score(ScoreSpec.model_validate(spec), here=True)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory, job: dict[str, Any]) -> Path:
+    out = tmp_path_factory.mktemp("views") / "cache"
+    score(ScoreSpec.model_validate(job | {"output": str(out)}), here=True)
     return out
 
 
@@ -94,17 +99,22 @@ class Live:
         self.tokenizer = open_clip.get_tokenizer(name)
         self.model.eval()
         self.seen: set[int] = set()
+        self.captions: set[int] = set()
 
     @torch.no_grad()
     def __call__(self, examples: list[Any], skipped: dict[str, int]) -> Any:
         batch = collate(examples, skipped)
         shown = torch.stack([self.transform(self.view(example)) for example in examples])
-        tokens = self.tokenizer([example.joined.pair.caption for example in examples])
+        tokens = self.tokenizer([self.caption(example) for example in examples])
         return replace(
             batch,
             reference_image=self.model.encode_image(shown, normalize=True),
             reference_text=self.model.encode_text(tokens, normalize=True),
         )
+
+    def caption(self, example: Any) -> str:
+        self.captions.add(example.caption)
+        return example.joined.pair.captions[example.caption]
 
     def view(self, example: Any) -> Image.Image:
         pair, number = example.joined.pair, example.view
@@ -155,6 +165,56 @@ def test_a_training_from_views_is_one_with_the_reference_at_work(
         np.testing.assert_allclose(values, worked[name], rtol=2e-3, atol=2e-4, err_msg=name)
 
 
+@pytest.mark.parametrize("order", ["auto", "random"])
+def test_a_training_from_captions_is_one_with_the_reference_at_work(
+    order: str,
+    config: Path,
+    job: dict[str, Any],
+    reference_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And each is steered by its own: a training on the first alone is another."""
+    data = tmp_path / "data"
+    recaptioned(data / "00000.tar")
+    asked = {"dataset": str(data), "output": str(tmp_path / "three"), "captions": 3}
+    asked |= {"caption_field": "texts", "dtype": "float32"}
+    score(ScoreSpec.model_validate(job | asked), here=True)
+    changes = [f"data.dataset={data}", "data.caption_field=texts", f"cache={tmp_path / 'three'}"]
+    changes.append(f"replay.order={order}")
+    train(load_config(config, changes))
+    first = ["replay.captions=1", f"output={tmp_path / 'first'}"]
+    train(load_config(config, [*changes, *first]))
+    live = Live(reference_folder)
+    monkeypatch.setattr(training_data, "collate", live)
+    train(load_config(config, [*changes, f"output={tmp_path / 'live'}"]))
+    cached, worked, alone = (steps(tmp_path / name) for name in ("run", "live", "first"))
+    assert (live.seen, live.captions) == ({0, 1, 2}, {0, 1, 2})
+    for name, values in cached.items():
+        np.testing.assert_allclose(values, worked[name], rtol=1e-4, atol=1e-5, err_msg=name)
+    assert np.abs(cached["objective"] - alone["objective"]).max() > 2e-3
+
+
+def recaptioned(path: Path) -> None:
+    """The pairs with one to three captions, each an other one's beside its own."""
+    with tarfile.open(EXAMPLES / "openclipart" / "00000.tar") as tar:
+        files = {each.name: tar.extractfile(each).read() for each in tar}  # pyright: ignore
+    keys = [name.partition(".")[0] for name in files if name.endswith(".txt")]
+    path.parent.mkdir()
+    with tarfile.open(path, "w") as tar:
+        for number, key in enumerate(keys):
+            near = [keys[(number + step) % len(keys)] for step in range(1 + number % 3)]
+            texts = [files[f"{each}.txt"].decode() for each in near]
+            image = next(n for n in files if n.startswith(f"{key}.") and n[-3:] in ("jpg", "png"))
+            for name, content in (
+                (image, files[image]),
+                (f"{key}.json", json.dumps({"texts": texts}).encode()),
+            ):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+
+
 def test_augmenting_anew_is_steered_otherwise(config: Path, tmp_path: Path) -> None:
     train(load_config(config))
     train(load_config(config, ["replay.order=none", f"output={tmp_path / 'off'}"]))
@@ -166,6 +226,7 @@ def test_augmenting_anew_is_steered_otherwise(config: Path, tmp_path: Path) -> N
     ("changes", "told"),
     [
         (["replay.views=4"], "replay.views=4, but the cache of .* holds 3 views of each image"),
+        (["replay.captions=2"], "replay.captions=2, but the cache of .* holds 1 caption of each"),
         (["objective=clip", "cache=null", "replay.order=cycle"], "set cache to its location"),
     ],
 )

@@ -47,6 +47,8 @@ def plan(
     image_column: options.ImageColumn = None,
     caption_column: options.CaptionColumn = None,
     images: options.Images = None,
+    captions: options.Captions = None,
+    views: Annotated[int, typer.Option(min=1, help="Of each image that are encoded.")] = 1,
     precision: options.Precision = "fp32",
     as_json: options.Json = False,
 ) -> None:
@@ -69,6 +71,8 @@ def plan(
         image_column=image_column,
         caption_column=caption_column,
         images=images,
+        captions=captions,
+        views=views,
     )
     if as_json:
         typer.echo(json.dumps(asdict(found)))

@@ -89,7 +89,8 @@ def cost(found: "Cost") -> Table:
         "image tower": _flop(work.image_flops),
         "text tower": f"{_flop(work.text_flops)} at {work.text_length:.1f} positions "
         f"({_flop(work.full_text_flops)} at all {work.context_length})",
-        "a pair": _flop(work.flops),
+        "a pair": f"{_flop(work.flops)} of {_count(work.views, 'view')} and "
+        f"{_count(work.captions, 'caption')}",
         "device": f"{device.name}, {_flop(device.peak_flops)}/s in {found.precision}, "
         f"of which {device.utilisation:.0%} is expected",
     }
@@ -106,6 +107,10 @@ def cost(found: "Cost") -> Table:
             f"{decimal(storage.bytes)}, {_number(storage.bytes_per_pair)} bytes a pair"
         )
     return _facts(facts.items())
+
+
+def _count(number: float, of: str) -> str:
+    return f"{number:.3g} {of}{'s' * (number != 1)}"
 
 
 def previewed(found: "Preview") -> Table:

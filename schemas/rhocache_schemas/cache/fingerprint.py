@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from rhocache_schemas.dataset.source import OF_ROWS
+from rhocache_schemas.dataset.source import OF_ROWS, Captions
 from rhocache_schemas.documents import CacheDocument
 from rhocache_schemas.errors import FingerprintMismatch, InvalidInput
 from rhocache_schemas.job.kinds.score import ScoreSpec
@@ -37,6 +37,7 @@ class Fingerprint(CacheDocument):
     key_column: str | None = None
     image_suffix: str | None = None
     caption_suffix: str | None = None
+    captions: Captions = None  # of each pair at most
     # Of each image; their number alone where nobody has told how they are drawn.
     views: Views | Annotated[int, Field(ge=1)] = 1
     # What the rows were made of: pairs, another cache's rows, or embeddings that others computed.

@@ -18,7 +18,7 @@ from rhocache_schemas.cache.index import IndexRow
 from rhocache_schemas.cache.rows import ShardRows
 from rhocache_schemas.cache.shard_file import OK, FailedRow, Footer
 from rhocache_schemas.cache.summary import ShardSummary, Summary
-from rhocache_schemas.dataset.pair import Pair, hash_caption, hash_image
+from rhocache_schemas.dataset.pair import Pair, hash_captions, hash_image
 from rhocache_schemas.errors import (
     CacheCorrupt,
     CacheError,
@@ -27,7 +27,7 @@ from rhocache_schemas.errors import (
     StorageError,
 )
 
-_Content = TypeVar("_Content", bytes, str)  # an image, a caption
+_Content = TypeVar("_Content", bytes, tuple[str, ...])  # an image, captions
 
 _READERS = 16  # threads; an object store answers each of them only after a while
 _BATCH = 256  # shards that wait for one, or whose columns wait to be used
@@ -248,7 +248,7 @@ def changes(
     """
     same = {
         "image": _same(pair.image, image_hash, hash_image, imported),
-        "caption": _same(pair.caption, caption_hash, hash_caption, imported),
+        "caption": _same(pair.captions or None, caption_hash, hash_captions, imported),
     }
     return [f"the {what} is not the one that was scored" for what in same if not same[what]]
 

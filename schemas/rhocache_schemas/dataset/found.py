@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Self
 
-from rhocache_schemas.dataset.pair import read_fields
+from rhocache_schemas.dataset.pair import choose_captions, read_fields
 from rhocache_schemas.dataset.source import Source
 from rhocache_schemas.errors import InvalidInput
 
@@ -29,15 +29,16 @@ def split_name(name: str) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Suffixes:
-    """Those of a pair's image and caption: of several that a key has, the first counts.
+    """Those of a pair's image and captions: of several images that a key has, the first counts.
 
-    With a ``caption_field`` the caption is this field of a JSON file. KEY.json is read in any case,
-    for what else it tells.
+    With a ``caption_field`` captions are this field of JSON files, but for those that are .txt.
+    KEY.json is read in any case, for what else it tells.
     """
 
     images: tuple[str, ...] = IMAGE_SUFFIXES
     captions: tuple[str, ...] = (CAPTION_SUFFIX,)
     caption_field: str | None = None
+    most: int = 1  # captions of a pair
 
     @classmethod
     def usual(cls, caption_field: str | None) -> Self:
@@ -52,7 +53,23 @@ class Suffixes:
             asked["images"] = _split("image_suffix", source.image_suffix)
         if source.caption_suffix is not None:
             asked["captions"] = _split("caption_suffix", source.caption_suffix)
-        return replace(cls.usual(source.caption_field), **asked)
+        return replace(cls.usual(source.caption_field), most=source.most_captions, **asked)
+
+    def read_captions(self, files: Iterable[tuple[str, bytes | None]]) -> list[str]:
+        """Return the captions that files of these suffixes hold, None for one that is not read.
+
+        Raises UnicodeError for one that is not, or has no, UTF-8.
+        """
+        stored = (self._stored(suffix, data) for suffix, data in files if data is not None)
+        captions = choose_captions(stored, self.most)
+        for caption in captions:
+            caption.encode()  # a lone surrogate, which JSON can spell, has no UTF-8
+        return captions
+
+    def _stored(self, suffix: str, data: bytes) -> object:
+        if self.caption_field is None or suffix.rpartition(".")[2] == CAPTION_SUFFIX:
+            return data.decode()
+        return read_fields(data).get(self.caption_field)
 
     @property
     def all(self) -> frozenset[str]:

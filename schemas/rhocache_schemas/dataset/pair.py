@@ -1,7 +1,7 @@
 """A pair of a dataset, the caps on it, and the hashes by which it is known to be still the same."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -39,6 +39,7 @@ class Pair:
     error: RowErrorCode | None = None  # why it can't be used
     detail: str = ""  # of the error, for a person
     images: bool = True  # False where images were not to be read: it has none, and that is right
+    others: tuple[str, ...] = ()  # captions after the first, where several are read
 
     @property
     def image_hash(self) -> bytes | None:
@@ -46,9 +47,16 @@ class Pair:
         return None if self.image is None else hash_image(self.image)
 
     @property
+    def captions(self) -> tuple[str, ...]:
+        return () if self.caption is None else (self.caption, *self.others)
+
+    @property
     def caption_hash(self) -> bytes | None:
-        """None where there is no caption to hash."""
-        return None if self.caption is None else hash_caption(self.caption)
+        """Of all its captions; None where there is none to hash."""
+        return None if self.caption is None else hash_captions(self.captions)
+
+    def captioned(self, captions: Sequence[str]) -> Self:
+        return replace(self, caption=next(iter(captions), None), others=tuple(captions[1:]))
 
     def failed(self, code: RowErrorCode, detail: str) -> Self:
         return replace(self, error=code, detail=detail)
@@ -77,26 +85,14 @@ class Pair:
         return pair.image or b"", pair.caption or ""
 
 
-def read_caption(text: bytes | None, metadata: bytes | None, field: str | None) -> str | None:
-    """Return the caption of a pair's KEY.txt or, with ``field``, of this field of its KEY.json.
+def choose_captions(values: Iterable[object], most: int = 1) -> list[str]:
+    """Return the captions among what is stored, strings and lists of them.
 
-    None where there is none; raises UnicodeError for one that is not, or has no, UTF-8.
+    They are the first ``most`` that are not blank. Where all are blank it is the first.
     """
-    if field is None:
-        return None if text is None else text.decode()
-    fields = read_fields(metadata)
-    caption = choose_caption(fields.get(field))
-    if caption is not None:
-        caption.encode()  # a lone surrogate, which JSON can spell, has no UTF-8
-    return caption
-
-
-def choose_caption(value: object) -> str | None:
-    """Return a caption that is stored as a string, or the first of a list that is not blank."""
-    if isinstance(value, list):
-        strings = (each for each in value if isinstance(each, str))  # pyright: ignore[reportUnknownVariableType]
-        value = next((each for each in strings if each.strip()), None)
-    return value if isinstance(value, str) else None
+    lists = (value if isinstance(value, list) else [value] for value in values)  # pyright: ignore[reportUnknownVariableType]
+    captions = [each for several in lists for each in several if isinstance(each, str)]  # pyright: ignore[reportUnknownVariableType]
+    return [each for each in captions if each.strip()][:most] or captions[:1]
 
 
 def read_fields(metadata: bytes | None) -> dict[str, object]:

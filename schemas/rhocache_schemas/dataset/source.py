@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from rhocache_schemas.documents import Location, Strict
 
@@ -19,7 +19,14 @@ OF_ROWS = (
     "key_column",
     "image_suffix",
     "caption_suffix",
+    "captions",
 )
+
+# None where one is: it is what every cache of earlier versions has.
+Captions = Annotated[
+    Annotated[int, Field(ge=1, le=64)] | None,
+    AfterValidator(lambda most: None if most == 1 else most),
+]
 
 
 class Source(Strict):
@@ -45,6 +52,13 @@ class Source(Strict):
         str | None,
         Field(description="of captions in tars and folders; null: txt, json with a caption_field"),
     ] = None
+    captions: Annotated[
+        Captions,
+        Field(
+            description="of each pair at most, the first that are not blank of a list, of several "
+            "suffixes or columns with semicolons between; null: as many as the cache has, or 1"
+        ),
+    ] = None
     images: Annotated[
         Location | None,
         Field(description="folder that a table's paths start from; null: the table's own"),
@@ -53,7 +67,10 @@ class Source(Strict):
         str | None, Field(description="null: image in Parquet, filepath in a CSV")
     ] = None
     caption_column: Annotated[
-        str | None, Field(description="null: caption in Parquet, title in a CSV")
+        str | None,
+        Field(
+            description="several with a semicolon between; null: caption in Parquet, title in a CSV"
+        ),
     ] = None
     key_column: Annotated[
         str | None, Field(description="null: key, or the name of a CSV's image up to a dot")
@@ -64,6 +81,11 @@ class Source(Strict):
     ] = None
 
     @property
-    def of_rows(self) -> dict[str, str | None]:
+    def most_captions(self) -> int:
+        """How many captions of a pair are read."""
+        return self.captions or 1
+
+    @property
+    def of_rows(self) -> dict[str, str | int | None]:
         """The settings OF_ROWS."""
         return {name: getattr(self, name) for name in OF_ROWS}

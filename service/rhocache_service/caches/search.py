@@ -43,7 +43,7 @@ class Look:
 
 
 def with_words(cache: CacheReader, roots: list[str], text: str, first: int) -> Look:
-    """Find pairs with every word in their captions, from the dataset's shard number ``first`` on.
+    """Find pairs with every word in a caption, from the dataset's shard number ``first`` on.
 
     Whole shards are read, until LOOKED_THROUGH captions have been looked at. What ``with_text``
     finds is left out.
@@ -65,9 +65,9 @@ def with_words(cache: CacheReader, roots: list[str], text: str, first: int) -> L
         with suppress(ShardError):
             for pair in read_shard(shard, source):
                 keep_on()
-                captions += 1
-                caption = (pair.caption or "").casefold()
-                if all(word in caption for word in words):
+                captions += len(pair.captions) or 1
+                folded = [caption.casefold() for caption in pair.captions]
+                if any(all(word in caption for word in words) for caption in folded):
                     rows.add(pair.row)
         if rows:
             among = pc.field("row").isin(sorted(rows))  # pyright: ignore[reportUnknownMemberType]

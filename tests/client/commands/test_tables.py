@@ -30,7 +30,7 @@ def test_a_cost_is_told_in_units_that_fit() -> None:
         bytes=10**12,
         pairs=128_000_000,
         pairs_estimated=True,
-        work=Work(8_817_622_304, 1_440_000_000, 5_959_540_736, 18.83, 77),
+        work=Work(8_817_622_304, 1_440_000_000, 5_959_540_736, 18.83, 77, 3, 1.5),
         device=Device("h100", 989e12, 0.35),
         predicted_hours=2.0,
         measured_hours=None,
@@ -42,7 +42,7 @@ def test_a_cost_is_told_in_units_that_fit() -> None:
         "pairs             128,000,000, estimated",
         "image tower       8.82 GFLOP",
         "text tower        1.44 GFLOP at 18.8 positions (5.96 GFLOP at all 77)",
-        "a pair            10.3 GFLOP",
+        "a pair            28.6 GFLOP of 3 views and 1.5 captions",
         "device            h100, 989 TFLOP/s in bf16, of which 35% is expected",
         "time              2 hours (17,778 pairs/s), predicted",
         "cache in float16  268.9 GB, 2,100 bytes a pair",
@@ -54,7 +54,7 @@ def test_a_cost_is_told_in_units_that_fit() -> None:
     [(0.002, "7 s ("), (0.25, "15 min ("), (23.9, "23.9 hours ("), (480, "20 days (")],
 )
 def test_a_cost_is_told_in_a_unit_that_fits(hours: float, told: str) -> None:
-    work, device = Work(1, 1, 1, 1.0, 1), Device("cpu", 1e9, 0.5)
+    work, device = Work(1, 1, 1, 1.0, 1, 1, 1.0), Device("cpu", 1e9, 0.5)
     found = Cost(
         "d", "m", "fp32", 1, 1, 1000, pairs_estimated=False, work=work, device=device,
         predicted_hours=hours, measured_hours=None, measured_over_predicted=None, storage={},

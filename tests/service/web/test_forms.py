@@ -1,6 +1,7 @@
 """The form in a real browser: what is put into it is what is submitted."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from rhocache_service.registry.tables import JobRow
 from ..conftest import served, settings_without_ray
 from ..made import make_cache
 
+Opened = Callable[[str], AbstractContextManager[Page]]
 LINE = st.characters(exclude_categories=["Cs", "Cc"])  # what can be typed into one line
 
 
@@ -42,12 +44,17 @@ def url(app: FastAPI) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def form(browser: Browser, url: str) -> Iterator[Page]:
-    """A page that stays open."""
-    page = browser.new_page(base_url=url)
-    page.set_default_timeout(120_000)
-    yield page
-    page.close()
+def opened(browser: Browser, url: str) -> Opened:
+    """Each path in a page of its own: one that is left may be on its way to another."""
+
+    @contextmanager
+    def open_path(path: str) -> Generator[Page]:
+        with browser.new_page(base_url=url) as page:
+            page.set_default_timeout(120_000)
+            page.goto(path)
+            yield page
+
+    return open_path
 
 
 def send(form: Page, app: FastAPI) -> JobRow:
@@ -70,22 +77,22 @@ def asked(row: JobRow) -> tuple[Any, ...]:
 @given(st.data())
 @settings(deadline=None, max_examples=15)
 def test_a_form_that_is_left_as_it_is_asks_for_the_same(
-    form: Page, app: FastAPI, url: str, root: Path, data: st.DataObject
+    opened: Opened, app: FastAPI, url: str, root: Path, data: st.DataObject
 ) -> None:
     """From a valid spec to the form on its job's page, and back."""
     made = data.draw(submissions(data.draw(st.sampled_from(sorted(KINDS))), str(root)))
     answer = httpx.post(f"{url}/v1/jobs", json=made.model_dump(mode="json"))
     assume(answer.is_success)  # as with a brace pattern that has no end
     (first,) = app.state.registry.newest(1)
-    form.goto(f"/jobs/{first.id}")
-    form.get_by_role("link", name="With changes").click()
-    assert asked(send(form, app)) == asked(first)
+    with opened(f"/jobs/{first.id}") as form:
+        form.get_by_role("link", name="With changes").click()
+        assert asked(send(form, app)) == asked(first)
 
 
 @given(st.data())
 @settings(deadline=None, max_examples=15)
 def test_what_is_typed_is_what_is_asked_for(
-    form: Page, app: FastAPI, url: str, root: Path, data: st.DataObject
+    opened: Opened, app: FastAPI, url: str, root: Path, data: st.DataObject
 ) -> None:
     """From a valid spec, typed into an empty form, to the same spec."""
     kind = data.draw(st.sampled_from(sorted(KINDS)))
@@ -97,22 +104,27 @@ def test_what_is_typed_is_what_is_asked_for(
     assume(answer.is_success)
     (first,) = app.state.registry.newest(1)
 
-    form.goto(f"/submit?kind={kind}")
-    form.get_by_text("More settings").click()
-    for field, value in zip(fields, values, strict=True):
-        control = form.locator(f"[id='{field.pointer}']")
-        if field.form == "flag":
-            control.set_checked(value)
-        elif field.form == "choice":
-            control.select_option(value)
-        else:
-            control.fill("\n".join(field.write(value)))
-    assert asked(send(form, app)) == asked(first)
+    with opened(f"/submit?kind={kind}") as form:
+        form.get_by_text("More settings").click()
+        for field, value in zip(fields, values, strict=True):
+            control = form.locator(f"[id='{field.pointer}']")
+            if field.form == "flag":
+                control.set_checked(value)
+            elif field.form == "choice":
+                control.select_option(value)
+            else:
+                control.fill("\n".join(field.write(value)))
+        assert asked(send(form, app)) == asked(first)
+
+
+@pytest.fixture
+def form(opened: Opened) -> Iterator[Page]:
+    with opened("/submit") as page:
+        yield page
 
 
 def test_what_is_filled_in_is_planned_beside_the_form(form: Page, root: Path) -> None:
     make_cache(root / "made", {"a": "a picture", "b": "another"})
-    form.goto("/submit")
     form.get_by_label("Dataset").fill(f"{root}/made/dataset")
     form.get_by_label("Output").fill("/etc")
     form.get_by_label("Model").fill(f"local-dir:{root}")
@@ -126,7 +138,6 @@ def test_what_is_filled_in_is_planned_beside_the_form(form: Page, root: Path) ->
 
 
 def test_a_fault_within_a_field_is_told_at_the_field(form: Page, root: Path) -> None:
-    form.goto("/submit")
     form.get_by_role("button", name="Submit").click()
     expect(form.locator("[id='/dataset-error']")).to_have_text("Field required")
     expect(form.get_by_label("Dataset")).to_be_focused()
@@ -144,7 +155,6 @@ def test_a_fault_within_a_field_is_told_at_the_field(form: Page, root: Path) -> 
 
 
 def test_models_are_offered_with_the_weights_that_they_load(form: Page) -> None:
-    form.goto("/submit")
     assert form.locator("#models option[value='ViT-B-32']").count() == 1
     form.get_by_label("Model").fill("ViT-B-32")
     weights = form.locator("#weights option:not([disabled])")

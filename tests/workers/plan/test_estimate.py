@@ -1,4 +1,5 @@
 import gzip
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from rhocache_schemas.errors import (
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.plan import estimate as module
 from rhocache_workers.plan.estimate import estimate
+from rhocache_workers.run.driver import score
 
 
 def test_hours_are_operations_over_speed(dataset: Path) -> None:
@@ -46,6 +48,26 @@ def test_storage_is_that_of_a_real_cache(scored: ScoreSpec) -> None:
     assert found.storage["float16"].bytes == pytest.approx(stored, rel=0.02)
     more = found.storage["float32"].bytes_per_pair - found.storage["float16"].bytes_per_pair
     assert more == pytest.approx(2 * 32 * 2, rel=0.03)  # two vectors of 32, 2 bytes a number
+
+
+def test_views_and_captions_are_counted(job_of: Callable[..., ScoreSpec], pictures: list) -> None:
+    pairs: list[dict[str, bytes]] = []
+    for number, members in enumerate(pictures[:12]):
+        image = next(name for name in members if not name.endswith(("txt", "json")))
+        texts = json.dumps({"texts": ["a bird", "a cat", "a house"][: 1 + number % 3]})
+        pairs.append({image: members[image], f"{image.partition('.')[0]}.json": texts.encode()})
+    asked = {"captions": 2, "caption_field": "texts"}
+    spec = job_of("views", pairs, views={"count": 3}, **asked)
+    score(spec, here=True)
+    plain = estimate(spec.dataset, spec.reference.model, device="l4", pairs=12, **asked)
+    found = estimate(spec.dataset, spec.reference.model, device="l4", pairs=12, views=3, **asked)
+    work = found.work
+    assert (work.views, plain.work.views) == (3, 1)
+    assert work.captions == pytest.approx((1 + 2 + 2) / 3, abs=0.2)  # of the first shard's four
+    assert work.flops == work.image_flops * 3 + work.captions * work.text_flops
+    assert work.flops > plain.work.flops
+    stored = sum(file.stat().st_size for file in Path(spec.output, "shards").glob("*.parquet"))
+    assert found.storage["float16"].bytes == pytest.approx(stored, rel=0.15)  # files of 4 rows
 
 
 def test_a_measurement_stands_beside_the_prediction(

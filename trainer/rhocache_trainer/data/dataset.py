@@ -27,7 +27,7 @@ from rhocache_schemas.errors import (
 from rhocache_trainer.data.augment import augment, pair_random
 from rhocache_trainer.data.join import JoinedPair, OnMissing, PairSource
 from rhocache_trainer.data.partition import Share, share_of, shuffle
-from rhocache_trainer.data.replay import Replay
+from rhocache_trainer.data.replay import Replay, Turns
 
 _READ_AHEAD = 64  # pairs that wait for each decoding thread
 _AT_ONCE = 32  # of them
@@ -41,6 +41,7 @@ class Example:
     image: Tensor  # uint8 [3, height, width]; [0] where there is no image tower
     tokens: Tensor  # int64 [context length]; [0] where there is no text tower
     view: int = 0  # of the image, by its number in the cache
+    caption: int = 0  # of the pair's
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +107,12 @@ class Tokenizer(Protocol):
 class PairDataset(IterableDataset[Batch | Failure]):
     """Batches without end: an epoch is ``steps`` of them, the same number on every rank.
 
-    Which pairs are in an epoch, their order, and each pair's augmentation, or view, are functions
-    of (seed, epoch, rank, world size, number of workers). Shards are shuffled by (seed, epoch), the
-    same on every rank, and their rows cut into equal runs (see ``share_of``), so no pair comes
-    twice in an epoch; fewer than batch_size x world_size are not in it at all. Where pairs are left
-    out, a rank goes through its run again until its steps are done, so that no other rank waits for
-    it in vain.
+    Which pairs are in an epoch, their order, and each pair's caption and augmentation, or view, are
+    functions of (seed, epoch, rank, world size, number of workers). Shards are shuffled by (seed,
+    epoch), the same on every rank, and their rows cut into equal runs (see ``share_of``), so no
+    pair comes twice in an epoch; fewer than batch_size x world_size are not in it at all. Where
+    pairs are left out, a rank goes through its run again until its steps are done, so that no other
+    rank waits for it in vain.
 
     ``state_dict`` holds no more than the epoch and how much of it was given out. In a DataLoader's
     worker process it gives that worker's batches; with ``batch_size=None``, for they are whole.
@@ -128,6 +129,7 @@ class PairDataset(IterableDataset[Batch | Failure]):
         image_size: tuple[int, int] | None,
         augmentation: Augmentation,
         replay: Replay | None = None,
+        turns: Turns | None = None,
         *,
         batch_size: int,
         seed: int,
@@ -148,6 +150,7 @@ class PairDataset(IterableDataset[Batch | Failure]):
         self._image_size = image_size
         self._augmentation = augmentation
         self._replay = replay
+        self._turns = turns or Turns(seed)
         self._batch_size = batch_size
         self._seed = seed
         self._shuffle_buffer = shuffle_buffer
@@ -288,11 +291,10 @@ class PairDataset(IterableDataset[Batch | Failure]):
 
     def _example(self, joined: JoinedPair, epoch: int) -> Example:
         joined = self._pairs.load(joined)
-        tokens = self._tokens(joined.pair.caption or "")[0] if self._tokens else _NO_TOKENS
-        pair, view = joined.pair, 0
-        if self._replay is not None:
-            view = self._replay.choose(epoch, pair.shard, pair.key)
-        return Example(joined, self._image(pair, epoch, view), tokens, view)
+        pair, captions = joined.pair, joined.pair.captions or ("",)
+        view, caption = self._turns.choose(epoch, pair.shard, pair.key, len(captions))
+        tokens = self._tokens(captions[caption])[0] if self._tokens else _NO_TOKENS
+        return Example(joined, self._image(pair, epoch, view), tokens, view, caption)
 
     def _image(self, pair: Pair, epoch: int, view: int) -> Tensor:
         if self._image_size is None:
@@ -312,15 +314,23 @@ def collate(examples: list[Example], skipped: dict[str, int]) -> Batch:
     """Stack examples into a batch; the images stay uint8 until they are on the device."""
     rows = [[row for row in (e.joined.row, *e.joined.others) if row] for e in examples]
     views = [example.view for example in examples]
+    captions = [example.caption for example in examples]
     return Batch(
         torch.stack([example.image for example in examples]),
         torch.stack([example.tokens for example in examples]),
         torch.tensor([example.joined.index for example in examples]),
         _rows([[row.image[v] for row in each] for v, each in zip(views, rows, strict=True)]),
-        _rows([[row.text[0] for row in each] for each in rows]),
-        [replace(example.joined.pair, image=None, metadata=None) for example in examples],
+        _rows([[row.text[c] for row in each] for c, each in zip(captions, rows, strict=True)]),
+        [_seen(example) for example in examples],
         skipped,
     )
+
+
+def _seen(example: Example) -> Pair:
+    """The pair as it was looked at, without what takes memory."""
+    pair = example.joined.pair
+    caption = pair.captions[example.caption] if pair.captions else None
+    return replace(pair, image=None, metadata=None, caption=caption, others=())
 
 
 def _rows(vectors: list[list[np.ndarray]]) -> Tensor | None:

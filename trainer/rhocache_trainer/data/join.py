@@ -131,7 +131,7 @@ class CachedPairs:
         self,
         dataset: Format,
         cache: ReferenceCache,
-        read_as: Mapping[str, str | None] | None = None,
+        read_as: Mapping[str, str | int | None] | None = None,
         *,
         others: Sequence[ReferenceCache] = (),
         references: References | None = None,

@@ -127,7 +127,7 @@ class LabelledPairs:
             return pair
         name = posixpath.basename(posixpath.dirname(pair.key))
         error = None if pair.error in _OF_TEXT else pair.error
-        pair = replace(pair, caption=name or None, error=error)
+        pair = replace(pair, caption=name or None, others=(), error=error)
         if name or error:
             return pair
         return pair.failed(RowErrorCode.TEXT_MISSING, "it lies in no folder, which is its class")

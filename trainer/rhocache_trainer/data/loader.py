@@ -17,7 +17,7 @@ from rhocache_schemas.dataset.augmentation import Augmentation
 from rhocache_trainer.data.config import Data
 from rhocache_trainer.data.dataset import Batch, Failure, PairDataset, Tokenizer
 from rhocache_trainer.data.join import PairSource
-from rhocache_trainer.data.replay import Replay
+from rhocache_trainer.data.replay import Replay, Turns
 
 
 class PairLoader(StatefulDataLoader[Any]):
@@ -58,6 +58,7 @@ def build_loader(
     image_size: tuple[int, int] | None,
     augmentation: Augmentation,
     replay: Replay | None = None,
+    turns: Turns | None = None,
     *,
     batch_size: int,
     seed: int,
@@ -75,6 +76,7 @@ def build_loader(
         image_size,
         augmentation,
         replay,
+        turns,
         batch_size=batch_size,
         seed=seed,
         shuffle_buffer=data.shuffle_buffer,

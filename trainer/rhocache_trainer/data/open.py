@@ -35,10 +35,10 @@ def open_pairs(
     Raises DatasetError and InvalidInput for what ``data`` names, and CacheError's kin.
     """
     selection = None if data.only is None else Selection.read(data.only)
-    dataset = open_dataset(data, data.kind)
     steering = [cache] if isinstance(cache, str) else list(cache or [])
     places = [*steering, cached] if cached and cached not in steering else steering
     if not places:
+        dataset = open_dataset(data, data.kind)
         pairs = PlainPairs(dataset)
         if not pairs.usable:
             raise DatasetError(f"{data.dataset} has no usable pair: {dataset.describe()}")
@@ -48,6 +48,9 @@ def open_pairs(
     kept = KEPT_BYTES // (max(1, data.workers) * len(places))
     caches = [ReferenceCache.open(place, kept_bytes=kept) for place in places]
     manifests = [each.manifest for each in caches]
+    if data.captions is None:  # as many are read as were scored, which is what hashes are of
+        data = data.model_copy(update={"captions": manifests[0].source.captions})
+    dataset = open_dataset(data, data.kind)
     options: dict[str, Any] = {
         "others": caches[1:],
         "references": References(manifests[: len(steering)], references) if steering else None,

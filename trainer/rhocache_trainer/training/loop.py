@@ -20,7 +20,7 @@ from rhocache_trainer.data.dataset import Batch
 from rhocache_trainer.data.join import PairSource
 from rhocache_trainer.data.loader import build_loader
 from rhocache_trainer.data.open import open_pairs
-from rhocache_trainer.data.replay import replay_of
+from rhocache_trainer.data.replay import replay_of, turns_of
 from rhocache_trainer.distributed.collectives import Ranks
 from rhocache_trainer.distributed.launch import launch
 from rhocache_trainer.loss import diagnostics
@@ -136,7 +136,7 @@ class _Run:
         size = None if config.cached and config.cached.image else model.image_size
         replay = None
         if config.cached is None:
-            replay = replay_of(config.replay, manifests, model.image_size, config.seed)
+            replay = replay_of(config.replay, manifests, model.image_size)
         self.loader = build_loader(
             config.data,
             self.pairs,
@@ -144,6 +144,7 @@ class _Run:
             size,
             config.augmentation,
             replay,
+            turns_of(config.replay, replay, config.seed),
             batch_size=config.objective.super_batch(share),
             seed=config.seed,
             rank=self.fabric.global_rank,

@@ -126,7 +126,7 @@ class Encoder:
             ShardFileWriter(
                 file,
                 views=spec.views.count,
-                captions=1,
+                captions=spec.source.most_captions,
                 dimension=self._reference.dimension,
                 dtype=np.dtype(spec.dtype),
             ) as writer,
@@ -134,7 +134,13 @@ class Encoder:
         ):
             with self._towers_turn(stages):
                 for pairs in encode_shard(
-                    rows, self._towers, decoder, writer, stages, spec.views.count
+                    rows,
+                    self._towers,
+                    decoder,
+                    writer,
+                    stages,
+                    spec.views.count,
+                    spec.source.most_captions,
                 ):
                     yield ShardInProgress(shard.name, pairs)
             if reader.sha256 is None:

@@ -23,7 +23,7 @@ from rhocache_schemas.cache.rows import ShardRows
 from rhocache_schemas.cache.shard_file import OK, RowGroup, decode_row_groups, read_row_group
 from rhocache_schemas.cache.summary import ShardRounding
 from rhocache_schemas.cache.vectors import Codes
-from rhocache_schemas.dataset.pair import HASH_BYTES, Pair, hash_caption, hash_image
+from rhocache_schemas.dataset.pair import HASH_BYTES, Pair, hash_captions, hash_image
 from rhocache_schemas.errors import CacheCorrupt, CacheError, InvalidInput, StorageError
 from rhocache_schemas.text import printable
 
@@ -93,7 +93,7 @@ class Found:
     """The row of a pair, as a cache has it."""
 
     image: npt.NDArray[np.floating]  # [V, d]
-    text: npt.NDArray[np.floating]  # [d]
+    text: npt.NDArray[np.floating]  # [c, d], of its captions
     similarity: np.float32
     codes: tuple[Codes, Codes] | None  # of image and text, each of one row; of int8 alone
     rounding: ShardRounding | None  # that its shard file states
@@ -101,17 +101,18 @@ class Found:
     @classmethod
     def of(cls, group: RowGroup, row: int) -> "Found":
         rows = group.rows
+        captions = rows.text.shape[1] if rows.captions is None else int(rows.captions[row])
         return cls(
             rows.image[row].copy(),  # a view would keep its whole row group in memory
-            rows.text[row, 0].copy(),
+            rows.text[row, :captions].copy(),
             rows.similarity[row],
-            rows.codes and (_code(rows.codes[0], row), _code(rows.codes[1], row)),
+            rows.codes and (_code(rows.codes[0], row), _code(rows.codes[1], row, captions)),
             group.footer.rounding,
         )
 
 
-def _code(codes: Codes, row: int) -> Codes:
-    return Codes(codes.codes[row].copy(), codes.scales[row].copy())
+def _code(codes: Codes, row: int, most: int | None = None) -> Codes:
+    return Codes(codes.codes[row, :most].copy(), codes.scales[row, :most].copy())
 
 
 class Reused:
@@ -232,7 +233,7 @@ class _Source:
 
 
 def _hashes(pair: Pair, width: int) -> Hashes:
-    return hash_image(pair.image or b"", width), hash_caption(pair.caption or "", width)
+    return hash_image(pair.image or b"", width), hash_captions(pair.captions, width)
 
 
 def _has(rows: ShardRows, row: int, hashes: Hashes, key: str | None) -> bool:

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rhocache_schemas.cache.shard_file import OK, Before, ShardFileWriter, ShardRows
 from rhocache_schemas.cache.vectors import Codes, quantise
-from rhocache_schemas.dataset.pair import Pair
+from rhocache_schemas.dataset.pair import Pair, hash_caption
 from rhocache_schemas.errors import RowErrorCode
 from rhocache_workers.encode.batches import Towers
 from rhocache_workers.encode.decode import Decoder
@@ -39,7 +39,7 @@ class Row:
     image_hash: bytes | None
     caption_hash: bytes | None
     image: Embedding | None = None  # both there unless error, or found
-    text: Embedding | None = None
+    texts: list[Embedding] = field(default_factory=list["Embedding"])  # of its captions
     found: Found | None = None  # what another cache has of it
 
 
@@ -85,7 +85,7 @@ class Preparation:
         self._texts.clear()
 
     def _begin(self, row: Row, pair: Pair, decoder: Decoder, stages: Stages) -> None:
-        image, caption = pair.image, pair.caption
+        image = pair.image
         if row.found is None and row.error is None and row.image_hash and row.caption_hash:
             name = pair.shard, pair.key
             decode = partial(decoder.submit, image or b"", name, stages)
@@ -94,7 +94,10 @@ class Preparation:
                 if self._views == 1
                 else Embedding(decode())  # drawn for this pair alone
             )
-            row.text = self._texts.get(row.caption_hash, lambda: self._tokens(caption or ""))
+            row.texts = [self._text(caption) for caption in pair.captions]
+
+    def _text(self, caption: str) -> Embedding:
+        return self._texts.get(hash_caption(caption), lambda: self._tokens(caption))
 
     def _tokens(self, caption: str) -> Embedding:
         tokens: Future[Any] = Future()
@@ -141,12 +144,13 @@ def encode_shard(
     writer: ShardFileWriter,
     stages: Stages,
     views: int = 1,
+    captions: int = 1,
 ) -> Iterator[int]:
     """Embed the rows and write them, a row group a window. Yields the pairs seen so far.
 
-    Of each image there are so many ``views``.
+    Of each image there are so many ``views``, and no pair has more ``captions``.
     """
-    shard = _Shard(towers, decoder, stages, views)
+    shard = _Shard(towers, decoder, stages, views, captions)
     window: list[Row] = []
     seen = 0
     try:
@@ -184,9 +188,12 @@ def _before(window: list[Row]) -> Before | None:
 class _Shard:
     """What of a shard is on its way through the towers."""
 
-    def __init__(self, towers: Towers, decoder: Decoder, stages: Stages, views: int) -> None:
+    def __init__(
+        self, towers: Towers, decoder: Decoder, stages: Stages, views: int, captions: int
+    ) -> None:
         self._towers = towers
         self._views = views
+        self._captions = captions
         self._decoder = decoder
         self._stages = stages
         self._waiting: dict[Embedding, Tensor] = {}  # images that have no batch yet
@@ -236,7 +243,7 @@ class _Shard:
         return self._columns(window, usable)
 
     def _encode_texts(self, usable: list[Row]) -> None:
-        texts = list(dict.fromkeys(row.text for row in usable if row.text and row.text.source))
+        texts = list(dict.fromkeys(text for row in usable for text in row.texts if text.source))
         if texts:
             tokens = torch.stack([text.source.result() for text in texts])  # pyright: ignore
             _assign(texts, self._towers.texts(tokens))
@@ -246,12 +253,15 @@ class _Shard:
     def _columns(self, window: list[Row], usable: list[Row]) -> ShardRows:
         numbers = {id(row): number for number, row in enumerate(window)}
         at = [numbers[id(row)] for row in usable]
-        image = np.full((len(window), self._views, self._towers.dimension), np.nan, np.float32)
-        text = image[:, 0].copy()
-        if usable:
-            image[at] = np.stack([row.image.vector for row in usable])  # pyright: ignore
-            text[at] = np.stack([row.text.vector for row in usable])  # pyright: ignore
-        similarity = (image[:, 0] * text).sum(axis=1)
+        n, d, places = len(window), self._towers.dimension, range(self._captions)
+        image = np.full((n, self._views, d), np.nan, np.float32)
+        text = np.full((n, self._captions, d), np.nan, np.float32)
+        captions = np.ones(n, np.int64)
+        for number, row in zip(at, usable, strict=True):
+            captions[number] = own = len(row.texts)
+            image[number] = row.image.vector  # pyright: ignore
+            text[number] = [row.texts[place % own].vector for place in places]
+        similarity = (image[:, 0] * text[:, 0]).sum(axis=1)
         for number in at:
             if not (np.isfinite(image[number]).all() and np.isfinite(text[number]).all()):
                 window[number].error = RowErrorCode.NON_FINITE_EMBEDDING
@@ -260,16 +270,19 @@ class _Shard:
             column[bad] = np.nan
         found = {n: row.found for n, row in enumerate(window) if row.found is not None}
         for number, row in found.items():
-            image[number], text[number], similarity[number] = row.image, row.text, row.similarity
+            captions[number] = own = len(row.text)
+            image[number], similarity[number] = row.image, row.similarity
+            text[number] = row.text[np.arange(self._captions) % own]
         return ShardRows(
             keys=[row.key for row in window],
             status=[OK if row.error is None else str(row.error) for row in window],
             image=image,
-            text=text[:, None],
+            text=text,
             similarity=similarity,
             image_hash=[row.image_hash for row in window],
             caption_hash=[row.caption_hash for row in window],
-            codes=_codes(image, text[:, None], found),
+            captions=captions,
+            codes=_codes(image, text, found),
         )
 
 
@@ -282,7 +295,8 @@ def _codes(
     codes = quantise(image), quantise(text)
     for number, row in found.items():
         for side, own in zip(codes, row.codes or (), strict=False):
-            side.codes[number], side.scales[number] = own
+            places = np.arange(side.scales.shape[1]) % len(own.scales)
+            side.codes[number], side.scales[number] = own.codes[places], own.scales[places]
     return codes
 
 

@@ -18,6 +18,7 @@ from rhocache_schemas.cache.documents import Origin
 from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.cache.rows import OK, ShardRows
 from rhocache_schemas.dataset.shards import Shard
+from rhocache_schemas.dataset.source import Source
 from rhocache_schemas.errors import InvalidInput, RowErrorCode
 from rhocache_schemas.reference import Dtype, ReferenceSpec
 from rhocache_workers.exchange.datacomp import short_name
@@ -91,7 +92,7 @@ def import_embeddings(
     outline = Outline(
         fingerprint=fingerprint,
         reference=reference,
-        dataset=dataset or folder,
+        source=Source(dataset=dataset or folder),
         dimension=first.shape[1],
         logit_scale=logit_scale,
         origin=Origin(

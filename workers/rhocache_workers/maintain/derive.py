@@ -13,7 +13,7 @@ from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.cache.rows import ShardRows
 from rhocache_schemas.cache.shard_file import Totals, writer_like
 from rhocache_schemas.dataset.shards import Shard
-from rhocache_schemas.dataset.source import AUTO, OF_ROWS, Kind
+from rhocache_schemas.dataset.source import TARS, Kind, Source
 from rhocache_schemas.errors import InvalidInput, ShardError, ShardErrorCode
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import ReferenceSpec
@@ -43,24 +43,24 @@ class Outline:
 
     fingerprint: Fingerprint
     reference: ReferenceSpec
-    dataset: str
+    source: Source
     dimension: int
     origin: Origin
+    format: Kind = TARS  # of the source
     logit_scale: float | None = None
     logit_bias: float | None = None
     reference_sha256: str | None = None
     batch_size: int = 1
     software: dict[str, str] = field(default_factory=dict)
     failed_shards: dict[str, str] = field(default_factory=dict)  # name -> code
-    format: Kind = AUTO  # of the dataset
-    images: str | None = None
 
     @classmethod
     def of(cls, manifest: Manifest, fingerprint: Fingerprint, origin: Origin) -> "Outline":
         return cls(
             fingerprint=fingerprint,
             reference=manifest.reference,
-            dataset=manifest.dataset,
+            source=manifest.source,
+            format=manifest.format,
             dimension=manifest.dimension,
             origin=origin,
             logit_scale=manifest.logit_scale,
@@ -69,8 +69,6 @@ class Outline:
             batch_size=manifest.batch_size,
             software=manifest.software,
             failed_shards=dict(manifest.failed_shards),
-            format=manifest.format,
-            images=manifest.images,
         )
 
 
@@ -110,14 +108,12 @@ def deriving(
     """
     fingerprint = outline.fingerprint
     spec = ScoreSpec(
-        dataset=outline.dataset,
+        **outline.source.model_dump(exclude={"shard_column"}),
+        format=outline.format,
         output=out,
         reference=outline.reference,
         dtype=fingerprint.dtype,
-        format=outline.format,
-        images=outline.images,
         metadata={},
-        **{name: getattr(fingerprint, name) for name in OF_ROWS},
     )
 
     def plan(names: Iterable[str]) -> None:

@@ -297,7 +297,9 @@ def _check_source(
             for problem in changed:
                 find(pair.key, problem)
             if len(same) < share and not changed and columns.status[pair.row] == OK:
-                same.append((pair, columns.image[pair.row], columns.text[pair.row, 0]))
+                same.append(
+                    (pair, columns.image[pair.row], columns.text[pair.row, : len(pair.captions)])
+                )
     except ShardError as error:
         find(None, f"its source can't be read: {error.detail}")
         return same
@@ -334,7 +336,7 @@ def _encode_again(report: VerifyReport, manifest: Manifest, chosen: list[Scored]
         pixels = viewer((pair.shard, pair.key), open_image(pair.image or b""))
         again = (
             reference.encode_images(pixels),
-            reference.encode_texts(reference.tokenizer([pair.caption or ""]))[0],
+            reference.encode_texts(reference.tokenizer(list(pair.captions))),
         )
         differences.append(
             max(

@@ -114,6 +114,7 @@ def with_class(source: Source, kind: str, field: str | None) -> Source:
     if field is None:
         return source
     if kind in _TABLES:
-        return source.model_copy(update={"caption_column": field})
+        return source.model_copy(update={"caption_column": field, "captions": None})
     suffix = source.caption_suffix if source.caption_field is not None else None
-    return source.model_copy(update={"caption_field": field, "caption_suffix": suffix})
+    found = {"caption_field": field, "caption_suffix": suffix, "captions": None}
+    return source.model_copy(update=found)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import mean
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -37,15 +37,17 @@ _SECONDS = 2.0  # to time each tower for
 class Work:
     """Floating-point operations of one pair."""
 
-    image_flops: int
-    text_flops: int  # at text_length
+    image_flops: int  # of one view
+    text_flops: int  # of one caption, at text_length
     full_text_flops: int  # at context_length
     text_length: float  # mean positions of the captions that were sampled
     context_length: int
+    views: int
+    captions: float  # of a pair, mean of those that were sampled
 
     @property
-    def flops(self) -> int:
-        return self.image_flops + self.text_flops
+    def flops(self) -> float:
+        return self.views * self.image_flops + self.captions * self.text_flops
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,8 @@ def estimate(
     pairs: int | None = None,
     measure: bool = False,
     kind: str = AUTO,
-    **read_as: str | None,
+    views: int = 1,
+    **read_as: Any,
 ) -> Cost:
     """Predict what scoring ``dataset`` with a reference costs on one ``device`` (None: this one's).
 
@@ -96,12 +99,17 @@ def estimate(
     """
     if pairs is not None and pairs < 1:
         raise InvalidInput(f"{pairs} pairs: there must be at least one")
+    if views < 1:
+        raise InvalidInput(f"{views} views: there must be at least one")
     if measure and device not in (None, device_here()):
         raise InvalidInput(f"only this machine's {device_here()} can be measured, not {device}")
     model, pretrained = absolute_model(model), absolute_weights(pretrained)
     named = measure or pretrained is not None
     spec = _reference_spec(model, pretrained, precision) if named else None
-    source = Source(dataset=dataset, **read_as)
+    try:
+        source = Source(dataset=dataset, **read_as)
+    except ValidationError as error:
+        raise InvalidInput(describe(error)) from error
     opened = open_dataset(source, kind)
     opened.check_kind()
     listed = opened.dated()
@@ -112,9 +120,9 @@ def estimate(
     sample = _read_sample(opened, source, whole=told is None)
     size = sum(shard.size for shard in listed)
     total = told or round(sample.pairs * size / sample.size)
-    work = _work(outline, sample.captions)
+    work = _work(outline, sample, views)
     predicted = work.flops / chosen.flops
-    measured = _seconds_per_pair(spec, sample) if spec and measure else None
+    measured = _seconds_per_pair(spec, sample, work) if spec and measure else None
     return Cost(
         dataset=dataset,
         model=model,
@@ -129,7 +137,7 @@ def estimate(
         measured_hours=None if measured is None else measured * total / 3600,
         measured_over_predicted=None if measured is None else measured / predicted,
         storage={
-            dtype: _storage(total, sample.keys, outline.dimension, dtype)
+            dtype: _storage(total, sample, views, outline.dimension, dtype)
             for dtype in get_args(Dtype)
         },
     )
@@ -143,14 +151,16 @@ def _reference_spec(model: str, pretrained: str | None, precision: str) -> Refer
         raise InvalidInput(describe(error)) from error
 
 
-def _work(outline: Outline, captions: list[str]) -> Work:
-    length = mean(outline.text_lengths(captions))
+def _work(outline: Outline, sample: "_Sample", views: int) -> Work:
+    length = mean(outline.text_lengths(sample.captions))
     return Work(
         image_flops=outline.image_flops(),
         text_flops=outline.text_flops(round(length)),
         full_text_flops=outline.text_flops(outline.context_length),
         text_length=length,
         context_length=outline.context_length,
+        views=views,
+        captions=mean(each for each in sample.counts if each),
     )
 
 
@@ -161,6 +171,7 @@ class _Sample:
     pairs: int = 0  # that were read
     size: int = 0  # bytes of the shards that were read
     keys: list[str] = field(default_factory=list[str])
+    counts: list[int] = field(default_factory=list[int])  # of captions; 0 where it is unusable
     captions: list[str] = field(default_factory=list[str])
     images: list[bytes] = field(default_factory=list[bytes])
 
@@ -168,8 +179,9 @@ class _Sample:
         self.pairs += 1
         if len(self.keys) < _SAMPLE:
             self.keys.append(pair.key)
+            self.counts.append(len(pair.captions) if pair.error is None else 0)
             if pair.error is None:
-                self.captions.append(pair.caption or "")
+                self.captions += pair.captions
                 if len(self.images) < max(_BATCH.values()):
                     self.images.append(pair.image or b"")
 
@@ -200,13 +212,15 @@ def _read_sample(dataset: Format, source: Source, *, whole: bool) -> _Sample:
     )
 
 
-def _storage(pairs: int, keys: list[str], dimension: int, dtype: Dtype) -> Storage:
+def _storage(pairs: int, sample: _Sample, views: int, dimension: int, dtype: Dtype) -> Storage:
     """Write a real shard file of these keys to see what a pair takes."""
-    n = len(keys)
-    vectors = np.zeros((n, 1, dimension), np.float32)
+    n, captions = len(sample.keys), np.maximum(sample.counts, 1)
+    image = np.zeros((n, views, dimension), np.float32)
+    text = np.zeros((n, captions.max(), dimension), np.float32)
     hashes: list[bytes | None] = [bytes(HASH_BYTES)] * n
     similarity = np.zeros(n, np.float32)
-    rows = ShardRows(keys, [OK] * n, vectors, vectors, similarity, hashes, hashes)
+    status = [OK] * n
+    rows = ShardRows(sample.keys, status, image, text, similarity, hashes, hashes, captions)
     sink, sha256 = io.BytesIO(), "0" * 64
     with writer_like(rows, sink, np.dtype(dtype)) as writer:
         writer.write(rows)
@@ -216,7 +230,7 @@ def _storage(pairs: int, keys: list[str], dimension: int, dtype: Dtype) -> Stora
 
 
 @torch.inference_mode()
-def _seconds_per_pair(spec: ReferenceSpec, sample: _Sample) -> float:
+def _seconds_per_pair(spec: ReferenceSpec, sample: _Sample, work: Work) -> float:
     """Time both towers on real pictures and captions, as encoders run them."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     reference = load_reference(spec, device)
@@ -229,7 +243,7 @@ def _seconds_per_pair(spec: ReferenceSpec, sample: _Sample) -> float:
     towers = Towers(reference, calibrate(reference, None).batch_size)
     image = _seconds(lambda: towers.images(pixels))
     text = _seconds(lambda: towers.texts(tokens))
-    return image / len(pixels) + text / len(tokens)
+    return work.views * image / len(pixels) + work.captions * text / len(tokens)
 
 
 def _seconds(run: Callable[[], Tensor]) -> float:

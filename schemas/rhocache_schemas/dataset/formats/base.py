@@ -172,13 +172,7 @@ class ContentReader:
                     pair = pair.failed(RowErrorCode.DUPLICATE_KEY, "its key came before")
                 seen.add(pair.key)
                 self.position += len(pair.image or b"")
-                caption = None if pair.caption is None else pair.caption.encode()
-                for value in (pair.key.encode(), pair.image, caption):
-                    length = (
-                        -1 if value is None else len(value)
-                    )  # so that no two pairs run into one
-                    digest.update(length.to_bytes(8, "big", signed=True))
-                    digest.update(value or b"")
+                digest.update(b"".join(_content(pair)))
                 yield pair
         except (StorageError, UriNotAllowed) as error:
             raise self._error(ShardErrorCode.IO_ERROR, error) from error
@@ -195,6 +189,16 @@ class ContentReader:
 
     def _error(self, code: ShardErrorCode, error: Exception) -> ShardError:
         return ShardError(code, self._shard.name, str(error))
+
+
+def _content(pair: Pair) -> Iterator[bytes]:
+    """What a pair is, so that no two run into one: each part behind its length."""
+    if pair.others:
+        yield (-1 - len(pair.others)).to_bytes(8, "big", signed=True)
+    captions = [caption.encode() for caption in pair.captions] or [None]
+    for value in (pair.key.encode(), pair.image, *captions):
+        yield (-1 if value is None else len(value)).to_bytes(8, "big", signed=True)
+        yield value or b""
 
 
 def numbered(name: str, number: int) -> str:

@@ -18,12 +18,16 @@ _LENGTH = 200  # of a type's name that is told
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The names of a table's columns. ``shard`` is the dataset shard that a pair once came from."""
+    """The names of a table's columns. ``shard`` is the dataset shard that a pair once came from.
+
+    Captions are the first ``most`` that are not blank of those in ``captions``, in their order.
+    """
 
     image: str
-    caption: str
+    captions: tuple[str, ...]
     key: str | None
     shard: str | None
+    most: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class ColumnNames:
     key: Sequence[str]
     shard: Sequence[str]
     asked: frozenset[str] = frozenset()
+    most: int = 1  # captions of a pair
 
     @classmethod
     def of(cls, source: Source, image: Sequence[str], caption: Sequence[str]) -> Self:
@@ -49,16 +54,18 @@ class ColumnNames:
                     "is a table; its columns are image_column and caption_column"
                 )
         usual = (image, caption, ("key", "__key__"), ("shard",))
+        captions = None if source.caption_column is None else _split(source.caption_column)
         chosen = (
-            source.image_column,
-            source.caption_column,
-            source.key_column,
-            source.shard_column,
+            _one(source.image_column),
+            captions,
+            _one(source.key_column),
+            _one(source.shard_column),
         )
         names = [
-            names if asked is None else (asked,) for asked, names in zip(chosen, usual, strict=True)
+            names if asked is None else asked for asked, names in zip(chosen, usual, strict=True)
         ]
-        return cls(*names, asked=frozenset(name for name in chosen if name is not None))
+        asked = frozenset(name for each in chosen for name in each or ())
+        return cls(*names, asked=asked, most=source.most_captions)
 
     def among(self, there: Sequence[str], source: str) -> Columns:
         """Choose, of those that a table has, the first of each kind. Raises DatasetError."""
@@ -68,26 +75,45 @@ class ColumnNames:
 
         image, caption, key, shard = map(first, (self.image, self.caption, self.key, self.shard))
         lacking = self.asked - set(there)
-        if image is None:
-            lacking |= {" or ".join(self.image)}
-        if caption is None:
-            lacking |= {" or ".join(self.caption)}
+        for found, names in ((image, self.image), (caption, self.caption)):
+            if found is None and not lacking.intersection(names):
+                lacking |= {" or ".join(names)}
         if lacking or image is None or caption is None:
             raise DatasetError(
                 f"{source} has no column {', '.join(sorted(lacking))}; it has {', '.join(there)}"
             )
-        chosen = Columns(image, caption, key, shard)
-        twice = [name for name in (image, caption, key, shard) if there.count(name or "") > 1]
+        captions = tuple(self.caption) if self.asked.issuperset(self.caption) else (caption,)
+        chosen = Columns(image, captions, key, shard, self.most)
+        names = (image, *captions, key, shard)
+        twice = [name for name in names if there.count(name or "") > 1]
         if twice:
             raise DatasetError(f"{source} has column {twice[0]} twice: rename one of them")
         return chosen
+
+
+def _one(column: str | None) -> tuple[str, ...] | None:
+    return None if column is None else (column,)
+
+
+def _split(columns: str) -> tuple[str, ...]:
+    """Take the names of columns apart. Raises InvalidInput for one that comes twice, or none."""
+    names = tuple(filter(None, (name.strip() for name in columns.split(";"))))
+    if not names or len(set(names)) < len(names):
+        raise InvalidInput(
+            f"caption_column={columns!r} names no columns, or one twice; write one as caption, or "
+            "several as caption;alt"
+        )
+    return names
 
 
 def check_types(schema: pa.Schema, columns: Columns, source: str) -> None:
     """Raises DatasetError for a column from which no image, caption, key or shard can be taken."""
     wanted: list[tuple[str | None, Callable[[pa.DataType], bool], str]] = [
         (columns.image, _is_image, "images are bytes: binary, or a struct with a field bytes"),
-        (columns.caption, _is_caption, "captions are strings, or lists of them"),
+        *(
+            (name, _is_caption, "captions are strings, or lists of them")
+            for name in columns.captions
+        ),
         (columns.key, _is_name, "keys are strings or integers"),
         (columns.shard, _is_name, "shards are strings or integers"),
     ]

@@ -16,7 +16,7 @@ from rhocache_schemas.dataset.formats.columns import ColumnNames, Columns
 from rhocache_schemas.dataset.formats.files import Files
 from rhocache_schemas.dataset.found import IMAGE_SUFFIXES
 from rhocache_schemas.dataset.keys import Strings, without_suffix
-from rhocache_schemas.dataset.pair import Pair
+from rhocache_schemas.dataset.pair import Pair, choose_captions
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.dataset.source import Source
 from rhocache_schemas.dataset.tree import Entry
@@ -54,10 +54,11 @@ class CsvTable(KeyedFormat):
         keys: Any = without_suffix(images) if columns.key is None else table[columns.key]
         self._shards = None if columns.shard is None else table[columns.shard]
         self._files.check(each.as_py() for each in images)
+        captions = [table[name] for name in columns.captions]
         self._take(
             [
-                self._shard(number, block)
-                for number, block in enumerate(_blocks(keys, images, table[columns.caption]))
+                self._shard(number, block, columns.most)
+                for number, block in enumerate(_blocks(keys, images, *captions))
             ]
         )
 
@@ -87,9 +88,10 @@ class CsvTable(KeyedFormat):
         times = [entry.mtime_ns for entry in entries]
         return replace(shard, size=sum(each.size for each in entries), mtime_ns=max([own, *times]))
 
-    def _shard(self, number: int, block: list[Strings]) -> Shard:
+    def _shard(self, number: int, block: list[Strings], most: int) -> Shard:
         name = numbered(posixpath.basename(self._location), number)
-        content = CsvBlock(self._files, *block)
+        keys, images, *captions = block
+        content = CsvBlock(self._files, keys, images, captions, most)
         return Shard(name, self._location, 0, 0, len(content.keys), content=content)
 
     def _block(self, shard: Shard) -> "CsvBlock":
@@ -103,12 +105,13 @@ class CsvBlock:
     files: Files
     keys: Strings
     images: Strings  # their paths
-    captions: Strings
+    captions: list[Strings]  # columns of them
+    most: int  # that a pair has
 
     def read(self, shard: str, start: int = 0, *, images: bool = True) -> Iterator[Pair]:
         for row in range(start, len(self.keys)):
-            key, caption = self.keys[row].as_py(), self.captions[row].as_py()
-            yield Pair(shard, row, key, caption=caption, images=images)
+            captions = choose_captions((each[row].as_py() for each in self.captions), self.most)
+            yield Pair(shard, row, self.keys[row].as_py(), images=images).captioned(captions)
 
     def load(self, pair: Pair) -> Pair:
         if not pair.images:
@@ -141,7 +144,7 @@ def _read_csv(location: str, names: ColumnNames) -> tuple[Columns, pa.Table]:
     line = 1  # on which a row begins
     try:
         header = next(reader)
-        chosen = (columns.image, columns.caption, columns.key, columns.shard)
+        chosen = (columns.image, *columns.captions, columns.key, columns.shard)
         places = {name: header.index(name) for name in chosen if name is not None}
         content: dict[str, list[str]] = {name: [] for name in places}
         line = reader.line_num + 1

@@ -8,9 +8,15 @@ import pyarrow as pa
 
 from rhocache_schemas.dataset.formats.base import BLOCK, CheckPlace, KeyedFormat, numbered
 from rhocache_schemas.dataset.formats.files import Files
-from rhocache_schemas.dataset.found import IMAGE_SUFFIXES, Suffixes, found_in, split_name
+from rhocache_schemas.dataset.found import (
+    IMAGE_SUFFIXES,
+    METADATA_SUFFIX,
+    Suffixes,
+    found_in,
+    split_name,
+)
 from rhocache_schemas.dataset.keys import Strings
-from rhocache_schemas.dataset.pair import DEFAULT_LIMITS, Pair, read_caption
+from rhocache_schemas.dataset.pair import DEFAULT_LIMITS, Pair
 from rhocache_schemas.dataset.shards import Content, Shard
 from rhocache_schemas.dataset.source import Source
 from rhocache_schemas.dataset.tree import Entry
@@ -22,7 +28,11 @@ _NAME = "files"  # of its shards, before their numbers
 class _Found(NamedTuple):
     key: str
     image: Entry
-    caption: Entry | None
+    captions: list[tuple[str, Entry]]  # by suffix
+
+    @property
+    def files(self) -> list[Entry]:
+        return [self.image, *(entry for _, entry in self.captions)]
 
 
 class ImageFolder(KeyedFormat):
@@ -43,17 +53,16 @@ class ImageFolder(KeyedFormat):
         self._files = Files(root, check)
         entries = self._files.list(tuple(f".{suffix}" for suffix in suffixes.all))
         pairs = _pairs(entries, suffixes)
-        if not any(pair.caption or not self.needs_captions for pair in pairs):
+        if not any(pair.captions or not self.needs_captions for pair in pairs):
             captions = " or ".join(suffixes.captions)
             what = f"caption ({captions}) beside an image" if pairs else "image"
             told = found_in(entry.name for entry in entries).describe(suffixes)
             raise DatasetError(f"{root} holds no {what}; it has {told}")
-        used = (each for pair in pairs for each in pair[1:] if isinstance(each, Entry))
-        self._files.check(entry.name for entry in used)
+        self._files.check(entry.name for pair in pairs for entry in pair.files)
         blocks = (pairs[first : first + BLOCK] for first in range(0, len(pairs), BLOCK))
         self._take(
             [
-                _shard(number, root, block, self._content(block, suffixes.caption_field))
+                _shard(number, root, block, self._content(block, suffixes))
                 for number, block in enumerate(blocks)
             ]
         )
@@ -67,13 +76,13 @@ class ImageFolder(KeyedFormat):
     def keys(self) -> Strings:
         return self._keys
 
-    def _content(self, block: list[_Found], caption_field: str | None) -> Content:
+    def _content(self, block: list[_Found], suffixes: Suffixes) -> Content:
         return FolderBlock(
             self._files,
             [pair.key for pair in block],
             [pair.image.name for pair in block],
-            [pair.caption and pair.caption.name for pair in block],
-            caption_field,
+            [[(suffix, entry.name) for suffix, entry in pair.captions] for pair in block],
+            suffixes,
         )
 
 
@@ -84,23 +93,26 @@ class FolderBlock:
     files: Files
     keys: list[str]
     images: list[str]
-    captions: list[str | None]
-    caption_field: str | None
+    captions: list[list[tuple[str, str]]]  # suffixes and names
+    suffixes: Suffixes
 
     def read(self, shard: str, start: int = 0, *, images: bool = True) -> Iterator[Pair]:
         for row in range(start, len(self.keys)):
             yield Pair(shard, row, self.keys[row], images=images)
 
     def load(self, pair: Pair) -> Pair:
-        caption = self.captions[pair.row]
-        if caption is None:
+        names = self.captions[pair.row]
+        if not names:
             detail = f"there is no caption beside {self.images[pair.row]}"
             return self.load_image(pair).failed(RowErrorCode.TEXT_MISSING, detail)
         try:
-            text, metadata = self._read_caption(caption)
+            files = [(suffix, self._read_text(name)) for suffix, name in names]
+            captions = self._captions(files)
         except RowError as error:
             return self.load_image(pair).failed(error.code, str(error))
-        return self.load_image(replace(pair, caption=text, metadata=metadata)).checked()
+        texts = (data for suffix, data in files if suffix == METADATA_SUFFIX)
+        pair = replace(pair.captioned(captions), metadata=next(texts, None))
+        return self.load_image(pair).checked()
 
     def load_image(self, pair: Pair) -> Pair:
         if not pair.images:
@@ -110,19 +122,19 @@ class FolderBlock:
         except RowError as error:
             return pair.failed(error.code, str(error))
 
-    def _read_caption(self, name: str) -> tuple[str | None, bytes | None]:
-        """A caption, and the KEY.json that it was taken from."""
-        data = self.files.read(
+    def _read_text(self, name: str) -> bytes:
+        return self.files.read(
             name,
             missing=RowErrorCode.TEXT_MISSING,
             most=DEFAULT_LIMITS.text_bytes,
             too_large=RowErrorCode.TEXT_MISSING,
         )
+
+    def _captions(self, files: list[tuple[str, bytes]]) -> list[str]:
         try:
-            text = read_caption(data, data, self.caption_field)
+            return self.suffixes.read_captions(files)
         except UnicodeError as error:
-            raise RowError(RowErrorCode.TEXT_NOT_UTF8, f"{name} is not UTF-8") from error
-        return text, None if self.caption_field is None else data
+            raise RowError(RowErrorCode.TEXT_NOT_UTF8, "a caption is not UTF-8") from error
 
 
 def _pairs(entries: list[Entry], suffixes: Suffixes) -> list[_Found]:
@@ -136,14 +148,14 @@ def _pairs(entries: list[Entry], suffixes: Suffixes) -> list[_Found]:
     found: list[_Found] = []
     for key, named in files.items():
         image = next((named[each] for each in suffixes.images if each in named), None)
-        caption = next((named[each] for each in suffixes.captions if each in named), None)
+        captions = [(each, named[each]) for each in suffixes.captions if each in named]
         if image is not None:
-            found.append(_Found(key, image, caption))
+            found.append(_Found(key, image, captions))
     return found
 
 
 def _shard(number: int, root: str, block: list[_Found], content: Content) -> Shard:
-    entries = [each for pair in block for each in pair[1:] if isinstance(each, Entry)]
+    entries = [each for pair in block for each in pair.files]
     return Shard(
         numbered(_NAME, number),
         root,

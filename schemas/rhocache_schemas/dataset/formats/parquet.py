@@ -8,7 +8,7 @@ import posixpath
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
 
@@ -22,7 +22,7 @@ from rhocache_schemas.dataset.formats.columns import ColumnNames, Columns, check
 from rhocache_schemas.dataset.formats.files import Files
 from rhocache_schemas.dataset.found import CAPTION_SUFFIX, IMAGE_SUFFIXES
 from rhocache_schemas.dataset.keys import Strings
-from rhocache_schemas.dataset.pair import Pair, choose_caption
+from rhocache_schemas.dataset.pair import Pair, choose_captions
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.dataset.source import Source
 from rhocache_schemas.dataset.tree import Entry
@@ -39,7 +39,7 @@ class ParquetTable(KeyedFormat):
     A shard is a row group or, where they are small, as many as have BLOCK rows together. The image
     column may also be a struct with a field ``bytes``, as Hugging Face datasets have it. A pair's
     key is that of the key column, else such a struct's field ``path``, else its file and the row's
-    number in it. Of a list of captions the first that is not blank counts.
+    number in it. Of captions, in lists or several columns, the first that are not blank count.
 
     Raises DatasetError where a file is unreadable, lacks a column, or has one of another type, and
     where there is no row, or no image's bytes in any.
@@ -149,11 +149,11 @@ class RowGroups:
         by_path = self.has_paths and columns.key is None
         image = f"{columns.image}.path" if by_path else None
         image = columns.image if images else image
-        wanted = [c for c in (image, columns.caption, columns.key) if c is not None]
+        wanted = [c for c in (image, *columns.captions, columns.key) if c is not None]
         row = 0
         with open_table(self.files, self.name) as table:
             for batch in table.iter_batches(_READ_ROWS, self.groups, wanted, use_threads=False):
-                captions = batch.column(columns.caption)
+                captions = [batch.column(name) for name in columns.captions]
                 keys = None if columns.key is None else batch.column(columns.key)
                 data = None if image is None else batch.column(columns.image)
                 if data is not None and pa.types.is_struct(data.type):
@@ -165,7 +165,7 @@ class RowGroups:
                         key = _row_name(self.name, self.first + row) if key is None else str(key)
                         stored = None if data is None else data[place].as_py()
                         pair = Pair(shard, row, key, stored, images=images)
-                        yield _captioned(pair, captions[place])
+                        yield _captioned(pair, [each[place] for each in captions], columns.most)
                     row += 1
 
     def load(self, pair: Pair) -> Pair:
@@ -232,14 +232,16 @@ def _has_paths(kind: pa.DataType) -> bool:
     return is_text(kind.field("path").type)
 
 
-def _captioned(pair: Pair, stored: Any) -> Pair:
+def _captioned(pair: Pair, stored: list[Any], most: int) -> Pair:
     try:
-        caption: Any = stored.as_py()
-        text = caption.decode() if isinstance(caption, bytes) else choose_caption(caption)
+        values: list[Any] = [each.as_py() for each in stored]
+        captions = choose_captions(
+            (value.decode() if isinstance(value, bytes) else value for value in values), most
+        )
     except UnicodeDecodeError:
         error = RowErrorCode.TEXT_NOT_UTF8
         return pair.failed(error, "its caption is not UTF-8")
-    return replace(pair, caption=text).checked()
+    return pair.captioned(captions).checked()
 
 
 def _find(source: Source, check: CheckPlace | None) -> tuple[Files, list[Entry]]:

@@ -17,7 +17,7 @@ from pyarrow import NativeFile, fs
 from rhocache_schemas import storage
 from rhocache_schemas.dataset.formats.base import CheckPlace, Format
 from rhocache_schemas.dataset.found import METADATA_SUFFIX, Found, Suffixes, split_name
-from rhocache_schemas.dataset.pair import DEFAULT_LIMITS, Limits, Pair, read_caption
+from rhocache_schemas.dataset.pair import DEFAULT_LIMITS, Limits, Pair
 from rhocache_schemas.dataset.shards import (
     SUFFIXES,
     Shard,
@@ -224,17 +224,19 @@ class ShardReader:
                 RowErrorCode.IMAGE_TOO_LARGE if image_member else RowErrorCode.IMAGE_MISSING
             )
         metadata = members.get(METADATA_SUFFIX, (None, None))[1]
+        texts = ((s, members[s][1]) for s in suffixes.captions if s in members)
+        captions: list[str] = []
         try:
-            text = next((members[s][1] for s in suffixes.captions if s in members), None)
-            caption = read_caption(text, text, suffixes.caption_field)
+            captions = suffixes.read_captions(texts)
         except UnicodeError:
-            caption = None
             error = error or RowErrorCode.TEXT_NOT_UTF8
-        if caption is None or not caption.strip():
+        if not captions or not captions[0].strip():
             error = error or RowErrorCode.TEXT_MISSING
         if error is not None:
             self.found.add_metadata(metadata)
-        return Pair(self.shard.name, row, key, image, caption, metadata, error, images=self._images)
+        name, caption, images = self.shard.name, next(iter(captions), None), self._images
+        others = tuple(captions[1:])
+        return Pair(name, row, key, image, caption, metadata, error, images=images, others=others)
 
     def _error(self, code: ShardErrorCode, detail: str) -> ShardError:
         return ShardError(code, self.shard.name, detail)

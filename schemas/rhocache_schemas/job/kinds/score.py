@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from rhocache_schemas.dataset.source import AUTO, Kind, Source
+from rhocache_schemas.dataset.source import AUTO, Captions, Kind, Source
 from rhocache_schemas.job.spec import Ask, JobSpec, Location, Output
 from rhocache_schemas.job.views import Views
 from rhocache_schemas.reference import Dtype, ReferenceSpec
@@ -72,8 +72,15 @@ class ScoreSpec(JobSpec):
         str | None,
         Field(
             max_length=256,
-            description="Of captions in tars and folders; default: txt, or json with a caption "
-            "field.",
+            description="Of captions in tars and folders, several with a semicolon between; "
+            "default: txt, or json with a caption field.",
+        ),
+    ] = None
+    captions: Annotated[
+        Captions,
+        Field(
+            description="Of each pair at most: the first that are not blank of a list, or of "
+            "several suffixes or columns; default: 1."
         ),
     ] = None
     image_column: Annotated[
@@ -82,7 +89,10 @@ class ScoreSpec(JobSpec):
     ] = None
     caption_column: Annotated[
         str | None,
-        Field(description="Of a table; default: caption in Parquet, title in a CSV."),
+        Field(
+            description="Of a table, several with a semicolon between; default: caption in "
+            "Parquet, title in a CSV."
+        ),
     ] = None
     key_column: Annotated[
         str | None,

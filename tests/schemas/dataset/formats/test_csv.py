@@ -41,7 +41,7 @@ def read(folder: Path, data: str | bytes) -> list[list[str]]:
     return [
         [image.as_py(), caption.as_py()]
         for block in blocks
-        for image, caption in zip(block.images, block.captions, strict=True)
+        for image, caption in zip(block.images, *block.captions, strict=True)
     ]
 
 
