@@ -56,6 +56,10 @@ class Fingerprint(CacheDocument):
         return Views()
 
     @property
+    def view_count(self) -> int:
+        return self.views if isinstance(self.views, int) else self.views.count
+
+    @property
     def imported(self) -> bool:
         """Whether nobody has hashed the images and captions that the rows are of."""
         return self.made_from == "embeddings"

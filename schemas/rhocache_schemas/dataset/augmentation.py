@@ -47,7 +47,7 @@ _MAGNITUDES = 30  # from 0, which does next to nothing
 
 
 class Augmentation(Strict):
-    """What happens to a training image, in the order of the fields."""
+    """What happens to a training image, in the order of these fields."""
 
     scale: Annotated[
         Range, Field(description="Share of the image that a crop keeps: from, to.")

@@ -5,12 +5,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field
 
 from rhocache_schemas.dataset.augmentation import Augmentation, View, ViewDraws, draw_view
+from rhocache_schemas.documents import Strict
 from rhocache_schemas.job.spec import Ask
 
 
-class Views(Augmentation):
-    """View 0 of an image is the reference's own, as it evaluates; the others are drawn."""
-
+class _Count(Strict):
     count: Annotated[
         int,
         Field(
@@ -27,6 +26,10 @@ class Views(Augmentation):
         Field(title="View seed", ge=0, lt=1 << 53, description="Of the views."),
         Ask(option="view-seed"),
     ] = 0
+
+
+class Views(Augmentation, _Count):  # whose fields come first
+    """View 0 of an image is the reference's own, as it evaluates; the others are drawn."""
 
     @property
     def recorded(self) -> Self | Literal[1]:

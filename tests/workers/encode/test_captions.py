@@ -18,6 +18,7 @@ from rhocache_schemas.errors import FingerprintMismatch
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import Dtype
 from rhocache_workers.maintain.convert import convert
+from rhocache_workers.maintain.inspect import inspect
 from rhocache_workers.maintain.verify import verify
 from rhocache_workers.run.driver import score
 
@@ -76,6 +77,8 @@ def test_a_row_has_each_caption_as_the_reference_itself_embeds_it(
             np.testing.assert_allclose(part.similarity[row], similarity, atol=2e-6)
             number += 1
     assert number == 12
+    found = inspect(spec.output)
+    assert (found.views, found.captions) == (1, 3)
     report = verify(spec.output, dataset=spec.dataset, sample=12)
     assert (report.findings, report.pairs_encoded_again) == ([], 12)
 

@@ -53,7 +53,7 @@ def tabulate(cache: CacheReader) -> Table:
 
     Raises CacheIncomplete, CacheCorrupt and StorageError.
     """
-    by_name = cache.manifest.fingerprint.drawn.count > 1
+    by_name = cache.manifest.fingerprint.view_count > 1
     columns = ["image_hash", "caption_hash", "row", "status", *(["key"] if by_name else [])]
     shards = list(cache.index)
     width, mixes, places = HASH_BYTES, [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]

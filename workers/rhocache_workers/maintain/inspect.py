@@ -34,6 +34,8 @@ class Inspection:
     pretrained: str | None
     precision: str
     dtype: str
+    views: int  # of each image
+    captions: int  # of each pair at most
     fingerprint: str
     shards: int  # of the manifest; before there is one, the files that are there
     failed_shards: dict[str, str]  # name -> code
@@ -81,6 +83,8 @@ def inspect(cache: str) -> Inspection:
         pretrained=begun.reference.pretrained,
         precision=told.fingerprint.precision,
         dtype=told.fingerprint.dtype,
+        views=told.fingerprint.view_count,
+        captions=told.fingerprint.captions or 1,
         fingerprint=told.fingerprint.digest,
         shards=rows.shards,
         failed_shards=rows.failed_shards,
