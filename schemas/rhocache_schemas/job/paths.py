@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from rhocache_schemas import storage
-from rhocache_schemas.job.spec import LOCATION
+from rhocache_schemas.job.spec import CODE, LOCATION
 from rhocache_schemas.reference import LOCAL_DIR, ReferenceSpec
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -26,6 +26,13 @@ def named_locations(spec: BaseModel) -> list[str]:
         if "/" in pretrained or is_local(pretrained):
             named.append(pretrained)
     return named
+
+
+def named_code(spec: BaseModel) -> list[str]:
+    """The locations that a job names of files whose code it would run."""
+    fields = type(spec).model_fields.items()
+    named = [getattr(spec, name) for name, info in fields if _is_marked(info, CODE)]
+    return [place for place in named if place is not None]
 
 
 def absolute(spec: Model) -> Model:
@@ -49,13 +56,13 @@ def _naming(spec: BaseModel) -> Iterator[tuple[str, Any]]:
     """Yield the fields that name places: locations, lists of them, and references."""
     for name, info in type(spec).model_fields.items():
         value = getattr(spec, name)
-        if isinstance(value, ReferenceSpec) or (value is not None and _is_location(info)):
+        if isinstance(value, ReferenceSpec) or (value is not None and _is_marked(info, LOCATION)):
             yield name, value
 
 
-def _is_location(info: FieldInfo) -> bool:
+def _is_marked(info: FieldInfo, mark: object) -> bool:
     alternatives = (getattr(each, "__metadata__", ()) for each in get_args(info.annotation))
-    return LOCATION in info.metadata or any(LOCATION in each for each in alternatives)
+    return mark in info.metadata or any(mark in each for each in alternatives)
 
 
 def absolute_location(location: str) -> str:
