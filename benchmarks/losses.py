@@ -27,7 +27,7 @@ from rhocache_schemas.cache.shard_file import ShardRows
 from rhocache_schemas.job.kinds.losses import LossesSpec
 from rhocache_workers.over_cache.contrastive import Losses
 from rhocache_workers.over_cache.driver import make_table
-from rhocache_workers.over_cache.log_mean_exp import TILES, RowSums
+from rhocache_workers.over_cache.log_mean_exp import TILES, RowSums, tensor
 from tests.caches import commit
 
 SHARD = 8192
@@ -67,11 +67,16 @@ class Share:
 
 
 def take_turns(
-    tried: Mapping[str, Callable[[], object]], flops: float, rounds: int, *, warm_up: bool
+    tried: Mapping[str, Callable[[], object]],
+    flops: float,
+    rounds: int,
+    dtype: torch.dtype = torch.float32,
+    *,
+    warm_up: bool,
 ) -> dict[str, Share]:
     """Run each in turn, of so many operations; with ``warm_up`` once more before they count."""
     console = Console(stderr=True)
-    a, b = torch.randn(2, SIDE, SIDE)
+    a, b = torch.randn(2, SIDE, SIDE, dtype=dtype)
     product_rate(a, b)
     found = {name: Share() for name in tried}
     for number in range(0 if warm_up else 1, rounds + 1):
@@ -98,7 +103,7 @@ def tell(shares: Mapping[str, Share], rounds: int) -> None:
 
 def multiply_only(rows: Tensor, columns: Tensor) -> None:
     height, width = TILES["cpu"]
-    tile = torch.empty(height, width)
+    tile = torch.empty(height, width, dtype=rows.dtype)
     for top in range(0, len(rows), height):
         for left in range(0, len(columns), width):
             part = rows[top : top + height], columns[left : left + width]
@@ -110,17 +115,16 @@ def main(
     dimension: int = 512,
     rounds: int = 5,
     threads: Annotated[int, typer.Option(help="Of torch; a task of Ray's has one.")] = 1,
+    tau: Annotated[float, typer.Option(help="Temperature; below 0.02 float64 is needed.")] = 0.05,
 ) -> None:
     torch.set_num_threads(threads)
     flops = 4 * pairs**2 * dimension
-    rows, columns = (
-        torch.from_numpy(embeddings(pairs, dimension, seed)[:, 0]).float() for seed in (1, 2)
-    )
+    rows, columns = (tensor(embeddings(pairs, dimension, seed)[:, 0], tau) for seed in (1, 2))
     own = (rows * columns).sum(1).double().numpy()
 
     def loop() -> None:
         for _ in range(2):  # images to texts, and back
-            RowSums(rows, own, 0.01).add(columns, NONE, NONE)
+            RowSums(rows, own, tau).add(columns, NONE, NONE)
 
     def products() -> None:
         for _ in range(2):
@@ -132,7 +136,7 @@ def main(
         cache = str(commit(Path(folder, "cache"), parts))
 
         def job() -> None:
-            spec = LossesSpec(cache=cache, output=f"{folder}/{time.time()}", tau=0.01)
+            spec = LossesSpec(cache=cache, output=f"{folder}/{time.time()}", tau=tau)
             make_table(spec, Losses, here=True)
 
         tried: dict[str, Callable[[], None]] = {
@@ -140,7 +144,7 @@ def main(
             "its loop: products, exp, sums": loop,
             "the loop's products alone": products,
         }
-        shares = take_turns(tried, flops, rounds, warm_up=True)
+        shares = take_turns(tried, flops, rounds, rows.dtype, warm_up=True)
     print(f"{pairs} pairs of {dimension} numbers; {describe()}, {threads} threads\n")
     tell(shares, rounds)
 

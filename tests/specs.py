@@ -69,8 +69,9 @@ def _values(annotation: Any, metadata: list[Any], root: str, letters: Any) -> An
         return st.from_regex(bound("pattern"), fullmatch=True, alphabet=string.ascii_letters + "_")
     if annotation is str:
         return st.text(letters, min_size=bound("min_length") or 0, max_size=64)
-    if get_origin(annotation) is tuple:  # a range
-        return st.tuples(*[st.floats(0.001, 1)] * 2).map(lambda ends: tuple(sorted(ends)))
+    if get_origin(annotation) is tuple:  # a range, or of channels
+        each = [st.floats(0.001, 1)] * len(get_args(annotation))
+        return st.tuples(*each).map(lambda ends: tuple(sorted(ends)))
     if get_origin(annotation) is list:
         each = _values(get_args(annotation)[0], [], root, letters)
         return st.lists(each, max_size=3)

@@ -136,6 +136,13 @@ class Settings(BaseSettings):
     allow_root: Annotated[
         Roots, Field(description="places that jobs may name; none: data dir and working folder")
     ] = []
+    code_root: Annotated[
+        Roots,
+        Field(
+            description="places that jobs may load programs from, as classifiers of classify jobs: "
+            "who writes there runs code; none: nowhere"
+        ),
+    ] = []
     allow_host: Annotated[
         Hosts, Field(description="more Host headers to answer to: NAME, NAME:PORT, *.NAME or *")
     ] = []

@@ -114,7 +114,8 @@ def settings_without_ray(root: Path, *more_roots: str, **changes: Any) -> Settin
     """Of a service whose jobs stay where a test puts them."""
     roots, nowhere = [str(root), *more_roots], "http://127.0.0.1:9"
     hooks = {"webhook_host": ["hooks.example.org"], "webhook_secret": WEBHOOK_SECRET}
-    return Settings(data_dir=root, allow_root=roots, ray_address=nowhere, **hooks | changes)
+    allowed = {"allow_root": roots, "code_root": roots}
+    return Settings(data_dir=root, ray_address=nowhere, **allowed | hooks | changes)
 
 
 class Service:

@@ -66,7 +66,7 @@ def export(
             help="npy is clip-retrieval's layout.",
         ),
     ],
-    out: Annotated[str, typer.Option(help="A local folder that is not there yet.")],
+    out: Out,
     as_json: options.Json = False,
 ) -> None:
     """Write a cache's usable rows in the layout of another tool."""

@@ -11,7 +11,7 @@ from rhocache_schemas.dataset.formats.base import Format
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.dataset.source import AUTO, Source
 from rhocache_schemas.errors import RhocacheError, UriNotAllowed
-from rhocache_schemas.job.paths import named_locations
+from rhocache_schemas.job.paths import named_code, named_locations
 
 Place = tuple[str, tuple[str, ...]]
 
@@ -31,6 +31,22 @@ def check_job(spec: BaseModel, roots: Sequence[str]) -> None:
     """Refuse a job that names a place outside ``roots``. Raises as check_allowed does."""
     for location in named_locations(spec):
         check_allowed(location, roots)
+
+
+def check_code(spec: BaseModel, roots: Sequence[str]) -> None:
+    """Refuse a job that would run code which does not lie under ``roots``.
+
+    Raises as check_allowed does.
+    """
+    for place in named_code(spec):
+        try:
+            check_allowed(place, roots)
+        except UriNotAllowed as error:
+            raise UriNotAllowed(
+                f"loading {place!r} can run code, which this service takes from "
+                f"{', '.join(roots) or 'nowhere'}: who runs it can set RHOCACHE_CODE_ROOT; the "
+                "command does without a service"
+            ) from error
 
 
 class Under:

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from rhocache_schemas import storage
-from rhocache_schemas.job.spec import LOCATION
+from rhocache_schemas.job.spec import CODE, LOCATION
 from rhocache_schemas.reference import LOCAL_DIR, ReferenceSpec
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -29,6 +29,13 @@ def named_locations(spec: BaseModel) -> list[str]:
         if "/" in pretrained or is_local(pretrained):
             named.append(pretrained)
     return named
+
+
+def named_code(spec: BaseModel) -> list[str]:
+    """The locations that a job names of files whose code it would run."""
+    fields = type(spec).model_fields.items()
+    named = [getattr(spec, name) for name, info in fields if _is_marked(info, CODE)]
+    return [place for place in named if place is not None]
 
 
 def absolute(spec: Model) -> Model:
@@ -55,7 +62,7 @@ def _naming(spec: BaseModel) -> Iterator[tuple[str, Any]]:
     for name, info in type(spec).model_fields.items():
         value = getattr(spec, name)
         names_places = isinstance(value, ReferenceSpec) or _is_nested(value)
-        if names_places or (value is not None and _is_location(info)):
+        if names_places or (value is not None and _is_marked(info, LOCATION)):
             yield name, value
 
 
@@ -63,9 +70,9 @@ def _is_nested(value: Any) -> bool:
     return isinstance(value, list) and any(isinstance(each, BaseModel) for each in value)  # pyright: ignore[reportUnknownVariableType]
 
 
-def _is_location(info: FieldInfo) -> bool:
+def _is_marked(info: FieldInfo, mark: object) -> bool:
     alternatives = (getattr(each, "__metadata__", ()) for each in get_args(info.annotation))
-    return LOCATION in info.metadata or any(LOCATION in each for each in alternatives)
+    return mark in info.metadata or any(mark in each for each in alternatives)
 
 
 def absolute_location(location: str) -> str:

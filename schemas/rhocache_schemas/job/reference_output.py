@@ -2,11 +2,11 @@
 
 from typing import Annotated, Any, get_args
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from rhocache_schemas.documents import Strict
 from rhocache_schemas.job.spec import Location
-from rhocache_schemas.reference import Precision, ReferenceSpec
+from rhocache_schemas.reference import HF_HUB, LOCAL_DIR, Precision, ReferenceSpec
 
 _FORM = "MODEL[,PRETRAINED][,PRECISION]=OUT"
 
@@ -58,8 +58,20 @@ def _split(text: str) -> dict[str, Any]:
     return {"reference": reference, "output": output}
 
 
+_PRECISION = "|".join(get_args(Precision))
+_BRINGS_WEIGHTS = f"{LOCAL_DIR}|{HF_HUB}"
+_Text = Annotated[
+    str,
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": rf"^(({_BRINGS_WEIGHTS})[^,=]+|(?!{_BRINGS_WEIGHTS}|\{{)[^,=]+,"
+            rf"(?!({_PRECISION})=)[^,=]+)(,({_PRECISION}))?=.+$",
+        }
+    ),
+]
 # As REST, options and forms take it.
 Given = Annotated[
     ReferenceOutput,
-    BeforeValidator(read_reference_output, json_schema_input_type=ReferenceOutput | str),
+    BeforeValidator(read_reference_output, json_schema_input_type=ReferenceOutput | _Text),
 ]

@@ -23,11 +23,14 @@ class Ask:
 # process, and a service asks whether it lies under an allowed root.
 LOCATION = object()
 Location = Annotated[str, Field(min_length=1), LOCATION]
+# Marks one of a file that runs code of its author's, which a service refuses by default.
+CODE = object()
+Code = Annotated[Location, CODE]
 Output = Annotated[Location, Ask(option="out")]
 
 
 class JobSpec(Document):
-    """What a job is asked to do. Data only: nothing here can name code.
+    """What a job is asked to do. Data only: what names code is a ``Code``, and nothing else can.
 
     Each kind of jobs has a class of its own (rhocache_schemas.job.kinds). Its fields' types,
     bounds, defaults and descriptions are what the REST API, commands and forms are made from

@@ -2,6 +2,7 @@
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -32,18 +33,19 @@ class Prompts:
         vectors: Any = pa.FixedSizeListArray.from_arrays(flat, self.vectors.shape[1])
         return pa.table({"name": pa.array(self.names), "embedding": vectors})
 
-    def known(self) -> str:
-        """The names, of many the first."""
-        more = len(self.names) - _NAMED
-        return ", ".join(self.names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
-
     def missing(self, uri: str, name: str, images: int | None = None) -> MissingPair:
         """The error that tells of a class that is not among them, which so many images have."""
         which = "" if images is None else f", which {images} images have"
         return MissingPair(
             f"{uri} has no prompt for the class {name!r}{which}; it has {len(self.names)} classes: "
-            f"{self.known()}"
+            f"{some_of(self.names)}"
         )
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The names of classes, of many the first, as an error lists them."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def reference_of(fingerprint: Fingerprint) -> str:

@@ -8,7 +8,7 @@ from rhocache_schemas import storage
 from rhocache_schemas.api import Submission, Validation
 from rhocache_schemas.documents import check_version
 from rhocache_schemas.errors import JobStateConflict, QueueFull, RateLimited
-from rhocache_schemas.job.allowed_roots import check_job, true_place
+from rhocache_schemas.job.allowed_roots import check_code, check_job, true_place
 from rhocache_schemas.job.paths import absolute
 from rhocache_schemas.job.spec import JobSpec
 from rhocache_service.http.rate_limits import Limit
@@ -37,6 +37,7 @@ class Submissions:
         check_version(spec.format_version, "the job spec")
         spec = absolute(spec)
         check_job(spec, self.settings.roots)
+        check_code(spec, self.settings.code_root)
         for output in spec.outputs:
             storage.check_writable(output)
         if submission.webhook is not None:

@@ -1,6 +1,6 @@
 """How a further reference and its cache are named in one line."""
 
-import json
+import re
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from rhocache_schemas.job.reference_output import Given, ReferenceOutput
 
 GIVEN = TypeAdapter(Given)
+PATTERN = next(each["pattern"] for each in GIVEN.json_schema()["anyOf"] if "pattern" in each)
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 
 
@@ -31,6 +32,7 @@ def test_a_line_names_reference_and_output(
     text: str, reference: dict[str, str], output: str
 ) -> None:
     found = GIVEN.validate_python(text)
+    assert re.fullmatch(PATTERN, text)
     assert found == GIVEN.validate_python({"reference": reference, "output": output})
     assert str(found) == text
 
@@ -72,7 +74,6 @@ def test_another_line_is_refused(text: str, message: str) -> None:
         GIVEN.validate_python(text)
 
 
-def test_both_spellings_are_in_the_schema() -> None:
-    told = json.dumps(GIVEN.json_schema()["anyOf"])
-    assert "ReferenceOutput" in told
-    assert '"string"' in told
+@given(st.from_regex(PATTERN, fullmatch=True, alphabet=st.characters(exclude_categories=["Cs"])))
+def test_what_the_schema_says_of_a_text_is_taken(text: str) -> None:
+    assert isinstance(GIVEN.validate_python(text), ReferenceOutput)

@@ -333,3 +333,22 @@ def test_a_full_queue(tmp_path: Path) -> None:
         assert full.headers["ratelimit"].endswith('"waiting-jobs";r=0')
         http.post(f"/v1/jobs/{ids[0]}/cancel")
         assert http.post("/v1/jobs", json=spec(tmp_path)).status_code == 202
+
+
+def test_code_is_taken_from_where_the_service_says_alone(tmp_path: Path) -> None:
+    """Which is nowhere by default, and not where a link leads out of."""
+    (tmp_path / "trusted").mkdir()
+    (tmp_path / "trusted" / "link.pt2").symlink_to(tmp_path / "mine.pt2")
+    fields = {"cache": f"{tmp_path}/cache", "classes": f"{tmp_path}/c", "labels": f"{tmp_path}/l"}
+    asked = {"kind": "classify", "output": f"{tmp_path}/out", **fields}
+
+    def answers(**settings: Any) -> list[int]:
+        with served(create_app(settings_without_ray(tmp_path, **settings))) as url:
+            files = [f"{tmp_path}/{n}" for n in ("mine.pt2", "trusted/link.pt2", "trusted/c.pt2")]
+            return [
+                httpx.post(f"{url}/v1/jobs", json=asked | {"classifier": file}).status_code
+                for file in files
+            ]
+
+    assert answers(code_root=[]) == [403, 403, 403]
+    assert answers(code_root=[f"{tmp_path}/trusted"]) == [403, 403, 202]

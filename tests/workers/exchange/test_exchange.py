@@ -217,11 +217,9 @@ def run(tmp_path: Path, folder: str = "in", key_column: str | None = None) -> No
     )
 
 
-def test_an_export_is_local_new_and_of_a_known_format(cache: Path, tmp_path: Path) -> None:
+def test_an_export_is_new_and_of_a_known_format(cache: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="'tsv' is not one of npy, parquet-lists"):
         export(str(cache), "tsv", str(tmp_path / "out"))
-    with pytest.raises(InvalidInput, match="local folders"):
-        export(str(cache), "npy", "s3://bucket/out")
     with pytest.raises(InvalidInput, match="cache is there already"):
         export(str(cache), "npy", str(cache))
     (tmp_path / "cache" / "shards" / "b.tar.parquet").write_bytes(b"PAR1")

@@ -194,8 +194,12 @@ def test_a_template_has_a_place_for_the_name(icons: str, tmp_path: Path) -> None
         (PromptsSpec, {}),
         (PromptsSpec, {"classes": "c", "dataset": "d", "class_field": "f"}),
         (PromptsSpec, {"dataset": "d"}),
-        (ClassifySpec, {"prompts": "p"}),
+        (PromptsSpec, {"classes": "c", "class_field": "f"}),
         (ClassifySpec, {"prompts": "p", "labels": "l", "dataset": "d"}),
+        (ClassifySpec, {}),
+        (ClassifySpec, {"prompts": "p", "classifier": "c", "classes": "n"}),
+        (ClassifySpec, {"classifier": "c"}),
+        (ClassifySpec, {"prompts": "p", "std": "1,1,1"}),
     ],
 )
 def test_each_comes_from_one_place(kind: type, fields: dict) -> None:

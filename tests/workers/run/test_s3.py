@@ -9,7 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from caches import commit, in_shards
 from faults import crew_here
 from proxy import Fault, proxy
 from pyarrow import fs
@@ -17,10 +21,19 @@ from pyarrow import fs
 from rhocache_schemas import storage
 from rhocache_schemas.cache.deletion import delete_cache
 from rhocache_schemas.cache.documents import Manifest, Progress, ShardFailure
-from rhocache_schemas.errors import StorageError
+from rhocache_schemas.cache.reader import CacheReader
+from rhocache_schemas.errors import CacheIncomplete, InvalidInput, StorageError
+from rhocache_schemas.job.kinds.losses import LossesSpec
 from rhocache_schemas.job.kinds.score import ScoreSpec
+from rhocache_schemas.job.kinds.select import SelectSpec
+from rhocache_workers.exchange.export import export
+from rhocache_workers.maintain.convert import convert
 from rhocache_workers.maintain.inspect import inspect
+from rhocache_workers.maintain.merge import merge
 from rhocache_workers.maintain.verify import verify
+from rhocache_workers.over_cache.contrastive import Losses
+from rhocache_workers.over_cache.driver import make_table
+from rhocache_workers.over_cache.selection.work import Select
 from rhocache_workers.run import driver
 
 DRIVER = """
@@ -231,3 +244,82 @@ def test_a_network_that_goes_on_failing(
     assert (summary.rows, summary.failed_shards) == (24, 0)
     assert bucket.get_file_info("data/broken/cache/shards/00000.tar.parquet").mtime == before
     assert verify(cloud.output, cloud.dataset).findings == []
+
+
+def test_caches_of_caches_and_tables_in_a_bucket(bucket: fs.S3FileSystem, tmp_path: Path) -> None:
+    """Each as it is on a disk."""
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(2, 8, 64))
+    vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
+    image, text = vectors.astype(np.float16)
+    rows = in_shards(image, text, {"a/0.tar": 5, "b.tar": 3}, [1])
+    caches: dict[str, str] = {}
+    for root in (str(tmp_path), "s3://data/derived"):
+        cache = caches[root] = f"{root}/cache"
+        commit(cache, rows)
+        commit(f"{root}/other", in_shards(image, text, {"c.tar": 8}, []))
+        convert(cache, "int8", f"{root}/int8")
+        merge([cache, f"{root}/other"], f"{root}/merged")
+        export(cache, "parquet-lists", f"{root}/lists")
+        asked = {"cache": cache, "output": f"{root}/losses"}
+        make_table(LossesSpec.model_validate(asked), Losses, here=True)
+        asked = {"cache": cache, "output": f"{root}/chosen", "size": 4}
+        make_table(SelectSpec.model_validate(asked), Select, here=True)
+        for made in (f"{root}/int8", f"{root}/merged"):
+            assert verify(made).findings == []
+    assert names_of(bucket, "data/derived") == {
+        str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*") if file.is_file()
+    }
+    for file in tmp_path.rglob("*.parquet"):
+        there = f"s3://data/derived/{file.relative_to(tmp_path)}"
+        if "losses" in there or "chosen" in there:  # which are bound to their cache's manifest
+            assert read_table(there) == pq.read_table(file)
+        else:
+            assert storage.read_bytes(there) == file.read_bytes(), there
+    for root in caches:
+        with pytest.raises(InvalidInput, match="int8 is there already"):
+            convert(caches[root], "int8", f"{root}/int8")
+
+
+def names_of(bucket: fs.S3FileSystem, folder: str) -> set[str]:
+    infos = bucket.get_file_info(fs.FileSelector(folder, recursive=True))
+    return {info.path.removeprefix(f"{folder}/") for info in infos if info.is_file}
+
+
+def read_table(uri: str) -> pa.Table:
+    return pq.read_table(pa.BufferReader(storage.read_bytes(uri)))
+
+
+CONVERT = """
+import sys
+from rhocache_workers.maintain.convert import convert
+convert(sys.argv[1], "int8", sys.argv[2])
+"""
+
+
+def test_a_conversion_to_a_bucket_that_is_killed(
+    bucket: fs.S3FileSystem, network: Network, tmp_path: Path
+) -> None:
+    """What it leaves is an incomplete cache, which can be deleted, and made again."""
+    image = np.eye(8, dtype=np.float16)
+    cache = commit(tmp_path / "cache", in_shards(image, image, {"a.tar": 5, "b.tar": 3}, []))
+    out = "s3://data/killed/int8"
+    network.faults = {("PUT", "b.tar.parquet"): 503}
+    with subprocess.Popen([sys.executable, "-c", CONVERT, str(cache), out]) as child:
+        while ("PUT", "/data/killed/int8/shards/b.tar.parquet") not in seen(network):
+            assert child.poll() is None
+            time.sleep(0.05)
+        child.kill()
+    network.faults = {}
+    assert names_of(bucket, "data/killed/int8") == {"plan.json", "shards/a.tar.parquet"}
+    with pytest.raises(CacheIncomplete, match=r"has no manifest\.json"):
+        CacheReader.open(out)
+    with pytest.raises(InvalidInput, match="is there already"):
+        convert(str(cache), "int8", out)
+    delete_cache(out)
+    convert(str(cache), "int8", out)
+    assert verify(out).findings == []
+
+
+def seen(network: Network) -> set[tuple[str, str]]:
+    return {(method, path.partition("?")[0]) for method, path in network.seen}

@@ -1,7 +1,10 @@
 """Writes the usable rows of a cache in the layout of another tool."""
 
 import json
-from collections.abc import Callable, Iterator
+import shutil
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -21,27 +24,48 @@ ExportFormat = Literal["npy", "parquet-lists", "lance", "datacomp", "huggingface
 
 
 def export(cache: str, format: str, out: str) -> Made:
-    """Write the usable rows of a cache to a new local folder ``out``.
+    """Write the usable rows of a cache to a new folder ``out``.
 
     ``npy`` is clip-retrieval's layout, ``datacomp`` that of DataComp's metadata, ``huggingface`` a
     folder for ``datasets.load_dataset``.
 
-    Raises InvalidInput for another format, for a folder in an object store, and where ``out`` is
-    there; MissingExtra for a package that is not installed; and what reading a cache raises.
+    Raises InvalidInput for another format and where ``out`` is there; MissingExtra for a package
+    that is not installed; StorageError; and what reading a cache raises.
     """
     if format not in _WRITERS:
         raise InvalidInput(f"format {format!r} is not one of {', '.join(get_args(ExportFormat))}")
-    if storage.scheme(out) != "file":
-        raise InvalidInput(f"{out}: exports are written to local folders; copy it from there")
     write = _WRITERS[format]
     reader = CacheReader.open(cache)
     made = Made(out, dtype=reader.manifest.fingerprint.dtype)
     if format == "lance":
         _lance()
-    with new_folder(out) as place:
-        write(reader, _counted(reader, made), Path(place))
-        made.bytes = sum(file.stat().st_size for file in Path(place).rglob("*") if file.is_file())
+    with _new_local_folder(out) as place:
+        write(reader, _counted(reader, made), place)
+        made.bytes = sum(file.stat().st_size for file in _files(place))
     return made
+
+
+@contextmanager
+def _new_local_folder(out: str) -> Generator[Path]:
+    """Yield a local folder to write to; what is in it is at ``out`` in the end.
+
+    To an object store it is copied, a file after another, from the machine's temporary folder.
+    """
+    with new_folder(out) as place:
+        if storage.scheme(place) == "file":
+            yield Path(place)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+            for file in _files(Path(folder)):
+                name = file.relative_to(folder).as_posix()
+                with file.open("rb") as data, storage.AtomicFile(storage.join(out, name)) as target:
+                    shutil.copyfileobj(data, target)
+                    target.commit()
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.is_file())
 
 
 def _counted(reader: CacheReader, made: Made) -> Iterator[UsableRows]:

@@ -41,7 +41,8 @@ def convert(cache: str, dtype: Dtype, out: str) -> Made:
             "hashes stay 64 bits wide, as in the cache of format 1: the images and captions, of "
             "which wider ones would be taken, are not at hand"
         )
-    with deriving(out, Outline.of(manifest, fingerprint, origin), made) as writer:
+    outline = Outline.of(manifest, fingerprint, origin)
+    with deriving(out, outline, made, reader.index) as writer:
         for name, row in reader.index.items():
             rows, footer = reader.rows(name)
             if footer.fingerprint_sha256 != manifest.fingerprint_sha256:

@@ -96,8 +96,13 @@ class Writer:
 
 
 @contextmanager
-def deriving(out: str, outline: Outline, made: Made) -> Generator[Writer]:
+def deriving(
+    out: str, outline: Outline, made: Made, shards: Iterable[str] | None = None
+) -> Generator[Writer]:
     """Yield what writes the shards of a new cache at ``out``, and commit it in the end.
+
+    Where their names are known before, a cache that is cut short in an object store is known to be
+    one, by its plan, and can be deleted.
 
     Raises InvalidInput where something is at ``out``, and where there were no usable rows.
     """
@@ -110,13 +115,20 @@ def deriving(out: str, outline: Outline, made: Made) -> Generator[Writer]:
         dtype=fingerprint.dtype,
         metadata={},
     )
+
+    def plan(names: Iterable[str]) -> None:
+        begun = Plan.begin(spec, fingerprint, names, {})
+        storage.write_atomic(layout.plan_file(place), begun.to_json())
+
     with new_folder(out) as place:
         writer = Writer(place, fingerprint)
+        if shards is not None:
+            plan(shards)
         yield writer
-        shards = writer.committed
-        _sum_up(made, shards, fingerprint)
-        plan = Plan.begin(spec, fingerprint, (shard.index.name for shard in shards), {})
-        storage.write_atomic(layout.plan_file(place), plan.to_json())
+        committed = writer.committed
+        _sum_up(made, committed, fingerprint)
+        if shards is None:
+            plan(shard.index.name for shard in committed)
         commit(
             spec.model_copy(update={"output": place}),
             Description(
@@ -129,7 +141,7 @@ def deriving(out: str, outline: Outline, made: Made) -> Generator[Writer]:
                 software=outline.software,
             ),
             outline.reference_sha256,
-            shards,
+            committed,
             {
                 name: ShardError(ShardErrorCode(code), name, "")
                 for name, code in outline.failed_shards.items()

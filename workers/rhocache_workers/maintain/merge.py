@@ -43,7 +43,7 @@ def merge(caches: Sequence[str], out: str) -> Made:
     for name in there & outline.failed_shards.keys():  # another of them could read it
         del outline.failed_shards[name]
     made = Made(out)
-    with deriving(out, outline, made) as writer:
+    with deriving(out, outline, made, there) as writer:
         for reader in readers:
             for name, row in reader.index.items():
                 data = reader.shard_bytes(name)

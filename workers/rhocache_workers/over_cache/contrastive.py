@@ -88,7 +88,7 @@ class Losses(PairWork[LossesSpec]):
             )
         own = np.einsum("nd,nd->n", rows.image, rows.text, dtype=np.float64)
         images, texts = (
-            RowSums(tensor(each), own, tau, squares=drawn is not None)
+            RowSums(tensor(each, tau), own, tau, squares=drawn is not None)
             for each in (rows.image, rows.text)
         )
         others = np.zeros(len(own))  # that each pair was compared with
@@ -98,8 +98,8 @@ class Losses(PairWork[LossesSpec]):
             _, own_rows, own_columns = np.intersect1d(
                 rows.numbers, columns.numbers, assume_unique=True, return_indices=True
             )
-            images.add(tensor(columns.text), own_rows, own_columns)
-            texts.add(tensor(columns.image), own_rows, own_columns)
+            images.add(tensor(columns.text, tau), own_rows, own_columns)
+            texts.add(tensor(columns.image, tau), own_rows, own_columns)
             others += len(columns.numbers)
             others[own_rows] -= 1
         if drawn is not None:

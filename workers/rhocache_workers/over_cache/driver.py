@@ -59,6 +59,7 @@ def make_table(
         with telling(progress):
             cache, manifest_sha256 = open_cache(spec.cache)
             doing = work(spec, cache)
+            doing.roots = roots
             for place in doing.locations() if roots is not None else ():
                 check_allowed(place, roots or [])
             plan = _plan(spec, manifest_sha256, doing.inputs())

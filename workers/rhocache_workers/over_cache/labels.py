@@ -1,6 +1,5 @@
-"""The labels of a cache's pairs: from a Parquet file, or from the dataset that was scored."""
+"""The labels of a cache's pairs from a Parquet file."""
 
-import posixpath
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -10,12 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rhocache_schemas import storage
-from rhocache_schemas.cache.reader import CacheReader
-from rhocache_schemas.dataset.formats.webdataset import ShardReader
-from rhocache_schemas.dataset.pair import Pair
-from rhocache_schemas.dataset.shards import find_shards
-from rhocache_schemas.errors import DatasetError, InvalidDocument, InvalidInput, PairMismatch
-from rhocache_schemas.job.kinds.classify import ClassifySpec
+from rhocache_schemas.errors import InvalidDocument, InvalidInput
 
 _COLUMNS = ("shard", "key", "label")
 
@@ -44,32 +38,6 @@ class FileLabels:
 
     def of(self, shard: str, keys: Sequence[str]) -> list[str | None]:
         return [self._by_pair.get((shard, key)) for key in keys]
-
-
-def dataset_labels(cache: CacheReader, shard: str, spec: ClassifySpec) -> list[str | None]:
-    """The label of each pair of a shard, read from the dataset; None where it has none.
-
-    Raises DatasetError where the dataset lacks the shard, and PairMismatch where its pairs are not
-    those that were scored.
-    """
-    dataset = str(spec.dataset)
-    found = find_shards(dataset, [shard]).get(shard)
-    if found is None:
-        raise DatasetError(f"{dataset} has no shard {shard}, of which {cache.uri} has pairs")
-    keys = cache.columns(shard, ["key"])["key"].to_pylist()
-    pairs = list(ShardReader(found, spec.class_field))
-    if [pair.key for pair in pairs] != keys:
-        raise PairMismatch(
-            f"shard {shard} of {dataset} has other pairs than {cache.uri}: {len(pairs)} against "
-            f"{len(keys)}, or in another order"
-        )
-    return [_label(pair, spec) for pair in pairs]
-
-
-def _label(pair: Pair, spec: ClassifySpec) -> str | None:
-    if spec.label == "folder":
-        return posixpath.basename(posixpath.dirname(pair.key)) or None
-    return pair.caption
 
 
 def _read(location: str) -> pa.Table:

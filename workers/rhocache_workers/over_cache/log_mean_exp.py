@@ -14,36 +14,42 @@ Places = npt.NDArray[np.int64]
 
 _DEPTH = 64  # dimensions that are multiplied at a time: float32 sums of more lose half a digit
 TILES = {"cpu": (512, 1024), "cuda": (8192, 16384)}  # rows, columns
+# The least temperature at which float32 similarities, which err by some 1e-7, are enough for losses
+# that are exact to 1e-5: they are divided by it.
+_SINGLE = 0.02
 _LARGEST = 1e18  # of a tile's sums, whose squares are float32 too, before its maximum is subtracted
 _CONFIDENCE = 1.959964  # standard deviations on both sides of the mean: 95 %
 
 
-def tensor(rows: npt.NDArray[np.floating]) -> Tensor:
-    """Return float32 on the GPU, if there is one."""
+def tensor(rows: npt.NDArray[np.floating], tau: float) -> Tensor:
+    """Return them on the GPU, if there is one, as exact as this temperature needs."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.from_numpy(rows).to(device, torch.float32)
+    return torch.from_numpy(rows).to(device, torch.float32 if tau >= _SINGLE else torch.float64)
 
 
 class RowSums:
     """Of each row i, Σ exp((s_ij − o_i) / τ) over the columns j that were added, but its own.
 
-    ``rows`` is float32 [R, d], ``own`` the similarity s_ii, float64 [R]. The offset o_i begins as
-    s_ii: what is then too small for float32 is nothing beside the own column's 1. Where a sum grows
-    large, o_i becomes the row's maximum, so that no temperature is too small.
+    ``rows`` is float32 or float64 [R, d], ``own`` the similarity s_ii, float64 [R]. The offset o_i
+    begins as s_ii: what is then too small for a float is nothing beside the own column's 1. Where a
+    sum grows large, o_i becomes the row's maximum, so that no temperature is too small.
     """
 
     def __init__(self, rows: Tensor, own: Floats, tau: float, *, squares: bool = False) -> None:
         self._rows = rows
         self._scale = 1 / tau
         self._own = own
-        self._offset = torch.from_numpy(own).to(rows.device, torch.float32)
+        self._offset = torch.from_numpy(own).to(
+            rows.device, rows.dtype, copy=True
+        )  # it will change
         self._sums = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
         self._squares = torch.zeros_like(self._sums) if squares else None
         self._tile = TILES[rows.device.type]
-        self._buffer = torch.empty(self._tile[0] * self._tile[1], device=rows.device)
+        size = self._tile[0] * self._tile[1]
+        self._buffer = torch.empty(size, device=rows.device, dtype=rows.dtype)
 
     def add(self, columns: Tensor, own_rows: Places, own_columns: Places) -> None:
-        """Add columns, float32 [C, d]; those of ``own_columns`` are the own of ``own_rows``."""
+        """Add columns, [C, d] as the rows; those of ``own_columns`` are the own of ``own_rows``."""
         height, width = self._tile
         for top in range(0, len(self._rows), height):
             bottom = min(top + height, len(self._rows))

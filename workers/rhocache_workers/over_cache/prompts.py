@@ -7,15 +7,21 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from rhocache_schemas import storage
-from rhocache_schemas.dataset.formats.webdataset import ShardReader
-from rhocache_schemas.dataset.shards import list_shards
+from rhocache_schemas.dataset.formats import open_dataset, read_shard
 from rhocache_schemas.errors import DatasetError, InvalidInput
+from rhocache_schemas.job.allowed_roots import Under
 from rhocache_schemas.job.kinds.prompts import PromptsSpec
 from rhocache_schemas.job.paths import named_locations
 from rhocache_schemas.table import prompts as table
 from rhocache_schemas.table.documents import Sample, Summary, Value
+from rhocache_workers.over_cache.class_names import read_classes, read_lines
 from rhocache_workers.over_cache.run import Run
+from rhocache_workers.over_cache.scored_dataset import (
+    class_of,
+    scored_source,
+    source_like_scored,
+    with_class,
+)
 from rhocache_workers.over_cache.work import Work
 
 _AT_ONCE = 256  # texts
@@ -31,13 +37,18 @@ class Prompts(Work[PromptsSpec]):
     """
 
     def locations(self) -> Sequence[str]:
-        return named_locations(self.cache.manifest)
+        own = (
+            []
+            if self.spec.class_field is None or self.spec.dataset
+            else [self.cache.manifest.dataset]
+        )
+        return [*named_locations(self.cache.manifest), *own]
 
     def inputs(self) -> Mapping[str, str]:
         """Raises InvalidInput, DatasetError and StorageError."""
         made: dict[str, object] = {"names": self._names}
         if self.spec.templates_file is not None:
-            made["templates"] = _lines(self.spec.templates_file)
+            made["templates"] = read_lines(self.spec.templates_file)
         hashes = {
             name: hashlib.sha256(json.dumps(value).encode()).hexdigest()
             for name, value in made.items()
@@ -61,26 +72,31 @@ class Prompts(Work[PromptsSpec]):
     @cached_property
     def _names(self) -> list[str]:
         if self.spec.classes is not None:
-            names = _lines(self.spec.classes)
-            if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise InvalidInput(f"{self.spec.classes} has the class {twice[0]!r} twice")
-            return names
+            return read_classes(self.spec.classes)
+        manifest, dataset, field = self.cache.manifest, self.spec.dataset, self.spec.class_field
+        check = None if self.roots is None else Under(self.roots)
+        source, kind = (
+            scored_source(manifest, None, check)
+            if dataset is None
+            else source_like_scored(manifest, dataset, check)
+        )
+        source = with_class(source, kind, field)
         found = {
-            pair.caption
-            for shard in list_shards(str(self.spec.dataset))
-            for pair in ShardReader(shard, self.spec.class_field)
+            class_of(pair)
+            for shard in open_dataset(source, kind, check).shards
+            for pair in read_shard(shard, source, images=False)
         }
         names = sorted(name for name in found if name is not None)
         if not names:
             raise DatasetError(
-                f"no pair of {self.spec.dataset} has a class: its JSON must hold a string in the "
-                f"field {self.spec.class_field!r}"
+                f"no pair of {source.dataset} has a class: its JSON must hold a string in the "
+                f"field {field!r}"
             )
         return names
 
     def _templates(self) -> Sequence[Template]:
         if self.spec.templates_file is not None:
-            lines = _lines(self.spec.templates_file)
+            lines = read_lines(self.spec.templates_file)
             if wrong := next((line for line in lines if line.count("{}") != 1), None):
                 raise InvalidInput(
                     f"{self.spec.templates_file}: {wrong!r} should have one {{}} for the name"
@@ -118,18 +134,6 @@ def _spoken(name: str) -> str:
 
 def _fill(line: str, name: str) -> str:
     return line.replace("{}", name)
-
-
-def _lines(location: str) -> list[str]:
-    """The lines of a text file that are not blank. Raises InvalidInput and StorageError."""
-    try:
-        text = storage.read_bytes(location).decode()
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{location} is not UTF-8") from error
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise InvalidInput(f"{location} has no line with anything in it")
-    return lines
 
 
 def _summary(names: Sequence[str], vectors: np.ndarray, templates: int) -> Summary:

@@ -18,6 +18,8 @@ Spec = TypeVar("Spec", bound=CacheJobSpec)
 class Work(ABC, Generic[Spec]):
     """Makes one table. Looks at nothing but the spec and the cache's manifest until it is asked."""
 
+    roots: Sequence[str] | None = None  # it reads of a dataset only what lies under them
+
     def __init__(self, spec: Spec, cache: CacheReader) -> None:
         self.spec = spec
         self.cache = cache

@@ -1,8 +1,10 @@
 """An evaluation transform in two halves: pictures to bytes on a CPU, bytes to numbers anywhere."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import Compose, InterpolationMode
@@ -26,6 +28,12 @@ class Preprocess:
         self._resize = Compose(resize)
         self._mean = torch.tensor(normalize.mean).view(-1, 1, 1)
         self._std = torch.tensor(normalize.std).view(-1, 1, 1)
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Self:
+        """Return what open_clip makes of a preprocessing config, as a fingerprint has it."""
+        transform: Any = image_transform_v2(PreprocessCfg(**config), is_train=False)
+        return cls(transform)
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Return the picture as uint8 [3, height, width], at the size that the reference takes."""

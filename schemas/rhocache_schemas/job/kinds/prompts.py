@@ -22,12 +22,8 @@ _NAMES_COME_FROM_SOMEWHERE: dict[str, Any] = {
             "required": ["classes"],
         },
         {
-            "properties": {
-                "classes": {"type": "null"},
-                "dataset": {"type": "string"},
-                "class_field": {"type": "string"},
-            },
-            "required": ["dataset", "class_field"],
+            "properties": {"classes": {"type": "null"}, "class_field": {"type": "string"}},
+            "required": ["class_field"],
         },
     ]
 }
@@ -44,10 +40,14 @@ class PromptsSpec(CacheJobSpec):
     ] = None
     dataset: Annotated[
         Location | None,
-        Field(description="Take the names that occur in a dataset instead: see class_field."),
+        Field(description="Where class_field is looked for; default: in what was scored."),
     ] = None
     class_field: Annotated[
-        str | None, Field(description="Field of KEY.json that holds a pair's class.")
+        str | None,
+        Field(
+            description="Take the names that occur in a dataset instead, in this field of "
+            "KEY.json or column of a table."
+        ),
     ] = None
     templates: Annotated[
         Templates,
@@ -60,10 +60,14 @@ class PromptsSpec(CacheJobSpec):
 
     @model_validator(mode="after")
     def _names_come_from_somewhere(self) -> Self:
-        if (self.classes is None) == (self.dataset is None):
-            raise ValueError("class names come from classes, or from a dataset: give one of them")
-        if (self.dataset is None) != (self.class_field is None):
-            raise ValueError("dataset and class_field go together")
+        if self.dataset is not None and self.class_field is None:
+            raise ValueError(
+                "a dataset has class names in a class_field: dataset and it go together"
+            )
+        if (self.classes is None) == (self.class_field is None):
+            raise ValueError(
+                "class names come from classes, or from a dataset's class_field: give one of them"
+            )
         return self
 
 
