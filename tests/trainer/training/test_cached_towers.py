@@ -12,7 +12,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from made_pairs import MadePair, write_csv, write_folder, write_parquet
+from made_pairs import COLOURS, MadePair, write_csv, write_folder, write_parquet
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from pydantic import ValidationError
 from safetensors.torch import load_file
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from rhocache_schemas.dataset.image import open_image
 from rhocache_schemas.errors import FingerprintMismatch, InvalidInput, PairMismatch
+from rhocache_schemas.job.kinds.prompts import PromptsSpec
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.reference import ReferenceSpec
 from rhocache_trainer import (
@@ -32,6 +33,8 @@ from rhocache_trainer import (
     write_prompts,
 )
 from rhocache_trainer.training.loop import _Run
+from rhocache_workers.over_cache.driver import make_table
+from rhocache_workers.over_cache.prompts import Prompts
 from rhocache_workers.run import driver
 
 from ..conftest import SHARDS, make_pairs, write_tar
@@ -306,6 +309,15 @@ def test_embeddings_as_they_are_are_as_good_as_the_reference(
     same = {"model": ""}
     as_is = evaluate_cache(cache, dataset, **classes)
     assert found.model_copy(update=same) == as_is.model_copy(update=same)
+    # A table of the same classes, whose own templates are told.
+    (scored / "classes.txt").write_text("\n".join(COLOURS))
+    asked = {"classes": str(scored / "classes.txt"), "templates": "simple"}
+    table = PromptsSpec(cache=cache, output=str(scored / "table"), metadata={}, **asked)
+    make_table(table, Prompts, here=True)
+    classes |= {"prompts_cache": table.output, "templates": "openai"}
+    by_table = evaluate_cached(model, cache, dataset, **classes)
+    assert by_table.templates == "simple"
+    assert by_table.zero_shot == pytest.approx(found.zero_shot)
 
 
 def test_another_references_cache(

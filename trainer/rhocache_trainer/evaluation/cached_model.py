@@ -67,9 +67,9 @@ def evaluate_cached(
         probe_shards=probe_shards,
     )
     embedder = _Embedder(made, opened, choose_device(device))
-    classifier = None
+    classifier, told = None, templates
     if class_field is not None:
-        classifier = embedder.classifier(prompts_cache, templates)
+        classifier, told = embedder.classifier(prompts_cache, templates)
     tested = CachedRows(opened, evaluation.shards, class_field)
     trained = None
     if evaluation.probe_shards:
@@ -80,7 +80,7 @@ def evaluate_cached(
         embedder.images(tested, evaluation.shards),
         embedder.captions(tested, evaluation.shards),
         classifier=classifier,
-        templates=templates,
+        templates=told,
         probe_images=trained,
         cache=cache,
     )
@@ -112,23 +112,28 @@ class _Embedder:
         inputs = [cached.features] if self._model.cached.text else self._tokens(shards, cached)
         return replace(cached, features=self._encoded(inputs, "encode_text"))
 
-    def classifier(self, prompts_cache: str | None, templates: Templates) -> Classifier | None:
-        """Return what classifies; None where there are no prompts for it."""
+    def classifier(
+        self, prompts_cache: str | None, templates: Templates
+    ) -> tuple[Classifier | None, Templates | None]:
+        """Return what classifies, None where there are no prompts for it, and their templates."""
         if self._model.cached.text is None:
-            return lambda names: open_clip.build_zero_shot_classifier(
-                self._model.module,
-                self._model.tokenizer,
-                [spoken(name) for name in names],
-                TEMPLATES[templates],
-                device=self._device,
-            )
+            return self._zero_shot(templates), templates
         if prompts_cache is None:
-            return None
+            return None, templates
 
         def encode(embeddings: Tensor) -> Tensor:
             return self._encoded([embeddings.to(self._device)], "encode_text")
 
-        return cached_classifier(prompts_cache, self._cache, templates, encode)[0]
+        return cached_classifier(prompts_cache, self._cache, templates, encode)
+
+    def _zero_shot(self, templates: Templates) -> Classifier:
+        return lambda names: open_clip.build_zero_shot_classifier(
+            self._model.module,
+            self._model.tokenizer,
+            [spoken(name) for name in names],
+            TEMPLATES[templates],
+            device=self._device,
+        )
 
     @torch.no_grad()
     def _encoded(self, inputs: Iterator[Tensor] | list[Tensor], by: str) -> Tensor:
