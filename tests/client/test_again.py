@@ -34,17 +34,26 @@ QUOTES = 'it\'s "$HOME" `id` <b> ${PATH} \\'
 
 
 @pytest.mark.parametrize("way", ["command", "curl"])
-def test_nothing_that_was_asked_for_is_lost(url: str, root: Path, way: str) -> None:
+@pytest.mark.parametrize("but", ["reuse", "also"])  # which no job has both
+def test_nothing_that_was_asked_for_is_lost(url: str, root: Path, way: str, but: str) -> None:
     views = {"count": 3, "seed": 4, "scale": [0.25, 1.0], "flip": 0.5, "rand_augment": 9}
     drawn = {"views": Views.model_validate(views), "precision": "bf16", "dtype": "float32"}
     earlier = commit(
-        root / "earlier" / way,
+        root / "earlier" / f"{way}-{but}",
         in_shards(*[np.eye(2, dtype=np.float32)] * 2, {"a.tar": 2}, []),
         fingerprint=FINGERPRINT.model_copy(update=drawn),
     )
+    also = [
+        f"ViT-B-16,openai,bf16={root}/caches/also-{way}",
+        {
+            "reference": {"model": f"local-dir:{root}/{QUOTES}"},
+            "output": f"{root}/caches/=, {way}",
+        },
+    ]
+    several = {"reuse": [str(earlier)]} if but == "also" else {"also": also}
     asked = {
         "dataset": f"{root}/data sets/{{a,b}}.tar",
-        "output": f"{root}/caches/{way}",
+        "output": f"{root}/caches/{way}-{but}",
         "reference": {
             "model": "ViT-B-32",
             "pretrained": "openai",
@@ -61,7 +70,7 @@ def test_nothing_that_was_asked_for_is_lost(url: str, root: Path, way: str) -> N
         "captions": 3,
         "key_column": "id",
         "images": f"{root}/data sets/images",
-        "reuse": [str(earlier)],
+        **several,
         "views": views,
         "dtype": "float32",
         "batch_size": 7,
@@ -78,7 +87,8 @@ def test_nothing_that_was_asked_for_is_lost(url: str, root: Path, way: str) -> N
     }
     made = SUBMISSIONS["score"].model_validate(asked)
     told = made.model_dump(exclude_defaults=True).keys()
-    assert told == type(made).model_fields.keys() - {"format_version", "kind"}, "one is left out"
+    either = {"reuse", "also"} - several.keys()
+    assert told == type(made).model_fields.keys() - {"format_version", "kind", *either}
     first = httpx.post(f"{url}/v1/jobs", json=asked).raise_for_status().json()
     command, curl = ways(url, first["id"])
     httpx.post(f"{url}/v1/jobs/{first['id']}/cancel").raise_for_status()

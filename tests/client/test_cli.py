@@ -429,3 +429,26 @@ def test_a_cache_is_made_looked_at_and_checked(
     shard = next(cache.glob("shards/*"))
     shard.write_bytes(b"\0" + shard.read_bytes()[1:])
     assert json.loads(run("verify", cache, "--sample=0", "--json", code=1).stdout)["ok"] is False
+
+
+def test_two_references_score_at_once(
+    tmp_path: Path, reference_folder: Path, make_reference: Callable[[int], Path]
+) -> None:
+    other = f"local-dir:{make_reference(1)}"
+    command = ["score", EXAMPLES, "--shards=00000.tar", "--limit=32", "--out", tmp_path / "one",
+               "--model", f"local-dir:{reference_folder}"]  # fmt: skip
+    command += ["--also", f"{other},bf16={tmp_path}/two", "--here"]
+    previewed = here(*command, "--dry-run").stdout
+    assert f"{tmp_path}/one" in previewed
+    assert f"{tmp_path}/two" in previewed
+    told = json.loads(here(*command, "--json").stdout)
+    assert [(each["cache"], each["ok"]) for each in (told, *told["also"])] == [
+        (f"{tmp_path}/one", 32), (f"{tmp_path}/two", 32),
+    ]  # fmt: skip
+    assert Plan.read(f"{tmp_path}/two/plan.json").fingerprint.precision == "bf16"
+    again = here(*command).stdout
+    assert again.count("0 of them encoded by this run") == 2
+    refused = error_line(
+        *command[:-3], "--also", f"{other}={tmp_path}/one/x", "--here", run=here, code=2
+    )
+    assert "one lies in the other" in refused

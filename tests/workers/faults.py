@@ -3,7 +3,7 @@
     python -m faults
 
 forks a run for each line of its input, a JSON list: a ScoreSpec as JSON, and the step and the file
-(a path under the cache) at which the run is to be killed, or null and null. It answers each with
+(a path from the cache) at which the run is to be killed, or null and null. It answers each with
 a line: how the run's process ended, as ``os.waitpid`` has it.
 """
 
@@ -130,7 +130,7 @@ def kill_at(step: str, path: str) -> Strike:
 def crew_here(
     spec: ScoreSpec,
     _: str | None,
-    sizes: dict[str, int],
+    sizes: dict[str, dict[str, int]],
     on_step: Callable[[str], None],
     *,
     here: bool,
@@ -154,7 +154,7 @@ def main() -> None:
             spec, step, name = json.loads(line)
             spec = ScoreSpec.model_validate(spec)
             if step is not None:
-                FaultyDisk(kill_at(step, f"{spec.output}/{name}")).install()
+                FaultyDisk(kill_at(step, os.path.normpath(f"{spec.output}/{name}"))).install()
             driver.score(spec, here=True)
             os._exit(0)
         sys.stdout.write(f"{os.waitpid(child, 0)[1]}\n")

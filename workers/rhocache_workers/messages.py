@@ -1,7 +1,7 @@
 """Messages from encoders to the driver, free of torch."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.cache.index import IndexRow
@@ -10,6 +10,8 @@ from rhocache_schemas.cache.summary import ShardSummary
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import RowErrorCode
 from rhocache_workers.stage_times import Stages
+
+BatchSizes = dict[str, dict[str, int]]  # what ``auto`` means: of a cache -> on a device
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,11 @@ class Description:
     batch_size: int
     software: dict[str, str]  # package -> version
     warning: str | None = None  # of the reference
+    also: tuple["Description", ...] = ()  # of the job's other references
+
+    @property
+    def each(self) -> "list[Description]":
+        return [replace(self, also=()), *self.also]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,11 @@ class CommittedShard:
     stages: Stages | None = None  # where this run encoded it
     encoder: str | None = None  # who did, as in HOST:PROCESS
     reused: int = 0  # of its rows, those that this run took from other caches
+    also: tuple["CommittedShard", ...] = ()  # the same shard in the caches of other references
+
+    @property
+    def each(self) -> "list[CommittedShard]":
+        return [replace(self, also=()), *self.also]
 
     @property
     def encoded(self) -> int:

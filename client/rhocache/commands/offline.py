@@ -120,7 +120,8 @@ def score(
         typer.echo(json.dumps(asdict(summary)))
     else:
         console = Console()
-        console.print(tables.scored(summary))
+        for each in (summary, *summary.also):
+            console.print(tables.scored(each))
         if summary.failed or summary.failures:
             from rhocache_schemas.failures import errors_by_code
 

@@ -117,7 +117,7 @@ def previewed(found: "Preview") -> Table:
     todo = found.shards - found.done_shards
     facts: dict[str, Any] = {
         "would score": f"{last_part(found.dataset)} with {last_part(found.model)}",
-        "into": found.cache,
+        "into": "\n".join([found.cache, *found.also]),
         "shards": f"{found.shards:,}, {found.done_shards:,} of them done",
         "to encode": f"{todo:,} shards, {decimal(found.bytes)}" if todo else "nothing",
         "would drop": f"{found.dropped_shards:,} shards" if found.dropped_shards else None,

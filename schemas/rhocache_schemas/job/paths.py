@@ -17,6 +17,9 @@ def named_locations(spec: BaseModel) -> list[str]:
     """Every location that a job names, the folders and files of its references among them."""
     named: list[str] = []
     for _, value in _naming(spec):
+        if _is_nested(value):
+            named += [location for each in value for location in named_locations(each)]
+            continue
         if not isinstance(value, ReferenceSpec):
             named += [value] if isinstance(value, str) else value
             continue
@@ -47,17 +50,24 @@ def absolute(spec: Model) -> Model:
             spelled[name] = value.model_copy(update={"model": model, "pretrained": pretrained})
         elif isinstance(value, str):
             spelled[name] = absolute_location(value)
+        elif _is_nested(value):
+            spelled[name] = [absolute(each) for each in value]
         else:
             spelled[name] = [absolute_location(each) for each in value]
     return spec.model_copy(update=spelled)
 
 
 def _naming(spec: BaseModel) -> Iterator[tuple[str, Any]]:
-    """Yield the fields that name places: locations, lists of them, and references."""
+    """Yield the fields that name places: locations, references, and lists of what has them."""
     for name, info in type(spec).model_fields.items():
         value = getattr(spec, name)
-        if isinstance(value, ReferenceSpec) or (value is not None and _is_marked(info, LOCATION)):
+        names_places = isinstance(value, ReferenceSpec) or _is_nested(value)
+        if names_places or (value is not None and _is_marked(info, LOCATION)):
             yield name, value
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(each, BaseModel) for each in value)  # pyright: ignore[reportUnknownVariableType]
 
 
 def _is_marked(info: FieldInfo, mark: object) -> bool:

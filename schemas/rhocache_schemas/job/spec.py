@@ -44,6 +44,11 @@ class JobSpec(Document):
         Field(max_length=16, default_factory=dict, description="A note that the job keeps."),
     ]
 
+    @property
+    def outputs(self) -> list[str]:
+        """Every folder that the job writes, its own first."""
+        return [self.output]
+
 
 class JobState(StrEnum):
     VALIDATING = "validating"  # accepted; dataset and locations are being looked at

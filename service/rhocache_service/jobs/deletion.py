@@ -14,9 +14,13 @@ def give_up(registry: Registry, cache: str, roots: Sequence[str]) -> None:
 
     Raises UriNotAllowed and CacheBusy.
     """
+    _check(registry, cache, roots)
+    registry.caches.give_up(cache)
+
+
+def _check(registry: Registry, cache: str, roots: Sequence[str]) -> None:
     check_allowed(cache, roots)
     check_unused(registry, cache)
-    registry.caches.give_up(cache)
 
 
 def delete_with_output(registry: Registry, row: JobRow, roots: Sequence[str]) -> None:
@@ -25,14 +29,17 @@ def delete_with_output(registry: Registry, row: JobRow, roots: Sequence[str]) ->
     Raises JobStateConflict for a job that has not ended, and where another job has committed the
     cache; and as give_up does.
     """
-    output = row.spec["output"]
     registry.check_ended(row)
-    cache = registry.caches.at(output)
-    if cache is not None and cache.job != row.id:
-        raise JobStateConflict(
-            f"job {cache.job} has committed {output} since: delete that itself, or with that job"
-        )
-    give_up(registry, output, roots)
+    for output in row.outputs:
+        cache = registry.caches.at(output)
+        if cache is not None and cache.job != row.id:
+            raise JobStateConflict(
+                f"job {cache.job} has committed {output} since: delete that itself, or with that "
+                "job"
+            )
+        _check(registry, output, roots)
+    for output in row.outputs:
+        registry.caches.give_up(output)
     registry.delete(row)
 
 

@@ -100,15 +100,16 @@ def predict_seconds(pairs: Range, alike: Sequence[JobRow]) -> Range | None:
 
 
 def jobs_alike(spec: ScoreSpec, registry: Registry) -> list[JobRow]:
-    """The newest jobs that have scored as many views with the same reference."""
+    """The newest jobs that have scored as many views with the same references."""
     found: list[JobRow] = []
+    asked = [each.reference for each in spec.each], spec.views.count
     for row in registry.newest(_EARLIER, status=JobState.COMPLETED):
         done = row.job_spec()
         if not isinstance(done, ScoreSpec) or not row.progress:
             continue
         if _progress(row).run.pairs_reused:  # what was not encoded tells nothing of what will be
             continue
-        if (done.reference, done.views.count) == (spec.reference, spec.views.count):
+        if ([each.reference for each in done.each], done.views.count) == asked:
             found.append(row)
     return found[:_ALIKE]
 

@@ -38,7 +38,8 @@ class Submissions:
         spec = absolute(spec)
         check_job(spec, self.settings.roots)
         check_code(spec, self.settings.code_root)
-        storage.check_writable(spec.output)
+        for output in spec.outputs:
+            storage.check_writable(output)
         if submission.webhook is not None:
             check_target(submission.webhook, self.settings)
         kind_of(spec).check(spec)

@@ -25,6 +25,7 @@ from rhocache_service.registry.tables import (
     LeaseRow,
     NoteRow,
     now,
+    outputs_of,
 )
 
 SUBMITTED_SECONDS = 60  # in which a key may submit so many jobs
@@ -160,9 +161,10 @@ class Registry:
     def outputs(self) -> set[str]:
         """Where the jobs that have not ended write."""
         output = JobRow.spec["output"].as_string()
-        query = select(output).where(JobRow.status.in_(_UNFINISHED), output.is_not(None))
+        query = select(JobRow.spec["kind"].as_string(), output, JobRow.spec["also"])
+        query = query.where(JobRow.status.in_(_UNFINISHED), output.is_not(None))
         with self._session() as session:
-            return set(session.scalars(query))
+            return {place for fields in session.execute(query) for place in outputs_of(*fields)}
 
     def at_work(self, content_sha256: str) -> str | None:
         """The job that does the same and has not ended, if there is one."""

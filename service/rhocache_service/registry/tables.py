@@ -29,7 +29,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from rhocache_schemas.errors import InvalidInput, StorageError
-from rhocache_schemas.job.kinds import read_spec
+from rhocache_schemas.job.kinds import DEFAULT, read_spec
 from rhocache_schemas.job.spec import JobSpec, JobState
 
 WAITING = (JobState.VALIDATING, JobState.QUEUED)  # for a driver
@@ -80,8 +80,19 @@ class JobRow(Base):
     def state(self) -> JobState:
         return JobState(self.status)
 
+    @property
+    def outputs(self) -> list[str]:
+        """Every folder that the job writes, its own first."""
+        return outputs_of(self.spec.get("kind"), self.spec["output"], self.spec.get("also"))
+
     def job_spec(self) -> JobSpec:
         return read_spec(self.spec)
+
+
+def outputs_of(kind: str | None, output: str, also: list[dict[str, Any]] | None) -> list[str]:
+    """Return ``JobSpec.outputs`` of a stored spec with these fields."""
+    others = also or [] if kind in (None, DEFAULT) else []
+    return [output, *(other["output"] for other in others)]
 
 
 class NoteRow(Base):

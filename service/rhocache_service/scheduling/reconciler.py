@@ -87,7 +87,7 @@ class Reconciler:
             return
         rows = [row for row in self._registry.active() if _has_driver(row)]
         running = [row for row in rows if row.state in RUNNING]
-        self._busy = [place_apart(row.spec["output"]) for row in running]
+        self._busy = [place_apart(output) for row in running for output in row.outputs]
         self._of_key = Counter(row.api_key for row in running)
         for row in rows:
             self._look_at(row, self._steps[row.state])
@@ -164,10 +164,10 @@ class Reconciler:
         if self._of_key[row.api_key] >= self._max_of_key:
             return
         spec = row.job_spec()
-        place = true_place(spec.output)
-        if place in self._busy:
+        places = [true_place(output) for output in spec.outputs]
+        if any(place in self._busy for place in places):
             return  # one driver a cache
-        if self._registry.caches.is_given_up(spec.output):
+        if any(map(self._registry.caches.is_given_up, spec.outputs)):
             return  # the cache that was there is being deleted
         try:
             if self._is_awaited(kind_of(spec).awaits(spec)):
@@ -178,7 +178,7 @@ class Reconciler:
         # The registry first: a start that Ray never saw is made again, two would race.
         now = self._registry.now()
         row = self._registry.advance(row, JobState.IN_PROGRESS, starts=1, started_at=now)
-        self._busy.append(place)
+        self._busy += places
         self._of_key[row.api_key] += 1
         self._drivers().start(row, 1)
 
@@ -236,6 +236,7 @@ class Reconciler:
         kind = kind_of(spec)
         try:
             fingerprint = kind.outcome(spec)
+            made = {spec.output: fingerprint, **kind.beside(spec)}
         except (CacheIncomplete, JobError) as error:
             self._fail(row, Fault(code=error.code, detail=str(error)))
             return
@@ -244,14 +245,10 @@ class Reconciler:
         if fingerprint is not None or kind.makes_tables:
             now, days = int(time.time()), self._retention_days
             expires_at = None if days is None else now + int(days * 86400)
-            self._registry.caches.add(
-                spec.output,
-                fingerprint or "",
-                row.id,
-                now,
-                expires_at,
-                is_table=kind.makes_tables,
-            )
+            for output, of in made.items():
+                self._registry.caches.add(
+                    output, of or "", row.id, now, expires_at, is_table=kind.makes_tables
+                )
         self._registry.advance(row, JobState.COMPLETED, fingerprint=fingerprint)
 
     def _cancel(self, row: JobRow) -> None:

@@ -43,8 +43,9 @@ _LINES = 200  # of a log
 @router.get("/jobs/{job}")
 def job(who: ReadsJobs, request: Request, row: Found, registry: InRegistry):
     spec = row.job_spec()
-    listed = registry.caches.at(spec.output) if row.fingerprint else None
-    cache = listed and listed.id
+    listed = {place: registry.caches.at(place) for place in row.outputs if row.fingerprint}
+    ids = {place: found.id for place, found in listed.items() if found is not None}
+    cache = ids.get(spec.output)
     data = _look_into_data(request, row, with_pairs=bool(cache) and who.may("caches:read"))
     return page(
         "job.html",
@@ -53,6 +54,7 @@ def job(who: ReadsJobs, request: Request, row: Found, registry: InRegistry):
         data=data,
         outcomes=registry.shard_outcomes(row.id, _CELLS),
         cache=cache,
+        others={place: ids.get(place) for place in row.outputs[1:]},
         neighbours=gallery(request, registry, spec, with_pictures=who.may("caches:read")),
         asked=chosen(spec),
         table=_table(spec),

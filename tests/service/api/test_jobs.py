@@ -23,6 +23,7 @@ from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.tables import JobRow
 
 from ..conftest import metric, served, settings_without_ray, wait_until
+from ..made import make_cache
 
 # As a service of the time before wrote it into its registry.
 OLD_PROGRESS = {
@@ -245,6 +246,39 @@ def test_caches_to_reuse_are_looked_at_when_a_job_is_submitted(
     assert answer(f"{root}/cache")[1]["detail"].startswith(f"{root}/cache is the output itself")
     assert answer(f"{root}/nowhere")[1]["type"] == "/problems/not-found"
     assert answer("/nowhere")[1]["type"] == "/problems/uri-not-allowed"
+
+
+def test_several_references_are_looked_at_when_a_job_is_submitted(
+    http: httpx.Client, root: Path
+) -> None:
+    asked = spec(
+        root,
+        dataset=make_cache(root / "several", {f"{number:03}": "a" for number in range(40)}).dataset,
+        output=f"{root}/one",
+        reference={"model": "ViT-B-32", "pretrained": "openai"},
+    )
+
+    def preview(*also: Any, **changes: Any) -> httpx.Response:
+        body = asked | {"also": list(also)} | changes
+        return http.post("/v1/jobs:validate", json=body)
+
+    alone = preview(limit=10)
+    both = preview(f"ViT-L-14,openai={root}/other", limit=10)
+    assert (alone.status_code, both.status_code) == (200, 200), both.text
+    low, low_of_both = (each.json()["predicted_bytes"]["low"] for each in (alone, both))
+    assert low_of_both > 2 * low, "the embeddings of ViT-L-14 are longer"
+    for also, code, told in (
+        (f"ViT-B-32,openai={root}/other", 422, "is named twice"),
+        (f"ViT-L-14,openai={root}/one/inner", 422, "one lies in the other"),
+        ("ViT-L-14,openai=/elsewhere/other", 403, "/elsewhere/other"),
+        (f"ViT-L-15,openai={root}/other", 422, "ViT-L-15"),
+        ("ViT-L-14", 422, "of the form MODEL"),
+    ):
+        answer = preview(also)
+        assert answer.status_code == code, answer.text
+        assert told in answer.text
+    answer = preview(f"ViT-L-14,openai={root}/other", reuse=[f"{root}/old"])
+    assert (answer.status_code, "jobs of one reference" in answer.text) == (422, True)
 
 
 def test_a_shard_is_in_progress_while_its_job_is(

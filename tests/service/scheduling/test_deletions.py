@@ -220,3 +220,26 @@ def test_a_commit_gives_a_cache_its_time_and_none_to_one_that_is_kept(registry: 
     caches.give_up("/data/a")
     with pytest.raises(CacheNotFound):
         caches.keep_until(cache, None)
+
+
+def test_the_caches_of_several_references_are_in_use_and_go_together(
+    client: Client, spec: ScoreSpec, tmp_path: Path
+) -> None:
+    registry: Registry = client.registry  # pyright: ignore
+    beside = make_cache(tmp_path / "beside", {"one": "1"})
+    other = {"reference": {"model": "hf-hub:a/b"}, "output": f"{tmp_path}/beside/../beside/cache"}
+    several = ScoreSpec.model_validate(spec.model_dump() | {"also": [other]})
+    row = unfinished(registry, several)
+    registry.caches.add(beside.output, "f" * 64, row.id, at=1)
+    with pytest.raises(ServiceError, match=f"job {row.id} is queued"):
+        client.caches.delete(cache_id(beside.output))
+    ended = registry.advance(registry.advance(row, JobState.CANCELLING), JobState.CANCELLED)
+    with pytest.raises(ServiceError, match="has committed"):  # the first, a job before it
+        client.jobs.delete(ended.id, with_output=True)
+    assert Path(beside.output).exists()
+    registry.caches.add(spec.output, "e" * 64, row.id, at=2)
+    client.jobs.delete(ended.id, with_output=True)
+    wait_until(
+        lambda: not (Path(beside.output).exists() or Path(spec.output).exists()), tmp_path / "none"
+    )
+    assert client.caches.list().data == []

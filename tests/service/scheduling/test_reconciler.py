@@ -390,3 +390,37 @@ def test_a_trouble_is_told_once(
     for _ in range(3):
         step(reconciler)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_a_job_keeps_others_from_each_of_its_caches_and_lists_them_all(
+    registry: Registry, root: Path
+) -> None:
+    drivers: Any = Started()
+    reconciler = Reconciler(
+        registry, Leadership(registry.engine), lambda: drivers, [str(root)], max_running_jobs=4
+    )
+    first, second = (make_cache(root / name, {"0": "a"}) for name in ("first", "second"))
+    other = {"reference": {"model": f"local-dir:{root}/other"}, "output": second.output}
+    several = ScoreSpec.model_validate(first.model_dump() | {"also": [other]})
+    row = registry.advance(registry.add(several), JobState.QUEUED)
+    reconciler.drive()
+    alone = registry.advance(registry.add(second), JobState.QUEUED)
+    reconciler.drive()
+    assert drivers.jobs == [row.id]
+    assert registry.outputs() == {first.output, second.output}
+
+    manifest = Path(second.output, "manifest.json")
+    manifest.rename(manifest.with_name("away"))
+    drivers.state = lambda *_: DriverState.SUCCEEDED
+    reconciler.drive()
+    assert (again(registry, row).error_code, registry.caches.newest(9)) == ("cache-incomplete", [])
+    assert second.output in (again(registry, row).error_detail or "")
+    manifest.with_name("away").rename(manifest)
+
+    registry.advance(alone, JobState.CANCELLING)
+    row = registry.advance(registry.add(several), JobState.QUEUED)
+    reconciler.drive()
+    reconciler.drive()
+    assert again(registry, row).state is JobState.COMPLETED
+    listed = {(cache.uri, cache.job) for cache in registry.caches.newest(9)}
+    assert listed == {(first.output, row.id), (second.output, row.id)}

@@ -11,6 +11,7 @@ from rhocache_schemas.cache.documents import Fault, Progress, RunTotals, Step
 from rhocache_schemas.errors import JobStateConflict
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.spec import JobState
+from rhocache_service.registry.caches import cache_id
 from rhocache_service.registry.jobs import Registry
 from rhocache_service.registry.tables import JobRow
 
@@ -97,6 +98,26 @@ def test_what_failed_is_shown_and_the_tooltip_knows_the_shard(
     expect(page.locator("#log")).to_contain_text("Its driver has printed nothing")
     page.get_by_role("link", name="Look into the cache").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("cache")
+
+
+def test_every_cache_of_several_references_is_linked(
+    page: Page, registry: Registry, spec: ScoreSpec
+) -> None:
+    places = [f"{spec.output}-{name}" for name in ("second", "gone")]
+    also = [
+        {"reference": {"model": f"hf-hub:{name}/model"}, "output": place}
+        for name, place in zip(("a", "b"), places, strict=True)
+    ]
+    row = completed(registry, ScoreSpec.model_validate(spec.model_dump() | {"also": also}))
+    registry.caches.add(places[0], "f" * 64, row.id, at=2)
+    page.goto(f"/jobs/{row.id}")
+    others = page.locator("section", has_text="Caches of its other references")
+    expect(others.get_by_role("listitem")).to_have_text([places[0], f"{places[1]} was deleted"])
+    link = others.get_by_role("link", name=places[0])
+    expect(link).to_have_attribute("href", f"/caches/{cache_id(places[0])}")
+    asked = f"hf-hub:a/model={places[0]}, hf-hub:b/model={places[1]}"
+    expect(page.locator("section", has_text="What was asked for")).to_contain_text(asked)
+    registry.caches.give_up(places[0])
 
 
 def test_it_can_be_copied_as_it_was_asked(

@@ -50,6 +50,8 @@ def test_a_decoder_apart_outlives_what_kills_it(
         images = [png(20), png(1), png(30), png(2), b"no image", png(40)]
         futures = [decoder.submit(image, ("", ""), Stages()) for image in images]
         found = [decoder.wait(future) for future in futures]
+        again = [decoder.wait(future) for future in futures]  # as another reference does
+    assert all(one is other for one, other in zip(found, again, strict=True))
     bad = RowErrorCode.IMAGE_UNDECODABLE
     assert [item if isinstance(item, RowErrorCode) else "ok" for item in found] == [
         "ok", bad, "ok", bad, bad, "ok",

@@ -13,6 +13,8 @@ import pytest
 from faults import STEPS
 
 from rhocache_schemas.job.kinds.score import ScoreSpec
+from rhocache_schemas.job.reference_output import ReferenceOutput
+from rhocache_schemas.reference import ReferenceSpec
 from rhocache_workers.maintain.verify import verify
 
 WRITTEN = (
@@ -125,3 +127,40 @@ def test_a_cache_that_grows_is_never_half_committed(
     if Path(spec.output, "manifest.json").exists():
         assert verify(spec.output).findings == []
     check_going_on(spec, undisturbed, run)
+
+
+@pytest.mark.parametrize(
+    ("step", "file"),
+    [
+        ("after rename", "plan.json"),
+        ("before rename", "../second/shards/00001.tar.parquet"),
+        ("after rename", "../second/shards/00001.tar.parquet"),
+        ("after rename", "shards/00001.tar.parquet"),
+        ("after rename", "manifest.json"),
+        ("after rename", "../second/index.parquet"),
+    ],
+)
+def test_a_run_of_two_references_goes_on(
+    of_two: ScoreSpec, run: Run, tmp_path: Path, step: str, file: str
+) -> None:
+    """One of them may be further than the other, up to a cache that is committed alone."""
+    other = of_two.also[0].model_copy(update={"output": str(tmp_path / "second")})
+    spec = of_two.model_copy(update={"output": str(tmp_path / "first"), "also": [other]})
+    assert os.WTERMSIG(run(spec, step, file)) == signal.SIGKILL
+    in_place = [files(each, "*.tar.parquet") for each in spec.each]
+    assert run(spec) == 0
+    for before, each, done in zip(in_place, spec.each, of_two.each, strict=True):
+        assert contents(each) == contents(done)
+        assert before.items() <= files(each, "*.tar.parquet").items()
+        assert verify(each.output, deep=True).ok
+
+
+@pytest.fixture(scope="module")
+def of_two(undisturbed: ScoreSpec, run: Run, make_reference: Callable[[int], Path]) -> ScoreSpec:
+    """A job of two references whose caches were made one after the other."""
+    root = Path(undisturbed.output).parent
+    reference = ReferenceSpec(model=f"local-dir:{make_reference(1)}")
+    other = ReferenceOutput(reference=reference, output=str(root / "other"))
+    both = undisturbed.model_copy(update={"also": [other]})
+    assert run(both.each[1]) == 0
+    return both

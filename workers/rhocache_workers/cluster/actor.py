@@ -3,14 +3,14 @@
 import gc
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rhocache_schemas.dataset.shards import Shard
 from rhocache_schemas.errors import ShardError
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.threads import wait_briefly
-from rhocache_workers.messages import CommittedShard, Description, ShardInProgress
+from rhocache_workers.messages import BatchSizes, CommittedShard, Description, ShardInProgress
 
 if TYPE_CHECKING:
     from rhocache_workers.encode.reuse import Reused
@@ -28,7 +28,7 @@ class EncoderActor:
         self._reused: Reused | None = None
         self._lock = threading.Lock()
 
-    def load(self, batch_sizes: dict[str, int]) -> Iterator[str | Description]:
+    def load(self, batch_sizes: BatchSizes) -> Iterator[str | Description]:
         wait_briefly()
         gc.disable()  # it would walk all that torch brings many times over
         from rhocache_workers.encode.encoder import Encoder
@@ -39,7 +39,12 @@ class EncoderActor:
         yield from self._encoder.load(batch_sizes)
 
     def encode(
-        self, shard: Shard, *, isolate: bool, tables: Any = None
+        self,
+        shard: Shard,
+        *,
+        isolate: bool,
+        tables: Any = None,
+        into: Sequence[int] | None = None,
     ) -> Iterator[ShardInProgress | CommittedShard | ShardError]:
         """``tables`` is a ref, in a list, to those of the caches to reuse."""
         with self._lock:
@@ -50,7 +55,8 @@ class EncoderActor:
 
                 self._reused = Reused(ray.get(tables[0]))  # whose arrays stay in the node's store
         told = 0.0
-        for event in self._encoder.encode(shard, isolate=isolate, reused=self._reused):
+        events = self._encoder.encode(shard, isolate=isolate, reused=self._reused, into=into)
+        for event in events:
             # To hear of every batch would keep the driver of many encoders busy.
             if not isinstance(event, ShardInProgress) or time.monotonic() - told >= SECONDS:
                 told = time.monotonic()

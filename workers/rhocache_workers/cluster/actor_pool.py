@@ -30,7 +30,7 @@ from rhocache_workers.cluster.nodes import Leaving, node_of
 from rhocache_workers.cluster.placement import Place, Places
 from rhocache_workers.cluster.start import one_line, start_ray
 from rhocache_workers.encode.reuse import Table
-from rhocache_workers.messages import CommittedShard, Description, ShardInProgress
+from rhocache_workers.messages import BatchSizes, CommittedShard, Description, ShardInProgress
 
 # Of an encoder's node, or the way to it: what it was doing is not to blame.
 _OUTAGES = (ActorUnavailableError, ActorUnschedulableError, NodeDiedError, ObjectLostError)
@@ -57,12 +57,12 @@ class Crew:
         self,
         spec: ScoreSpec,
         ray_address: str | None,
-        batch_sizes: dict[str, int],
+        batch_sizes: BatchSizes,
         on_step: Callable[[str], None],
     ) -> None:
         self._spec = spec
         self._on_step = on_step
-        self._batch_sizes = batch_sizes  # what ``auto`` means, by device, where that is known
+        self._batch_sizes = batch_sizes  # what ``auto`` means, where that is known
         self._address = ray_address
         self._description: Description | None = None
         self._deaths = 0  # of encoders that were loading, since one has loaded
@@ -76,7 +76,7 @@ class Crew:
         self._attempts: Counter[str] = Counter()  # by shard, those that ended in a death
         self._outages: Counter[str] = Counter()  # by shard
         self._pace = Pace()  # of all encoders
-        self._reuse: dict[str, Any] = {}  # what encoders are told of the caches to reuse
+        self._told: dict[str, Any] = {}  # to encoders, with each shard
 
     def __enter__(self) -> Self:
         self._owns_ray = not ray.is_initialized()
@@ -111,17 +111,22 @@ class Crew:
     def reuse(self, tables: Sequence[Table]) -> None:
         """Take the rows that these caches have of the pairs that are encoded from now on."""
         # In a list, it is fetched once by each encoder, and not for each shard.
-        self._reuse = {"tables": [ray.put(tables)]}
+        self._told["tables"] = [ray.put(tables)]
 
     def encode(
-        self, shards: Iterable[Shard]
+        self, shards: Iterable[Shard], into: Sequence[int] | None = None
     ) -> Iterator[ShardInProgress | CommittedShard | ShardError]:
         """Yield how each shard comes along, and in the end its outcome.
+
+        ``into`` numbers the job's references that encode them, where not all do.
 
         Raises StorageError when the cache can't be written, JobError when encoders die whatever
         they do, or hold different references.
         """
         self._waiting = deque(shards)
+        self._told.pop("into", None)
+        if into is not None:
+            self._told["into"] = into
         self._look_at = 0.0
         while left := len(self._waiting) + len(self._alone) + len(self._working):
             self._follow(left)
@@ -238,7 +243,7 @@ class Crew:
 
     def _start(self, member: Member, shard: Shard, *, isolate: bool) -> None:
         method = member.actor.encode.options(num_returns="streaming")
-        self._working[method.remote(shard, isolate=isolate, **self._reuse)] = Task(member, shard)
+        self._working[method.remote(shard, isolate=isolate, **self._told)] = Task(member, shard)
         member.holds += 1
         member.isolates = isolate
 
@@ -298,12 +303,18 @@ class Crew:
         description = told
         if self._description is None:
             self._description = description
-            self._batch_sizes = {description.device: description.batch_size}
-        elif description.fingerprint.digest != self._description.fingerprint.digest:
-            raise JobError(
-                f"two encoders hold different references: the files of {self._spec.reference.model}"
-                " or their software differ between the cluster's nodes"
-            )
+            self._batch_sizes = {
+                spec.output: {each.device: each.batch_size}
+                for spec, each in zip(self._spec.each, description.each, strict=True)
+            }
+        for spec, first, each in zip(
+            self._spec.each, self._description.each, description.each, strict=True
+        ):
+            if first.fingerprint.digest != each.fingerprint.digest:
+                raise JobError(
+                    f"two encoders hold different references: the files of {spec.reference.model} "
+                    "or their software differ between the cluster's nodes"
+                )
         member.ready, member.node = True, member.place.node or node_of(member.actor)
         self._deaths = 0
 

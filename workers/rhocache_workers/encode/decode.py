@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rhocache_schemas.dataset.image import open_image
 from rhocache_schemas.errors import RowError, RowErrorCode
-from rhocache_workers.encode.viewer import PairName, Viewer
+from rhocache_workers.encode.viewer import PairName, Show
 from rhocache_workers.stage_times import Stages
 
 SECONDS = 60.0  # that one image may take
@@ -39,7 +39,7 @@ class Decoder(Protocol):
     decoders: int  # images that it decodes at a time
 
     def submit(self, data: bytes, name: PairName, stages: Stages) -> "Future[Decoded]":
-        """Begin with the image of a pair: uint8 [V, 3, height, width] if it can be decoded."""
+        """Begin with the image of a pair: what is shown of it, if it can be decoded."""
         ...
 
     def wait(self, future: "Future[Decoded]") -> Decoded: ...
@@ -48,7 +48,7 @@ class Decoder(Protocol):
 class ThreadDecoder:
     """Decodes in threads of this process, which an image that crashes or hangs takes with it."""
 
-    def __init__(self, viewer: Viewer, threads: int) -> None:
+    def __init__(self, viewer: Show, threads: int) -> None:
         self._viewer = viewer
         self.decoders = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
@@ -77,7 +77,7 @@ class IsolatedDecoder:
     Slowly, but an image there can only hurt itself. A context manager, whose end ends the process.
     """
 
-    def __init__(self, viewer: Viewer) -> None:
+    def __init__(self, viewer: Show) -> None:
         self._viewer = viewer
         self.decoders = 1
         self._pool = _new_pool()
@@ -92,6 +92,11 @@ class IsolatedDecoder:
         return _Undecoded(data, name)
 
     def wait(self, future: Any) -> Decoded:
+        if not future.done():  # for another reference
+            future.set_result(self._decode(future))
+        return future.result()
+
+    def _decode(self, future: "_Undecoded") -> Decoded:
         for _ in range(TRIES):
             try:
                 show = partial(self._viewer, future.name)

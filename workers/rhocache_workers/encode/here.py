@@ -9,7 +9,7 @@ from rhocache_schemas.errors import ShardError
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.encode.encoder import Encoder
 from rhocache_workers.encode.reuse import Reused, Table
-from rhocache_workers.messages import CommittedShard, Description, ShardInProgress
+from rhocache_workers.messages import BatchSizes, CommittedShard, Description, ShardInProgress
 
 
 class CrewHere:
@@ -17,7 +17,7 @@ class CrewHere:
     ends the run: there is no other process to go on."""
 
     def __init__(
-        self, spec: ScoreSpec, batch_sizes: dict[str, int], on_step: Callable[[str], None]
+        self, spec: ScoreSpec, batch_sizes: BatchSizes, on_step: Callable[[str], None]
     ) -> None:
         self._encoder = Encoder(spec, threads=len(os.sched_getaffinity(0)))
         self._batch_sizes = batch_sizes
@@ -31,7 +31,7 @@ class CrewHere:
         pass
 
     def describe(self) -> Description:
-        """Load the reference. Raises ReferenceUnavailable."""
+        """Load the references. Raises ReferenceUnavailable."""
         for told in self._encoder.load(self._batch_sizes):
             if isinstance(told, Description):
                 return told
@@ -43,8 +43,11 @@ class CrewHere:
         self._reused = Reused(tables)
 
     def encode(
-        self, shards: Iterable[Shard]
+        self, shards: Iterable[Shard], into: Sequence[int] | None = None
     ) -> Iterator[ShardInProgress | CommittedShard | ShardError]:
-        """Yield how each shard comes along, and its outcome. Raises StorageError."""
+        """Yield how each shard comes along, and its outcome. Raises StorageError.
+
+        ``into`` numbers the job's references that encode them, where not all do.
+        """
         for shard in shards:
-            yield from self._encoder.encode(shard, reused=self._reused)
+            yield from self._encoder.encode(shard, reused=self._reused, into=into)

@@ -19,7 +19,7 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from rhocache_schemas.errors import RowErrorCode
 from rhocache_workers.encode.decode import SECONDS, Decoded, ThreadDecoder, decode
-from rhocache_workers.encode.viewer import PairName, Viewer
+from rhocache_workers.encode.viewer import PairName, Show
 from rhocache_workers.stage_times import Stages
 
 GROUP = 16  # images that go to a helper at a time: a few MB each way, some 0.1 s of a core
@@ -41,7 +41,7 @@ class ClusterDecoder(ThreadDecoder):
     node went, it was killed, an image killed it) is decoded here.
     """
 
-    def __init__(self, viewer: Viewer, threads: int, helpers: int) -> None:
+    def __init__(self, viewer: Show, threads: int, helpers: int) -> None:
         super().__init__(viewer, threads)
         self.decoders = threads + helpers
         self._queue: queue.SimpleQueue[_Image] = queue.SimpleQueue()
@@ -111,7 +111,7 @@ class ClusterDecoder(ThreadDecoder):
 
 @ray.remote(num_cpus=1, max_restarts=-1)
 class _Helper:
-    def __init__(self, viewer: Viewer) -> None:
+    def __init__(self, viewer: Show) -> None:
         self._viewer = viewer
 
     def decode(
@@ -126,7 +126,7 @@ class _Helper:
         return pixels, errors, time.perf_counter() - started
 
 
-def helpers_to_feed(viewer: Viewer, images_per_second: float, threads: int) -> int:
+def helpers_to_feed(viewer: Show, images_per_second: float, threads: int) -> int:
     """How many cores it takes, beyond ``threads`` here, to keep up with an image tower.
 
     Taken at what this core needs for a picture of 640 x 480, about the size to which image-text

@@ -1,43 +1,39 @@
 """Scores a dataset: plans, lets encoders pull shards, commits."""
 
-import logging
-import math
 import time
-from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
-from rhocache_schemas import layout, storage
-from rhocache_schemas.cache.documents import Plan, ShardFailure
+from rhocache_schemas import storage
 from rhocache_schemas.cache.fingerprint import Fingerprint
 from rhocache_schemas.cache.lease import Lease
 from rhocache_schemas.cache.reader import CacheReader
 from rhocache_schemas.cache.reusable import open_reusable
 from rhocache_schemas.dataset.shards import Shard
-from rhocache_schemas.errors import ErrorBudgetExceeded, JobError, ShardError
-from rhocache_schemas.job.allowed_roots import check_job, open_allowed
-from rhocache_schemas.job.kinds.score import PAIRS_BUDGET, SHARDS_BUDGET, ScoreSpec
+from rhocache_schemas.errors import ShardError
+from rhocache_schemas.job.allowed_roots import check_job
+from rhocache_schemas.job.apart import check_apart
+from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.paths import absolute
-from rhocache_schemas.text import printable
+from rhocache_schemas.job.reference_output import ReferenceOutput
 from rhocache_workers.encode.reuse import Table, tabulate
-from rhocache_workers.messages import CommittedShard, Description, ShardInProgress
+from rhocache_workers.messages import BatchSizes, CommittedShard, ShardInProgress
 from rhocache_workers.reference.names import check_reference
-from rhocache_workers.run.commit import commit
-from rhocache_workers.run.progress import Event, OnProgress, ProgressLog, telling
-from rhocache_workers.run.resume import Resume, choose_shards, resume, with_format
-from rhocache_workers.run.segments import Segments, clear_segments
+from rhocache_workers.run.one_cache import OneCache
+from rhocache_workers.run.progress import OnProgress, ProgressLog, telling
+from rhocache_workers.run.resume import choose_shards, resume, with_format
 from rhocache_workers.run.signals import sigterm_as_interrupt
-from rhocache_workers.run.standing import Standing, hash_reference
+from rhocache_workers.run.standing import Standing
 from rhocache_workers.stage_times import Stages
 
 if TYPE_CHECKING:
     from rhocache_workers.cluster.actor_pool import Crew
     from rhocache_workers.encode.here import CrewHere
 
-log = logging.getLogger(__name__)
+OnStep = Callable[[str], None]
+CrewOf = Callable[[ScoreSpec, BatchSizes], "Crew | CrewHere"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +57,7 @@ class ScoreSummary:
     limited_by: str  # the stage that was busiest, and the others
     fingerprint: str  # SHA-256 digest
     warning: str | None = None  # of the reference
+    also: "list[ScoreSummary]" = field(default_factory=list["ScoreSummary"])  # of other references
 
 
 def score(
@@ -76,170 +73,179 @@ def score(
 ) -> ScoreSummary:
     """Score ``spec.dataset`` with ``spec.reference`` into the cache ``spec.output``.
 
-    Only shards that are not done yet are encoded, so an interrupted run goes on where it was; what
-    else the cache holds of the dataset stays in it. Where nothing is left to encode, neither Ray
-    nor the reference is started. ``ray_address`` joins a cluster; without it Ray is started on this
-    machine, and with ``here`` this process is the only encoder, without Ray. ``job`` marks the
-    progress file as a service's job; ``roots`` are the places that the job may name. ``redo`` names
-    the shards to encode, again and none else. ``rebuild_index`` makes the index anew from the shard
-    files where it is damaged or missing, as ``spec.replace`` does.
+    Each pair is read and decoded once for it and for the references of ``spec.also``, whose caches
+    become what a job of their own would make. Only shards that are not done yet are encoded, so an
+    interrupted run goes on where it was; what else the cache holds of the dataset stays in it.
+    Where nothing is left to encode, neither Ray nor the reference is started. ``ray_address`` joins
+    a cluster; without it Ray is started on this machine, and with ``here`` this process is the only
+    encoder, without Ray. ``job`` marks the progress file as a service's job; ``roots`` are the
+    places that the job may name. ``redo`` names the shards to encode, again and none else.
+    ``rebuild_index`` makes the index anew from the shard files where it is damaged or missing, as
+    ``spec.replace`` does.
 
-    Raises InvalidInput for a model that there is not, UriNotAllowed, DatasetError, CacheBusy
-    (another run is at work on the cache), DatasetMismatch (the cache holds another dataset),
-    ReferenceUnavailable, FingerprintMismatch (the cache was begun with another reference or
-    options), StorageError, CacheCorrupt or CacheIncomplete (a file of it is damaged or missing),
-    ErrorBudgetExceeded and JobError, and what ``open_reusable`` raises. Then, and on
+    Raises InvalidInput for a model that there is not and as check_apart does, UriNotAllowed,
+    DatasetError, CacheBusy (another run is at work on the cache), DatasetMismatch (the cache holds
+    another dataset), ReferenceUnavailable, FingerprintMismatch (the cache was begun with another
+    reference or options), StorageError, CacheCorrupt or CacheIncomplete (a file of it is damaged or
+    missing), ErrorBudgetExceeded and JobError, and what ``open_reusable`` raises. Then, and on
     KeyboardInterrupt, committed shards stay and the same call goes on from them.
     """
     started = time.monotonic()
     spec = absolute(spec)
-    storage.check_writable(spec.output)
+    check_apart(spec)
+    for output in spec.outputs:
+        storage.check_writable(output)
     if roots is not None:
         check_job(spec, roots)
     progress = ProgressLog(spec.output, job, on_progress)
+
+    def crew_of(asked: ScoreSpec, sizes: BatchSizes) -> "Crew | CrewHere":
+        return _crew(asked, ray_address, sizes, progress.step, here=here)
+
     with ExitStack() as stack:
         with telling(progress):
-            check_reference(spec.reference)
+            for each in spec.each:
+                check_reference(each.reference)
             spec = with_format(spec, roots)
             shards = choose_shards(spec, roots, redo)
-            lease = stack.enter_context(Lease(spec.output, job))
-        with telling(progress, lease.confirm):
+            leases = [stack.enter_context(Lease(output, job)) for output in spec.outputs]
+        with telling(progress, leases[0].confirm):
             progress.plan(shards)
             progress.step("looking at what is done")
-            standing = Standing.of(spec.output, rebuild_index=rebuild_index or spec.replace)
-            outcome = _run(
-                spec,
-                shards,
-                standing,
-                roots,
-                lease,
-                progress,
-                partial(_crew, spec, ray_address, here=here),
-                redo=redo is not None,
-            )
+            caches: list[OneCache] = []
+            for each, lease in zip(spec.each, leases, strict=True):
+                rebuild = rebuild_index or spec.replace
+                standing = Standing.of(each.output, rebuild_index=rebuild)
+                left = resume(each, shards, standing, roots, redo=redo is not None)
+                caches.append(OneCache(each, standing, left, lease.confirm))
+            stages = _run(spec, shards, caches, progress, crew_of)
+            _commit(caches, roots, progress)
             progress.enter("completed")
-    return ScoreSummary(
-        cache=spec.output,
-        rows=outcome.rows,
-        ok=outcome.rows - outcome.failed,
-        failed=outcome.failed,
-        failed_by_code=dict(outcome.failed_by_code),
-        shards=len(outcome.committed),
-        encoded_shards=outcome.encoded,
-        reused_pairs=outcome.reused,
-        gone_shards=outcome.gone,
-        failed_shards=len(outcome.failures),
-        failures={
-            name: f"{error.code}: {error.detail}" for name, error in outcome.failures.items()
-        },
-        seconds=time.monotonic() - started,
-        encoder_seconds=outcome.stages.elapsed,
-        pairs_per_second=progress.pairs_per_second,
-        limited_by=str(outcome.stages),
-        fingerprint=outcome.fingerprint.digest,
-        warning=outcome.warning,
+    own, *others = (
+        _summary(cache, stages, progress.pairs_per_second, time.monotonic() - started)
+        for cache in caches
     )
+    return replace(own, also=others)
 
 
-@dataclass
-class _Outcome:
-    """What became of the cache's shards, by their names."""
-
-    fingerprint: Fingerprint
-    committed: dict[str, CommittedShard]
-    failures: dict[str, ShardError]
-    failed_before: frozenset[str]  # in earlier runs
-    gone: int  # shards that the dataset no longer has
-    warning: str | None  # of the reference
-    encoded: int = 0  # shards, by this run
-    reused: int = 0  # of their pairs
-    stages: Stages = field(default_factory=Stages)  # of this run
-
-    @property
-    def rows(self) -> int:
-        """Pairs that were to be encoded: without those that are beyond a job's limit."""
-        return sum(shard.encoded for shard in self.committed.values())
-
-    @property
-    def failed(self) -> int:
-        return self.failed_by_code.total()
-
-    @property
-    def failed_by_code(self) -> Counter[str]:
-        return sum((shard.failures for shard in self.committed.values()), Counter[str]())
+def _summary(cache: OneCache, stages: Stages, rate: float, seconds: float) -> ScoreSummary:
+    return ScoreSummary(
+        cache=cache.spec.output,
+        rows=cache.rows,
+        ok=cache.rows - cache.failed,
+        failed=cache.failed,
+        failed_by_code=dict(cache.failed_by_code),
+        shards=len(cache.committed),
+        encoded_shards=cache.encoded,
+        reused_pairs=cache.reused,
+        gone_shards=cache.left.gone,
+        failed_shards=len(cache.failures),
+        failures={name: f"{error.code}: {error.detail}" for name, error in cache.failures.items()},
+        seconds=seconds,
+        encoder_seconds=stages.elapsed,
+        pairs_per_second=rate,
+        limited_by=str(stages),
+        fingerprint=cache.described.fingerprint.digest,
+        warning=cache.described.warning,
+    )
 
 
 def _run(
     spec: ScoreSpec,
     shards: list[Shard],
-    standing: Standing,
-    roots: list[str] | None,
-    lease: Lease,
+    caches: list[OneCache],
     progress: ProgressLog,
-    crew_of: Callable[[dict[str, int], Callable[[str], None]], "Crew | CrewHere"],
-    *,
-    redo: bool,
-) -> _Outcome:
-    left = resume(spec, shards, standing, roots, redo=redo)
+    crew_of: CrewOf,
+) -> Stages:
     progress.enter("planning")
-    if standing.fingerprint is not None and not spec.replace:
-        standing.fingerprint.check_options(spec)
-    storage.discard_temporaries(spec.output)
-    reference_sha256 = hash_reference(spec.reference)
-    description = None if left.todo else standing.description(spec, reference_sha256)
+    for cache in caches:
+        cache.look()
+    wanting = [cache for cache in caches if cache.description is None]
+    stages = Stages()
     with ExitStack() as stack:
         crew = None
-        if description is None:
+        if wanting:
             reusable = open_reusable(spec)
-            sizes = standing.plan.batch_sizes if standing.plan else {}
-            crew = stack.enter_context(crew_of(sizes, progress.step))
+            plans = {cache.spec.output: cache.standing.plan for cache in wanting}
+            sizes = {output: plan.batch_sizes for output, plan in plans.items() if plan}
+            crew = stack.enter_context(crew_of(_together(wanting), sizes))
             stack.enter_context(sigterm_as_interrupt())
-            description = crew.describe()
-            if spec.replace and standing.fingerprint not in (None, description.fingerprint):
-                left = left.afresh(shards)
-            if left.todo and reusable:
+            for cache, description in zip(wanting, crew.describe().each, strict=True):
+                cache.describe(description, shards)
+            if wanting[0].left.todo and reusable:
                 progress.step("looking at what other caches have")
-                crew.reuse(_tables(reusable, description.fingerprint))
-        if description.warning is not None:
-            log.warning("%s", printable(description.warning))
-        _begin(spec, description, shards, standing, left, lease)
-        outcome = _Outcome(
-            description.fingerprint,
-            left.keep,
-            left.failures,
-            left.failed_before,
-            left.gone,
-            description.warning,
-        )
-        asked = {shard.name for shard in shards}
-        kept = [shard for name, shard in left.keep.items() if name in asked]
-        progress.begin(kept, lease.confirm)
-        segments = Segments(spec.output, description.fingerprint.digest, lease.confirm)
+                crew.reuse(_tables(reusable, wanting[0].described.fingerprint))
+        for cache in caches:
+            cache.begin(shards)
+        progress.begin(_kept_by_all(caches, shards), caches[0].confirm)
         if crew is not None:
             progress.step("encoding")
-            segments.begin(left.keep.values(), standing.index.keys())
-            stack.callback(segments.flush)
-        for event in crew.encode(left.todo) if crew else ():
-            _note(spec.output, event, outcome)
-            if isinstance(event, CommittedShard):
-                segments.add(outcome.committed[event.index.name])
-            progress.add(event)
-    lease.confirm()
-    storage.discard_temporaries(spec.output)  # of encoders that were killed
+            for cache in wanting:
+                cache.note_kept()
+                stack.callback(cache.flush)
+            _encode(crew, wanting, shards, progress, stages)
+    for cache in caches:
+        cache.end()
+    return stages
+
+
+def _commit(caches: list[OneCache], roots: list[str] | None, progress: ProgressLog) -> None:
     progress.enter("finalizing")
     progress.step("committing")
-    _check(spec, roots, outcome)
-    commit(
-        spec,
-        description,
-        reference_sha256,
-        list(outcome.committed.values()),
-        outcome.failures,
-        lease.confirm,
-        standing.origin(description.fingerprint),
-    )
-    clear_segments(spec.output)
-    return outcome
+    for cache in caches:
+        cache.check(roots)
+    for cache in caches:
+        cache.commit()
+
+
+def _encode(
+    crew: "Crew | CrewHere",
+    caches: list[OneCache],
+    shards: list[Shard],
+    progress: ProgressLog,
+    stages: Stages,
+) -> None:
+    """Encode what the caches lack, of which the crew holds the references in this order."""
+    for into, todo in _groups(caches, shards).items():
+        lacking = [caches[number] for number in into]
+        for event in crew.encode(todo, into if len(into) < len(caches) else None):
+            if not isinstance(event, ShardInProgress):
+                _note(event, lacking, stages)
+            progress.add(event)
+
+
+def _together(caches: list[OneCache]) -> ScoreSpec:
+    """The job of these caches' references."""
+    own, *others = (cache.spec for cache in caches)
+    also = [ReferenceOutput(reference=spec.reference, output=spec.output) for spec in others]
+    return own.model_copy(update={"also": also})
+
+
+def _kept_by_all(caches: list[OneCache], shards: list[Shard]) -> list[CommittedShard]:
+    """Of the shards that a job asks for, those that every cache has; as the first one has them."""
+    own = caches[0].left.keep
+    names = [shard.name for shard in shards if all(shard.name in c.left.keep for c in caches)]
+    return [own[name] for name in names]
+
+
+def _groups(caches: list[OneCache], shards: list[Shard]) -> dict[tuple[int, ...], list[Shard]]:
+    """The shards to encode, by the numbers of the caches that lack them."""
+    lacking = [{shard.name for shard in cache.left.todo} for cache in caches]
+    groups: dict[tuple[int, ...], list[Shard]] = {}
+    for shard in shards:
+        into = tuple(number for number, names in enumerate(lacking) if shard.name in names)
+        if into:
+            groups.setdefault(into, []).append(shard)
+    return groups
+
+
+def _note(event: CommittedShard | ShardError, caches: list[OneCache], stages: Stages) -> None:
+    """Note what became of a shard in each of the caches that lacked it."""
+    if isinstance(event, CommittedShard) and event.stages is not None:
+        stages.add(event.stages)
+    each = [event] * len(caches) if isinstance(event, ShardError) else event.each
+    for cache, outcome in zip(caches, each, strict=True):
+        cache.note(outcome)
 
 
 def _tables(caches: list[CacheReader], fingerprint: Fingerprint) -> list[Table]:
@@ -252,8 +258,8 @@ def _tables(caches: list[CacheReader], fingerprint: Fingerprint) -> list[Table]:
 def _crew(
     spec: ScoreSpec,
     ray_address: str | None,
-    sizes: dict[str, int],
-    on_step: Callable[[str], None],
+    sizes: BatchSizes,
+    on_step: OnStep,
     *,
     here: bool,
 ) -> "Crew | CrewHere":
@@ -266,87 +272,3 @@ def _crew(
     from rhocache_workers.cluster.actor_pool import Crew
 
     return Crew(spec, ray_address, sizes, on_step)
-
-
-def _begin(
-    spec: ScoreSpec,
-    description: Description,
-    shards: list[Shard],
-    standing: Standing,
-    left: Resume,
-    lease: Lease,
-) -> None:
-    """Begin the cache, or check that it was begun for the same; let go what was asked to go.
-
-    Raises FingerprintMismatch.
-    """
-    made, plan = standing.fingerprint, standing.plan
-    if made is not None and not spec.replace:
-        made.check_same(description.fingerprint, spec.output)
-    other = (
-        plan is None
-        or made != description.fingerprint
-        or (plan.spec.dataset != spec.dataset and (spec.replace or left.empty))
-    )
-    if left.dropped or (other and not left.empty):
-        # A reader finds an incomplete cache, never a manifest that lies.
-        lease.confirm()
-        storage.delete(layout.manifest_file(spec.output))
-    for name in left.dropped:
-        storage.delete(layout.shard_file(spec.output, name))
-        storage.delete(layout.failure_file(spec.output, name))
-    for name in left.failed_before & left.keep.keys():  # a run that died before it did this
-        storage.delete(layout.failure_file(spec.output, name))
-    if other:
-        lease.confirm()
-        sizes = {description.device: description.batch_size} if description.device else {}
-        names = [shard.name for shard in shards]
-        begun = Plan.begin(spec, description.fingerprint, names, sizes)
-        storage.write_atomic(layout.plan_file(spec.output), begun.to_json())
-
-
-def _note(cache: str, event: Event, outcome: _Outcome) -> None:
-    if isinstance(event, ShardError):
-        outcome.failures[event.shard] = event
-        uri = layout.failure_file(cache, event.shard)
-        storage.write_atomic(uri, ShardFailure.of(event).to_json())
-    elif not isinstance(event, ShardInProgress):
-        name = event.index.name
-        # Kept until the commit, for each of maybe 100,000 shards: no more than the index needs.
-        outcome.committed[name] = replace(event, stages=None)
-        outcome.encoded += 1
-        outcome.reused += event.reused
-        if event.stages is not None:
-            outcome.stages.add(event.stages)
-        if name in outcome.failed_before:
-            storage.delete(layout.failure_file(cache, name))
-
-
-def _check(spec: ScoreSpec, roots: list[str] | None, outcome: _Outcome) -> None:
-    """Raises JobError when there is not one usable row, and ErrorBudgetExceeded."""
-    rows, failed = outcome.rows, outcome.failed
-    if failed == rows:
-        first = next(iter(outcome.failures.values()), None)
-        raise JobError(
-            f"no pair of {spec.dataset} could be scored "
-            f"({first or ', '.join(outcome.failed_by_code) or 'its shards are empty'}): "
-            + open_allowed(spec.source, spec.format, roots).describe()
-        )
-    tried = len(outcome.failures.keys() | outcome.committed.keys())
-    for what, part, whole, default in (
-        ("pairs", failed, rows, PAIRS_BUDGET),
-        ("shards", len(outcome.failures), tried, SHARDS_BUDGET),
-    ):
-        budget = default if spec.error_budget is None else spec.error_budget
-        if part > budget * whole:
-            raise ErrorBudgetExceeded(
-                f"{part} of {whole} {what} failed, above the error budget of {budget:g}: the cache "
-                f"is not committed. `rhocache errors {spec.output}` tells what failed; run it "
-                f"again with --error-budget {_enough(part / whole)} to commit it without encoding "
-                "again"
-            )
-
-
-def _enough(share: float) -> str:
-    """A budget that a share is within, of two digits."""
-    return f"{min(1.0, math.ceil(100 * share) / 100):g}"

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from rhocache_schemas.cache.reusable import open_reusable
+from rhocache_schemas.dataset.shards import Shard
+from rhocache_schemas.job.apart import check_apart
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.paths import absolute
 from rhocache_workers.reference.names import check_reference
@@ -15,12 +17,13 @@ class Preview:
     """``dataclasses.asdict`` is the ``--json`` object."""
 
     cache: str
+    also: list[str]  # caches of the job's other references
     dataset: str
     model: str
     shards: int  # that the job asks for
-    done_shards: int  # of them, those that the cache has
+    done_shards: int  # of them, those that every cache has
     bytes: int  # of the others
-    dropped_shards: int  # that would leave the cache, as was asked
+    dropped_shards: int  # that would leave the caches, as was asked
 
 
 def preview(spec: ScoreSpec) -> Preview:
@@ -30,21 +33,29 @@ def preview(spec: ScoreSpec) -> Preview:
     made by the same reference, loading it alone can tell.
     """
     spec = absolute(spec)
-    check_reference(spec.reference)
+    check_apart(spec)
+    for each in spec.each:
+        check_reference(each.reference)
     spec = with_format(spec, None)
     shards = choose_shards(spec, None, None)
-    standing = Standing.of(spec.output, rebuild_index=spec.replace)
-    left = resume(spec, shards, standing, None, redo=False)
-    if standing.fingerprint is not None and not spec.replace:
-        standing.fingerprint.check_options(spec)
-    if left.todo:
+    todo: dict[str, Shard] = {}  # by name, what any of its caches lacks
+    dropped = 0
+    for each in spec.each:
+        standing = Standing.of(each.output, rebuild_index=spec.replace)
+        left = resume(each, shards, standing, None, redo=False)
+        if standing.fingerprint is not None and not spec.replace:
+            standing.fingerprint.check_options(each)
+        todo |= {shard.name: shard for shard in left.todo}
+        dropped += len(left.dropped)
+    if todo:
         open_reusable(spec)
     return Preview(
         cache=spec.output,
+        also=spec.outputs[1:],
         dataset=spec.dataset,
         model=spec.reference.model,
         shards=len(shards),
-        done_shards=len(shards) - len(left.todo),
-        bytes=sum(shard.size for shard in left.todo),
-        dropped_shards=len(left.dropped),
+        done_shards=len(shards) - len(todo),
+        bytes=sum(shard.size for shard in todo.values()),
+        dropped_shards=dropped,
     )

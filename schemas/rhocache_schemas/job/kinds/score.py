@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from rhocache_schemas.dataset.source import AUTO, Captions, Kind, Source
+from rhocache_schemas.job.reference_output import Given
 from rhocache_schemas.job.spec import Ask, JobSpec, Location, Output
 from rhocache_schemas.job.views import Views
 from rhocache_schemas.reference import Dtype, ReferenceSpec
@@ -111,6 +112,15 @@ class ScoreSpec(JobSpec):
         ),
         Ask(metavar="CACHE"),
     ] = Field(default_factory=list[str])
+    also: Annotated[
+        list[Given],
+        Field(
+            max_length=16,
+            description="Another reference that scores the same pairs, read and decoded once, into "
+            "a cache of its own: MODEL[,PRETRAINED][,PRECISION]=OUT.",
+        ),
+        Ask(metavar="REFERENCE=OUT"),
+    ] = Field(default_factory=list[Given])
     views: Views = Views()
     dtype: Annotated[Dtype, Field(description="Type of the stored embeddings.")] = "float16"
     batch_size: Annotated[
@@ -153,6 +163,16 @@ class ScoreSpec(JobSpec):
             "everything else that this job does not score."
         ),
     ] = False
+
+    @property
+    def outputs(self) -> list[str]:
+        return [self.output, *(other.output for other in self.also)]
+
+    @property
+    def each(self) -> "list[ScoreSpec]":
+        """The jobs of one reference and cache that it is, its own first."""
+        alone = self.model_copy(update={"also": []})
+        return [alone, *(alone.model_copy(update=dict(other)) for other in self.also)]
 
     @property
     def source(self) -> Source:

@@ -50,6 +50,13 @@ class JobKind(ABC, Generic[Spec]):
         Raises CacheIncomplete or JobError where there is not what there should be: the job fails.
         """
 
+    def beside(self, spec: Spec) -> dict[str, str]:
+        """After the driver's end: the caches that it has committed beside, with their fingerprints.
+
+        Raises as ``outcome`` does.
+        """
+        return {}
+
     def retry(self, spec: Spec) -> Spec:
         """What another try of a job at its end is asked to do."""
         return spec

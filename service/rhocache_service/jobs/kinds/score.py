@@ -9,6 +9,7 @@ from rhocache_schemas.cache.reusable import open_reusable
 from rhocache_schemas.dataset.shards import Shard, check_same_dataset, check_size
 from rhocache_schemas.errors import CacheError, CacheIncomplete, InvalidDocument
 from rhocache_schemas.job.allowed_roots import open_allowed
+from rhocache_schemas.job.apart import check_apart
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.models import check_name
 from rhocache_service.caches.shard_status import shard_list
@@ -30,25 +31,32 @@ class _Score(JobKind[ScoreSpec]):
 
     def check(self, spec: ScoreSpec) -> None:
         """Refuse a model that there is not, a pattern of too many names, a path that no disk could
-        have, options that the output's cache was not begun with, and caches to reuse that are not
-        there, or by another reference."""
-        check_name(spec.reference)
+        have, options that an output's cache was not begun with, references or outputs that are not
+        apart, and caches to reuse that are not there, or by another reference."""
+        check_apart(spec)
+        for each in spec.each:
+            check_name(each.reference)
         if "{" in spec.dataset:
             check_size(spec.dataset)
         elif storage.scheme(spec.dataset) == "file":
             storage.exists(spec.dataset)
-        uri = layout.plan_file(spec.output)
-        if not spec.replace and storage.exists(uri):
-            Plan.read(uri).fingerprint.check_options(spec)
+        for each in spec.each:
+            uri = layout.plan_file(each.output)
+            if not spec.replace and storage.exists(uri):
+                Plan.read(uri).fingerprint.check_options(each)
         open_reusable(spec)
 
     def preview(self, spec: ScoreSpec, roots: list[str], registry: Registry) -> Validation:
         """Raises DatasetError, DatasetMismatch, UriNotAllowed, and what _open_output does."""
         shards = open_allowed(spec.source, spec.format, roots).dated()
-        there = shard_files(spec.output)
+        there = set(shard_files(spec.output))
+        for other in spec.outputs[1:]:
+            there &= shard_files(other).keys()
         cache = _open_output(spec)
         rows = {} if cache is None else cache.index
         _check_dataset(spec, shards, cache)
+        for other in spec.each[1:]:
+            _check_dataset(other, shards, _open_output(other))
         todo = [shard for shard in shards if shard.name not in there]
         unread = [shard for shard in shards if shard.name not in rows]
         alike = jobs_alike(spec, registry)
@@ -70,25 +78,23 @@ class _Score(JobKind[ScoreSpec]):
             bytes_per_pair=per_pair,
             predicted_pairs=pairs,
             predicted_seconds=left and predict_seconds(left, alike),
-            predicted_bytes=predict_bytes(pairs, len(shards), per_pair)
-            if pairs and per_pair
-            else None,
+            predicted_bytes=_predict_bytes(spec, pairs, len(shards)),
         )
 
     def validate(self, spec: ScoreSpec, roots: list[str]) -> int:
         """Raises DatasetError, DatasetMismatch, UriNotAllowed, and what _open_output does."""
         shards = open_allowed(spec.source, spec.format, roots).dated()
-        _check_dataset(spec, shards, _open_output(spec))
+        for each in spec.each:
+            _check_dataset(each, shards, _open_output(each))
         return len(shards)
 
     def outcome(self, spec: ScoreSpec) -> str:
         """Raises CacheIncomplete where there is no manifest."""
-        cache = CacheReader.find(spec.output)
-        if cache is None:
-            raise CacheIncomplete(
-                f"its driver ended well, but {spec.output} has no {layout.MANIFEST}"
-            )
-        return cache.manifest.fingerprint_sha256
+        return _committed(spec.output)
+
+    def beside(self, spec: ScoreSpec) -> dict[str, str]:
+        """Raises as outcome does."""
+        return {output: _committed(output) for output in spec.outputs[1:]}
 
     def retry(self, spec: ScoreSpec) -> ScoreSpec:
         """What is missing and what failed, and rows that may be mended."""
@@ -99,6 +105,25 @@ class _Score(JobKind[ScoreSpec]):
 
 
 KIND = _Score()
+
+
+def _committed(output: str) -> str:
+    cache = CacheReader.find(output)
+    if cache is None:
+        raise CacheIncomplete(f"its driver ended well, but {output} has no {layout.MANIFEST}")
+    return cache.manifest.fingerprint_sha256
+
+
+def _predict_bytes(spec: ScoreSpec, pairs: Range | None, shards: int) -> Range | None:
+    """Of all caches together, where the dimension of each reference is known."""
+    found: list[Range] = []
+    for each in spec.each:
+        dimension = dimension_of(each.reference)
+        if not (pairs and dimension):
+            return None
+        per_pair = bytes_per_pair(dimension, spec.dtype, spec.views.count)
+        found.append(predict_bytes(pairs, shards, per_pair))
+    return Range(low=sum(each.low for each in found), high=sum(each.high for each in found))
 
 
 def _within(pairs: Range | None, limit: int | None) -> Range | None:
