@@ -30,11 +30,11 @@ _BEGINNING = 1 << 20  # bytes of a shard whose pairs stand for the others
 _SPREAD = 0.2  # of a whole shard's density about that of its beginning
 
 
-def bytes_per_pair(dimension: int, dtype: Dtype, views: int = 1) -> int:
-    """Of the embeddings of an image's views and a caption, and the numbers beside them, without the
-    key."""
+def bytes_per_pair(dimension: int, dtype: Dtype, views: int = 1, captions: int = 1) -> int:
+    """Of the embeddings of an image's views and of captions, and the numbers beside them, without
+    the key."""
     each = dimension * np.dtype(dtype).itemsize + (_SCALE if dtype == "int8" else 0)
-    return (views + 1) * each + _NUMBERS
+    return (views + captions) * each + _NUMBERS
 
 
 def sample_density(shards: Sequence[Shard], source: Source) -> Range | None:
@@ -87,10 +87,10 @@ def _pairs_of(shard: Shard, source: Source) -> Range | None:
     return Range(low=pairs, high=pairs)
 
 
-def predict_bytes(pairs: Range, shards: int, per_pair: int) -> Range:
-    """Of a cache of so many pairs."""
-    high = pairs.high * (per_pair + _KEY) + shards * _SHARD
-    return Range(low=pairs.low * per_pair, high=high)
+def predict_bytes(pairs: Range, shards: int, least: int, most: int) -> Range:
+    """Of a cache of so many pairs, each of so many bytes."""
+    high = pairs.high * (most + _KEY) + shards * _SHARD
+    return Range(low=pairs.low * least, high=high)
 
 
 def predict_seconds(pairs: Range, alike: Sequence[JobRow]) -> Range | None:

@@ -50,7 +50,7 @@ def test_a_real_cache_has_as_many_bytes_as_predicted() -> None:
     rows = cache.index.values()
     pairs = float(sum(row.rows for row in rows))
     per_pair = bytes_per_pair(cache.manifest.dimension, "float16")
-    found = predict_bytes(Range(low=pairs, high=pairs), len(rows), per_pair)
+    found = predict_bytes(Range(low=pairs, high=pairs), len(rows), per_pair, per_pair)
     assert found.low <= sum(row.bytes for row in rows) <= found.high
 
 
@@ -85,6 +85,10 @@ def test_earlier_jobs_tell_how_long_it_takes(tmp_path: Path, reference_folder: P
     assert told.predicted_seconds.model_dump() == pytest.approx(
         {"low": pairs.low / 100, "high": pairs.high / 50}
     )
+    several = score.preview(spec.model_copy(update={"captions": 5}), [str(tmp_path)], registry)
+    assert several.predicted_bytes.low == told.predicted_bytes.low
+    more = several.predicted_bytes.high - told.predicted_bytes.high
+    assert more == pytest.approx(pairs.high * 4 * 32 * 4)
     some = score.preview(spec.model_copy(update={"limit": 100}), [str(tmp_path)], registry)
     assert some.predicted_pairs == Range(low=100, high=100)
     assert some.predicted_seconds == Range(low=1, high=2)

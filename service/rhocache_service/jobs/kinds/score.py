@@ -121,8 +121,11 @@ def _predict_bytes(spec: ScoreSpec, pairs: Range | None, shards: int) -> Range |
         dimension = dimension_of(each.reference)
         if not (pairs and dimension):
             return None
-        per_pair = bytes_per_pair(dimension, spec.dtype, spec.views.count)
-        found.append(predict_bytes(pairs, shards, per_pair))
+        least, most = (
+            bytes_per_pair(dimension, spec.dtype, spec.views.count, captions)
+            for captions in (1, spec.source.most_captions)  # a pair may have fewer than are asked
+        )
+        found.append(predict_bytes(pairs, shards, least, most))
     return Range(low=sum(each.low for each in found), high=sum(each.high for each in found))
 
 
