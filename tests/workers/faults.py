@@ -1,16 +1,7 @@
-"""A disk with faults in it, and runs on it in which every step happens in one process.
+"""A disk with faults in it, and runs on it in which every step happens in one process."""
 
-    python -m faults
-
-forks a run for each line of its input, a JSON list: a ScoreSpec as JSON, and the step and the file
-(a path from the cache) at which the run is to be killed, or null and null. It answers each with
-a line: how the run's process ended, as ``os.waitpid`` has it.
-"""
-
-import json
 import os
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -117,11 +108,11 @@ def _target(temporary: str) -> str:
     return str(path.with_name(path.name.removeprefix(".").rsplit(".", 2)[0]))
 
 
-def kill_at(step: str, path: str) -> Strike:
-    """SIGKILL, which no handler softens, where a run first comes to a step of a file."""
+def kill_at(step: str, end: str) -> Strike:
+    """SIGKILL, which no handler softens, at a step of the first file whose path ends so."""
 
-    def strike(now: str, where: str) -> None:
-        if (now, where) == (step, path):
+    def strike(now: str, path: str) -> None:
+        if now == step and path.endswith(end):
             os.kill(os.getpid(), signal.SIGKILL)
 
     return strike
@@ -139,27 +130,3 @@ def crew_here(
     from rhocache_workers.encode.here import CrewHere
 
     return CrewHere(spec, sizes, on_step)
-
-
-def main() -> None:
-    import torch
-
-    from rhocache_workers.encode import encoder  # noqa: F401 here, and not again in each child
-    from rhocache_workers.run import driver
-
-    torch.set_num_threads(1)  # a pool of them would not survive the fork
-    for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            spec, step, name = json.loads(line)
-            spec = ScoreSpec.model_validate(spec)
-            if step is not None:
-                FaultyDisk(kill_at(step, os.path.normpath(f"{spec.output}/{name}"))).install()
-            driver.score(spec, here=True)
-            os._exit(0)
-        sys.stdout.write(f"{os.waitpid(child, 0)[1]}\n")
-        sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Caches of caches, exports, and jobs over a cache, in processes that are killed.
+"""Runs, caches of caches, exports, and jobs over a cache, in processes that are killed.
 
     python -m killed
 
@@ -9,7 +9,6 @@ how the process ended, as ``os.waitpid`` has it.
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,13 +17,17 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from faults import FaultyDisk
+import torch
+from faults import FaultyDisk, kill_at
 
 from rhocache_schemas.job.kinds import KINDS
+from rhocache_schemas.job.kinds.score import ScoreSpec
+from rhocache_workers.encode import encoder  # noqa: F401 here, and not again in each process
 from rhocache_workers.exchange.export import export
 from rhocache_workers.maintain.convert import convert
 from rhocache_workers.maintain.merge import merge
 from rhocache_workers.over_cache.driver import make_table
+from rhocache_workers.run import driver
 
 
 def make(kind: str, spec: dict[str, Any]) -> None:
@@ -32,11 +35,16 @@ def make(kind: str, spec: dict[str, Any]) -> None:
     make_table(KINDS[kind].model_validate(spec), work, here=True)
 
 
+def score(spec: dict[str, Any]) -> None:
+    driver.score(ScoreSpec.model_validate(spec), here=True)
+
+
 DOES: dict[str, Callable[..., Any]] = {
     "convert": convert,
     "merge": merge,
     "export": export,
     "make": make,
+    "score": score,
 }
 
 
@@ -68,6 +76,7 @@ def killing() -> Iterator[Do]:
 
 
 def main() -> None:
+    torch.set_num_threads(1)  # a pool of them would not survive the fork
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
@@ -82,11 +91,7 @@ def main() -> None:
 
 def _kill_at(step: str, end: str) -> None:
     """A folder is given its name by Python's own rename, which no storage sees."""
-
-    def strike(now: str, path: str) -> None:
-        if now == step and path.endswith(end):
-            os.kill(os.getpid(), signal.SIGKILL)
-
+    strike = kill_at(step, end)
     FaultyDisk(strike).install()
     sys.addaudithook(
         lambda event, args: strike(event, str(args[1])) if event == "os.rename" else None

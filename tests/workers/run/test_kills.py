@@ -1,16 +1,14 @@
 """A run that is killed at each step around each file that it writes, and then run again."""
 
-import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from faults import STEPS
+from killed import killing
 
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.reference_output import ReferenceOutput
@@ -31,25 +29,13 @@ Run = Callable[..., int]
 @pytest.fixture(scope="module")
 def run() -> Iterator[Run]:
     """Score in a process that is killed at a step of a file; gives how that process ended."""
-    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
-    with subprocess.Popen(
-        [sys.executable, "-m", "faults"],
-        env=os.environ | {"PYTHONPATH": path},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as server:
-        assert server.stdin is not None
-        assert server.stdout is not None
+    with killing() as do:
 
         def ask(spec: ScoreSpec, step: str | None = None, name: str | None = None) -> int:
-            line = json.dumps([spec.model_dump(mode="json"), step, name])
-            server.stdin.write(line + "\n")
-            server.stdin.flush()
-            return int(server.stdout.readline())
+            file = os.path.normpath(f"{spec.output}/{name}")
+            return do("score", spec.model_dump(mode="json"), at=step and (step, file))
 
         yield ask
-        server.stdin.close()
 
 
 @pytest.fixture(scope="module")
