@@ -110,9 +110,10 @@ def place_apart(uri: str) -> Place:
 
 def _check_under(uri: str, roots: Sequence[str], places: Sequence[Place]) -> None:
     place = true_place(uri)
-    if not any(_is_under(place, root) for root in places):
+    if not any(is_under(place, root) for root in places):
         raise UriNotAllowed(f"{uri!r} is not under an allowed root ({', '.join(roots)})")
 
 
-def _is_under(place: Place, root: Place) -> bool:
+def is_under(place: Place, root: Place) -> bool:
+    """Whether a place is another one, or lies in it."""
     return place[0] == root[0] and place[1][: len(root[1])] == root[1]

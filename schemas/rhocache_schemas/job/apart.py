@@ -3,7 +3,7 @@
 from itertools import combinations
 
 from rhocache_schemas.errors import InvalidInput
-from rhocache_schemas.job.allowed_roots import true_place
+from rhocache_schemas.job.allowed_roots import is_under, true_place
 from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_schemas.job.names import reference_name
 
@@ -25,9 +25,8 @@ def check_apart(spec: ScoreSpec) -> None:
                 f"{reference_name(one.reference)} is named twice, for {one.output} and "
                 f"{other.output}: a job needs each reference once"
             )
-        (scheme, ours), (of, theirs) = true_place(one.output), true_place(other.output)
-        common = min(len(ours), len(theirs))
-        if scheme == of and ours[:common] == theirs[:common]:
+        ours, theirs = true_place(one.output), true_place(other.output)
+        if is_under(ours, theirs) or is_under(theirs, ours):
             raise InvalidInput(
                 f"the outputs {one.output} and {other.output} are one folder, or one lies in the "
                 "other: each reference needs a cache of its own"
