@@ -48,7 +48,12 @@ class SharedViewer:
         self.views = next(iter(viewers.values())).views
         self._viewers = viewers
         blank = Image.new("RGB", (64, 64))
-        self._shapes = {way: viewer(("", ""), blank).shape for way, viewer in viewers.items()}
+        self._parts: dict[str, tuple[slice, torch.Size]] = {}
+        start = 0
+        for way, viewer in viewers.items():
+            shape = viewer(("", ""), blank).shape
+            self._parts[way] = slice(start, start + shape.numel()), shape
+            start += shape.numel()
 
     def __call__(self, name: PairName, image: Image.Image) -> Tensor:
         """Return uint8 [n], which ``own`` takes apart."""
@@ -56,5 +61,5 @@ class SharedViewer:
 
     def own(self, way: str, shown: Tensor) -> Tensor:
         """Return uint8 [V, 3, height, width], as the viewer of this name has it."""
-        parts = shown.split([shape.numel() for shape in self._shapes.values()])
-        return dict(zip(self._shapes, parts, strict=True))[way].view(self._shapes[way])
+        part, shape = self._parts[way]
+        return shown[part].view(shape)
