@@ -234,9 +234,8 @@ class ShardReader:
             error = error or RowErrorCode.TEXT_MISSING
         if error is not None:
             self.found.add_metadata(metadata)
-        name, caption, images = self.shard.name, next(iter(captions), None), self._images
-        others = tuple(captions[1:])
-        return Pair(name, row, key, image, caption, metadata, error, images=images, others=others)
+        pair = Pair(self.shard.name, row, key, image, None, metadata, error, images=self._images)
+        return pair.captioned(captions)
 
     def _error(self, code: ShardErrorCode, detail: str) -> ShardError:
         return ShardError(code, self.shard.name, detail)
