@@ -1,6 +1,7 @@
 """Small datasets of real pictures, written with tarfile alone."""
 
 import io
+import json
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -32,6 +33,18 @@ def pictures() -> list[Members]:
             assert file is not None
             pairs.setdefault(key, {})[info.name] = file.read()
     return list(pairs.values())
+
+
+@pytest.fixture(scope="session")
+def with_texts() -> Callable[[Members, list[str]], Members]:
+    """The picture of a pair with other captions, the field texts of its KEY.json."""
+
+    def told(members: Members, texts: list[str]) -> Members:
+        image = next(name for name in members if not name.endswith(("txt", "json")))
+        metadata = json.dumps({"texts": texts}).encode()
+        return {image: members[image], f"{image.rpartition('.')[0]}.json": metadata}
+
+    return told
 
 
 @pytest.fixture(scope="session")

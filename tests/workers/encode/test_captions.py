@@ -1,6 +1,5 @@
 """Several captions of a pair: what stands in its row, and where a row is taken from."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,13 +31,8 @@ def texts_of(number: int) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def captioned(pictures: list[Members]) -> list[Members]:
-    made: list[Members] = []
-    for number, members in enumerate(pictures[:12]):
-        image = next(name for name in members if not name.endswith(("txt", "json")))
-        key, metadata = image.rpartition(".")[0], json.dumps({"texts": texts_of(number)})
-        made.append({image: members[image], f"{key}.json": metadata.encode()})
-    return made
+def captioned(pictures: list[Members], with_texts: Callable[..., Members]) -> list[Members]:
+    return [with_texts(each, texts_of(number)) for number, each in enumerate(pictures[:12])]
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
 import gzip
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,12 +49,11 @@ def test_storage_is_that_of_a_real_cache(scored: ScoreSpec) -> None:
     assert more == pytest.approx(2 * 32 * 2, rel=0.03)  # two vectors of 32, 2 bytes a number
 
 
-def test_views_and_captions_are_counted(job_of: Callable[..., ScoreSpec], pictures: list) -> None:
-    pairs: list[dict[str, bytes]] = []
-    for number, members in enumerate(pictures[:12]):
-        image = next(name for name in members if not name.endswith(("txt", "json")))
-        texts = json.dumps({"texts": ["a bird", "a cat", "a house"][: 1 + number % 3]})
-        pairs.append({image: members[image], f"{image.partition('.')[0]}.json": texts.encode()})
+def test_views_and_captions_are_counted(
+    job_of: Callable[..., ScoreSpec], pictures: list, with_texts: Callable[..., dict[str, bytes]]
+) -> None:
+    texts = ["a bird", "a cat", "a house"]
+    pairs = [with_texts(each, texts[: 1 + n % 3]) for n, each in enumerate(pictures[:12])]
     asked = {"captions": 2, "caption_field": "texts"}
     spec = job_of("views", pairs, views={"count": 3}, **asked)
     score(spec, here=True)
