@@ -169,9 +169,12 @@ class Crew:
             return
         self._look_at = time.monotonic() + _LOOK_SECONDS
         places = self._places.look()[:most]
+        started = self._started()
+        self._settle(places, started)
         there = set(places)
         for member in [m for m in self._members if not m.ready]:
-            if member.place not in there or self._is_overlooked(member):
+            overlooked = member not in started and _is_late(member)
+            if member.place not in there or overlooked:
                 self._dismiss(member)
         taken = {member.place for member in self._members if not member.leaves}
         for place in places:
@@ -179,10 +182,36 @@ class Crew:
                 self._hire(place)
                 taken.add(place)
 
-    def _is_overlooked(self, member: Member) -> bool:
-        late = time.monotonic() - member.asked_at >= _ASK_AGAIN_SECONDS
-        waits = late and member.place.node is None
-        return waits and not ray.wait([member.started], timeout=0, fetch_local=False)[0]
+    def _started(self) -> set[Member]:
+        """Those whose process runs, or did."""
+        starting = {member.started: member for member in self._members if not member.ready}
+        refs: list[Any] = []
+        if starting:
+            refs, _ = ray.wait(
+                list(starting), num_returns=len(starting), timeout=0, fetch_local=False
+            )
+        return {m for m in self._members if m.ready} | {starting[ref] for ref in refs}
+
+    def _settle(self, places: Sequence[Place], started: set[Member]) -> None:
+        """Give those that any node would do for a place of the node that Ray has put them on.
+
+        Otherwise another would wait for it as long as they run, and an autoscaler, which sees none
+        that waits for one node, would add no other.
+        """
+        seated = {member.place for member in started}
+        free = [place for place in places if place not in seated]
+        for member in [member for member in started if member.place.node is None]:
+            node = node_of(member.actor)
+            place = next((place for place in free if place.node == node), None)
+            if place is None:
+                continue
+            free.remove(place)
+            for waiting in [each for each in self._members if each.place is place]:
+                self._dismiss(waiting)
+            if member.ready or member.place.size == place.size:
+                member.place = place
+            else:
+                self._dismiss(member)
 
     def _let_leave(self) -> Iterator[ShardInProgress]:
         """Let encoders go whose nodes go away, each when what it can finish until then is done."""
@@ -317,6 +346,12 @@ class Crew:
                 )
         member.ready, member.node = True, member.place.node or node_of(member.actor)
         self._deaths = 0
+
+
+def _is_late(member: Member) -> bool:
+    """Whether it is to be asked for anew."""
+    asked_for = time.monotonic() - member.asked_at
+    return member.place.node is None and asked_for >= _ASK_AGAIN_SECONDS
 
 
 def _result(ref: Any) -> Any:

@@ -27,6 +27,10 @@ class Place:
     gpus: float
 
     @property
+    def size(self) -> tuple[float, float]:
+        return self.cores, self.gpus
+
+    @property
     def threads(self) -> int:
         return max(1, int(self.cores))
 
@@ -90,9 +94,10 @@ class Places:
         return [*found, *self._missing]
 
     def _miss(self, count: int) -> None:
-        del self._missing[max(0, count) :]
+        alike = [place for place in self._missing if place.size == self._smallest.size]
+        self._missing = alike[: max(0, count)]
         while len(self._missing) < count:
-            self._missing.append(Place(None, self._smallest.cores, self._smallest.gpus))
+            self._missing.append(Place(None, *self._smallest.size))
 
 
 def _usable(nodes: Mapping[str, Resources]) -> dict[str, Resources]:
