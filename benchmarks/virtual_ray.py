@@ -16,7 +16,7 @@ from ray.exceptions import ActorDiedError
 
 from rhocache_schemas.cache.index import IndexRow
 from rhocache_schemas.dataset.shards import Shard
-from rhocache_workers.cluster import actor_pool, placement
+from rhocache_workers.cluster import actor_pool, members, placement
 from rhocache_workers.cluster.nodes import Leaving
 from rhocache_workers.messages import CommittedShard, Description, ShardInProgress
 from tests.caches import FINGERPRINT
@@ -136,9 +136,9 @@ class VirtualRay:
     def install(self) -> None:
         for module in (actor_pool, placement):
             module.ray = self  # pyright: ignore
-        actor_pool.time = SimpleNamespace(  # pyright: ignore
-            monotonic=lambda: self.now, time=lambda: self.now, sleep=self._pass
-        )
+        clock = SimpleNamespace(monotonic=lambda: self.now, time=lambda: self.now, sleep=self._pass)
+        for module in (actor_pool, members):
+            module.time = clock  # pyright: ignore
         actor_pool.log.disabled = True  # a line a node
         placement.leaving_nodes = lambda _: dict(self._leaving)
 
