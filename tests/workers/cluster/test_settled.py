@@ -1,12 +1,11 @@
 """Who waits for any node, and is put on one by Ray, has that node's place."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import ray
 
-from rhocache_schemas.job.kinds.score import ScoreSpec
 from rhocache_workers.cluster.actor_pool import Crew
 from rhocache_workers.cluster.members import Member
 from rhocache_workers.cluster.placement import Place
@@ -14,13 +13,6 @@ from rhocache_workers.cluster.placement import Place
 
 class Neighbour:
     def ready(self) -> None: ...
-
-
-@pytest.fixture
-def crew(spec: ScoreSpec, ray_address: str) -> Iterator[Crew]:
-    """Of three encoders, for a cluster with two cores."""
-    with Crew(spec.model_copy(update={"workers": 3}), ray_address, {}, lambda _: None) as crew:
-        yield crew
 
 
 @pytest.fixture
@@ -33,54 +25,53 @@ def neighbours(crew: Crew) -> Iterator[list[Any]]:
         ray.kill(actor)
 
 
-def follow(crew: Crew) -> None:
-    crew._look_at = 0.0
-    crew._follow(3)
-
-
 def placed(crew: Crew) -> list[Member]:
     return [member for member in crew._members if member.place.node is not None]
 
 
-def put_by_ray(crew: Crew, neighbours: list[Any]) -> Member:
+@pytest.fixture
+def member(crew: Crew, follow: Callable[[], None], neighbours: list[Any]) -> Member:
     """The one that any node will do for, which got a core before its node was seen."""
-    follow(crew)
-    for member in placed(crew):
-        crew._dismiss(member)
+    follow()
+    for each in placed(crew):
+        crew._dismiss(each)
     ray.kill(neighbours[0])
-    (member,) = crew._members
-    ray.get(member.started)
-    return member
+    (left,) = crew._members
+    ray.get(left.started)
+    return left
 
 
-def test_one_that_is_on_a_node_has_a_place_of_it(crew: Crew, neighbours: list[Any]) -> None:
-    member = put_by_ray(crew, neighbours)
-    follow(crew)
+def test_one_that_is_on_a_node_has_a_place_of_it(
+    crew: Crew, follow: Callable[[], None], member: Member, neighbours: list[Any]
+) -> None:
+    follow()
     assert member in placed(crew)
     assert len(crew._members) == 3, "one of them waits for any node: an autoscaler sees it"
     assert len(placed(crew)) == 2
     ray.kill(neighbours[1])
     while not crew._started().issuperset(placed(crew)):  # whoever Ray lets have the other core
-        follow(crew)
+        follow()
 
 
-def test_one_that_waits_for_its_place_is_asked_for_anew(crew: Crew, neighbours: list[Any]) -> None:
+def test_one_that_waits_for_its_place_is_asked_for_anew(
+    crew: Crew, follow: Callable[[], None], member: Member
+) -> None:
     """The node was seen after Ray had put another on it: two are for its last place."""
-    member = put_by_ray(crew, neighbours)
     for place in [place for place in crew._places.look() if place.node is not None]:
         crew._hire(place)
     late = [each for each in crew._members if each is not member]
-    follow(crew)
+    follow()
     assert member in placed(crew)
     assert sum(each in crew._members for each in late) == 1
     assert len(placed(crew)) == 2
     assert len(crew._members) == 3
 
 
-def test_one_of_another_size_makes_way(crew: Crew, neighbours: list[Any]) -> None:
-    member = put_by_ray(crew, neighbours)
+def test_one_of_another_size_makes_way(
+    crew: Crew, follow: Callable[[], None], member: Member
+) -> None:
     member.place = crew._places._missing[0] = Place(None, 0.5, 0)
-    follow(crew)
+    follow()
     assert member not in crew._members
     assert len(placed(crew)) == 2
 

@@ -201,7 +201,7 @@ class Crew:
         seated = {member.place for member in started}
         free = [place for place in places if place not in seated]
         for member in [member for member in started if member.place.node is None]:
-            node = node_of(member.actor)
+            node = member.node or node_of(member.actor)
             place = next((place for place in free if place.node == node), None)
             if place is None:
                 continue
