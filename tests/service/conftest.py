@@ -189,8 +189,6 @@ def service(work: Path, reference_folder: Path) -> Iterator[Service]:
         service.stop()
     finally:
         service.kill()
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(ray["pid"], signal.SIGKILL)  # whatever it has left behind
     assert not (service.data_dir / "ray.json").exists(), "it ends Ray where no job needs it"
     assert not Path(ray["temporary"]).exists()
     beside = [path.name for path in (work / "in").iterdir()]

@@ -90,8 +90,9 @@ class EmbeddedRay:
             deadline = time.monotonic() + STOP_SECONDS
             while (lock := self._try_lock()) is None:
                 if time.monotonic() > deadline:
-                    os.killpg(pid, signal.SIGKILL)
+                    _kill_group(pid)
                 time.sleep(0.1)
+            _kill_group(pid)  # what the first has left behind
         self._clear()
         os.close(lock)
 
@@ -111,7 +112,7 @@ class EmbeddedRay:
         """Remove what the Ray that has ended was recorded with."""
         with contextlib.suppress(RayUnreachable):
             if temporary := self._read().get("temporary"):
-                shutil.rmtree(temporary, ignore_errors=True)
+                _remove(temporary)
         self._record.unlink(missing_ok=True)
 
     def _start(self, lock: int) -> None:
@@ -149,7 +150,7 @@ class EmbeddedRay:
             written.write_text(json.dumps(record))
             written.replace(self._record)
         except OSError:  # nobody would find it again
-            os.killpg(process.pid, signal.SIGKILL)
+            _kill_group(process.pid)
             process.wait()
             raise
 
@@ -169,6 +170,24 @@ class EmbeddedRay:
         raise RayUnreachable(
             f"Ray did not start within {START_SECONDS} s; see {self._data_dir}/ray.log"
         )
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _remove(folder: str) -> None:
+    """Remove a folder that processes may still write into, which end as the Ray they were of."""
+    deadline = time.monotonic() + STOP_SECONDS
+    while True:
+        shutil.rmtree(folder, ignore_errors=True)
+        if not Path(folder).exists():
+            return
+        if time.monotonic() > deadline:
+            log.warning("cannot remove %s, which an ended Ray has left: remove it by hand", folder)
+            return
+        time.sleep(0.1)
 
 
 def _short_folder() -> str:
