@@ -1,16 +1,18 @@
 """What the tests of several rooms share: one small Ray cluster and small references."""
 
+import contextlib
 import gc
 import inspect
 import json
 import logging
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from copy import deepcopy
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 from tenacity import Retrying, stop_after_attempt
@@ -81,6 +83,31 @@ def _one_tests_logging() -> Iterator[None]:
     yield
     root.setLevel(level)
     root.handlers[:] = handlers
+
+
+_HAS_FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    item.stash[_HAS_FAILED] = item.stash.get(_HAS_FAILED, False) or report.failed
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _failed_tests_end_what_they_started(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Else their servers and drivers run on beside all other tests, and the suite never ends."""
+    before = set(psutil.pids())
+    yield
+    if request.node.stash.get(_HAS_FAILED, False):
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                of_python = "multiprocessing" in " ".join(child.cmdline())  # and for later tests
+                if child.pid not in before and not of_python:
+                    child.kill()
 
 
 TINY = {
