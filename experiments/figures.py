@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
@@ -9,6 +10,7 @@ import matplotlib as mpl
 mpl.use("svg")
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from experiments.compute import errors_by_compute
 from experiments.laws import power_law
@@ -17,7 +19,15 @@ from experiments.summary import Estimate, Point, Summary, estimate
 
 # Between black and white, so that they are seen on either; text stays text in the file.
 GREY = "#808080"
-COLOURS = ["#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#e377c2", "#8c6d31"]
+BAR = "#d62728"
+# The arms that most studies have are of one colour everywhere; all others take these in turn.
+OWN = {
+    "plain CLIP": "#d62728",
+    "DRRHO": "#1f77b4",
+    "DRRHO + distillation": "#2ca02c",
+    "distillation": "#9467bd",
+}
+COLOURS = ["#ff7f0e", "#17becf", "#e377c2", "#8c6d31"]
 SETTINGS: Any = {"svg.hashsalt": "rhocache", "svg.fonttype": "none"} | dict.fromkeys(
     ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), GREY
 )
@@ -37,7 +47,8 @@ def draw(path: Path, study: Study, summary: Summary, measure_name: str) -> None:
             axes.grid(alpha=0.3)
             DRAWN[study.figure](axes, study, summary, part)
             if len(parts) > 1:
-                axes.set_title(", ".join(f"{axis} {value}" for axis, value in part.items()))
+                named = ", ".join(f"{axis} {value}" for axis, value in part.items())
+                axes.set_title(fill(named, 80 // len(parts)), fontsize="medium")
         if bars:
             figure.supxlabel(f"{measure_name}, %", color=GREY)
         else:
@@ -88,7 +99,7 @@ def _bars(axes: Axes, study: Study, summary: Summary, part: dict[str, Value]) ->
     reference = next(iter(summary.references), None)
     point = next(point for point in summary.points if _in(part, point))
     for place, arm in enumerate(summary.arms):
-        colour = "#a8a8a8" if arm == study.baseline else COLOURS[0]
+        colour = "#a8a8a8" if arm == study.baseline else BAR
         if share := summary.at((reference, point, arm), study.measure):
             axes.barh(
                 place, share.mean, xerr=_half(share), color=colour, ecolor="#606060", capsize=3
@@ -127,6 +138,8 @@ def _compute(axes: Axes, study: Study, summary: Summary, part: dict[str, Value])
         axes.plot(flops, 100 * law.factor * flops**law.exponent.value, color=colour)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("floating-point operations of the training")
 
 
@@ -139,8 +152,10 @@ def _legend(figure: Figure, axes: Axes) -> None:
 
 def _coloured(arms: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """Arms with a colour and a marker, which differs where a colour comes again."""
-    for number, arm in enumerate(arms):
-        yield arm, COLOURS[number % len(COLOURS)], "os^"[number // len(COLOURS) % 3]
+    others = [arm for arm in arms if arm not in OWN]
+    for arm in arms:
+        turn, number = divmod(others.index(arm), len(COLOURS)) if arm in others else (0, 0)
+        yield arm, OWN.get(arm, COLOURS[number]), "os^"[turn % 3]
 
 
 def _line(
