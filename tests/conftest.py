@@ -102,12 +102,15 @@ def _failed_tests_end_what_they_started(request: pytest.FixtureRequest) -> Itera
     """Else their servers and drivers run on beside all other tests, and the suite never ends."""
     before = set(psutil.pids())
     yield
-    if request.node.stash.get(_HAS_FAILED, False):
-        for child in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                of_python = "multiprocessing" in " ".join(child.cmdline())  # and for later tests
-                if child.pid not in before and not of_python:
-                    child.kill()
+    if not request.node.stash.get(_HAS_FAILED, False):
+        return
+    for child in psutil.Process().children(recursive=True):
+        if child.pid in before:
+            continue
+        with contextlib.suppress(psutil.NoSuchProcess):
+            # multiprocessing's own processes are for later tests too.
+            if "multiprocessing" not in " ".join(child.cmdline()):
+                child.kill()
 
 
 TINY = {

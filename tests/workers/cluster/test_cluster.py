@@ -176,29 +176,14 @@ def many(tmp_path: Path, spec: ScoreSpec, pictures: list, write_tar: Callable) -
     return spec.model_copy(update={"dataset": str(tmp_path / "many"), "batch_size": 1})
 
 
-Start = Callable[[ScoreSpec, str, Path], subprocess.Popen]
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
+def start(spec: ScoreSpec, address: str, gate: Path) -> subprocess.Popen:
     """A driver of a job, on the cluster at an address, whose encoders wait for a gate."""
-    drivers: list[subprocess.Popen] = []
-
-    def driver(spec: ScoreSpec, address: str, gate: Path) -> subprocess.Popen:
-        command = [sys.executable, "-c", DRIVER, spec.model_dump_json(), address, str(gate)]
-        drivers.append(subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE))
-        return drivers[-1]
-
-    yield driver
-    for each in drivers:  # where its test has failed
-        if each.poll() is None:
-            kill(psutil.Process(each.pid))
-            each.communicate()
+    command = [sys.executable, "-c", DRIVER, spec.model_dump_json(), address, str(gate)]
+    return subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE)
 
 
 def test_a_crew_follows_the_nodes(
     many: ScoreSpec,
-    start: Start,
     nodes: Nodes,
     tmp_path: Path,
     scored_here: Callable[[ScoreSpec], ScoreSpec],
@@ -236,7 +221,6 @@ def spot(nodes: Nodes) -> Iterator[psutil.Popen]:
 
 def test_a_node_that_goes_away_finishes_or_gives_up(
     many: ScoreSpec,
-    start: Start,
     nodes: Nodes,
     spot: psutil.Popen,
     tmp_path: Path,
@@ -272,7 +256,6 @@ def test_a_node_that_goes_away_finishes_or_gives_up(
 
 def test_a_remote_decoder_takes_no_row_with_it(
     many: ScoreSpec,
-    start: Start,
     nodes: Nodes,
     tmp_path: Path,
     scored_here: Callable[[ScoreSpec], ScoreSpec],
@@ -294,7 +277,7 @@ def test_a_remote_decoder_takes_no_row_with_it(
     assert contents(many) == contents(scored_here(many))
 
 
-def test_a_run_whose_own_node_dies_ends(many: ScoreSpec, start: Start, tmp_path: Path) -> None:
+def test_a_run_whose_own_node_dies_ends(many: ScoreSpec, tmp_path: Path) -> None:
     """Nothing would come in its place: a Ray that the run started has no other."""
     driver = start(many, "", tmp_path / "gate")
     process = psutil.Process(driver.pid)
@@ -386,7 +369,7 @@ def growing(tmp_path: Path) -> Iterator[tuple[str, psutil.Process]]:
 
 
 def test_an_autoscaler_sees_what_is_missing(
-    many: ScoreSpec, start: Start, tmp_path: Path, growing: tuple[str, psutil.Process]
+    many: ScoreSpec, tmp_path: Path, growing: tuple[str, psutil.Process]
 ) -> None:
     address, head = growing
     driver = start(many.model_copy(update={"workers": 2}), address, tmp_path / "gate")
