@@ -1,6 +1,7 @@
 """A study's figure: an SVG that is readable in light and dark."""
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle, product
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -152,10 +153,10 @@ def _legend(figure: Figure, axes: Axes) -> None:
 
 def _coloured(arms: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """Arms with a colour and a marker, which differs where a colour comes again."""
-    others = [arm for arm in arms if arm not in OWN]
+    others = cycle(product("os^", COLOURS))
     for arm in arms:
-        turn, number = divmod(others.index(arm), len(COLOURS)) if arm in others else (0, 0)
-        yield arm, OWN.get(arm, COLOURS[number]), "os^"[turn % 3]
+        marker, colour = ("o", OWN[arm]) if arm in OWN else next(others)
+        yield arm, colour, marker
 
 
 def _line(

@@ -180,14 +180,12 @@ def _kill_group(pid: int) -> None:
 def _remove(folder: str) -> None:
     """Remove a folder that processes may still write into, which end as the Ray they were of."""
     deadline = time.monotonic() + STOP_SECONDS
-    while True:
+    while time.monotonic() < deadline:
         shutil.rmtree(folder, ignore_errors=True)
         if not Path(folder).exists():
             return
-        if time.monotonic() > deadline:
-            log.warning("cannot remove %s, which an ended Ray has left: remove it by hand", folder)
-            return
         time.sleep(0.1)
+    log.warning("cannot remove %s, which an ended Ray has left: remove it by hand", folder)
 
 
 def _short_folder() -> str:
